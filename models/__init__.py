@@ -1,0 +1,1 @@
+"""Volumes in, findings out; no DICOM, no network."""

@@ -1,0 +1,1 @@
+"""An Application Entity: sockets, YAML, command line and processes."""

@@ -1,0 +1,1 @@
+"""The order of work: steps, actors, broker and runner."""

@@ -1,0 +1,166 @@
+"""The words of `pipelines`: a job is three steps in a folder, each ending in a verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Step = Literal["convert", "infer", "report"]
+STEPS: tuple[Step, ...] = ("convert", "infer", "report")
+Slot = Literal["seg", "sr", "capture"]
+Progress = Callable[[float, str], None]
+"""Told the fraction done, 0 to 1, and what is being done, in a few words."""
+
+Outcome = Literal["ok", "not_scored", "transient", "bug", "killer", "config"]
+
+
+class NotScored(Exception):
+    """Raised when the input must not be scored, for a reason that can be shown.
+
+    Parameters
+    ----------
+    reason : str
+        A short stable word, such as ``gantry_tilt``.
+    sentence : str
+        What was found, in which object (UIDs only), and what was wanted. No patient data.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sentence = sentence
+
+
+class Transient(Exception):
+    """Raised when waiting and trying again may help (store away, GPU memory taken)."""
+
+
+class Misconfigured(Exception):
+    """Raised when an admin must act first (model missing, hash wrong); costs no attempt."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a step ended.
+
+    `sentence` says what happened, to which object, what the admin can do; empty when ok.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    sentence: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SeriesLabel:
+    """Series Number and Series Description of one kind of result."""
+
+    number: int
+    description: str
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything a runner child is told: written as ``job.json`` in the job's folder.
+
+    Parameters
+    ----------
+    job_id : int
+    pipeline : str
+        Name in `pipelines.catalogue`.
+    inputs : tuple of str
+        Paths of the Part 10 files of the series' instances.
+    model : str
+        Folder of the model package.
+    idem_key : str
+        Digest of inputs, model, pipeline and rule; entropy of all result UIDs.
+    uid_root : str
+        The site's UID root, ending in a dot.
+    station : str
+        Stable id of the node.
+    frozen_at : datetime
+        Timezone-aware; every date and time in the results.
+    labels : mapping
+        Slot ("seg", "sr", "capture") to Series Number and Description.
+    """
+
+    job_id: int
+    pipeline: str
+    inputs: tuple[str, ...]
+    model: str
+    idem_key: str
+    uid_root: str
+    station: str
+    frozen_at: datetime
+    labels: Mapping[str, SeriesLabel]
+
+    def to_json(self) -> str:
+        """Text of ``job.json``."""
+        return json.dumps(asdict(self) | {"frozen_at": self.frozen_at.isoformat()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """Read ``job.json``."""
+        data = json.loads(text)
+        data["inputs"] = tuple(data["inputs"])
+        data["frozen_at"] = datetime.fromisoformat(data["frozen_at"])
+        data["labels"] = {k: SeriesLabel(**v) for k, v in data["labels"].items()}
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step function gets.
+
+    Parameters
+    ----------
+    spec : JobSpec
+    folder : Path
+        Empty folder for this step's output; renamed into place when the step is done.
+    job_folder : Path
+        The job's folder; the output of an earlier step lies in ``job_folder / "<step>"``.
+    progress : callable
+    """
+
+    spec: JobSpec
+    folder: Path
+    job_folder: Path
+    progress: Progress
+
+    def output_of(self, step: Step) -> Path:
+        """Folder an earlier step wrote."""
+        return self.job_folder / step
+
+
+StepFunction = Callable[[StepContext], Mapping[str, Any]]
+"""Does one step; returns facts to be shown (``explain``, ``jobs show``), JSON values only.
+
+Raises `NotScored`, `Transient` or `Misconfigured`; anything else is a bug.
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Three functions that turn one complete series into result objects.
+
+    `report` writes one ``<slot>.dcm`` per result into its folder (``seg.dcm``, ``sr.dcm``,
+    ``capture.dcm``; a slot with nothing to say is left out) and may write ``*.png``,
+    ``findings.json`` beside them.
+    """
+
+    name: str
+    version: str
+    modalities: frozenset[str]
+    convert: StepFunction
+    infer: StepFunction
+    report: StepFunction
+
+    def step(self, name: Step) -> StepFunction:
+        """Look a step up by name."""
+        function: StepFunction = getattr(self, name)
+        return function

@@ -1,0 +1,1 @@
+"""The plain functions that the stages of a job call."""

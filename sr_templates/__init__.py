@@ -1,0 +1,1 @@
+"""The DICOM objects we make from findings and source datasets."""

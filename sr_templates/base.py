@@ -1,0 +1,64 @@
+"""The words of `sr_templates`: what every object we make needs besides findings and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from models.base import ModelIdentity
+
+MANUFACTURER = "scorenode project"
+MANUFACTURER_MODEL_NAME = "scorenode"
+NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE - demonstration"
+
+
+class UnfitSource(ValueError):
+    """Raised when source datasets cannot carry a result, and the sentence says which and why."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who made a result: this node and the model.
+
+    Parameters
+    ----------
+    station : str
+        Stable id of the node; Device Serial Number.
+    software_version : str
+        Version of scorenode.
+    model : ModelIdentity
+    device_uid : str
+        Device UID of the model at this version (IHE AIR); changes when the model changes.
+    at : datetime
+        When the job was created, timezone-aware; every date and time we write, so that a re-run
+        writes identical bytes.
+    """
+
+    station: str
+    software_version: str
+    model: ModelIdentity
+    device_uid: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ObjectIdentity:
+    """Where a result goes in the study.
+
+    `uids` are further deterministic UIDs by name (tracking, dimension organization, ...):
+    ``uid("tracking-1")``.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int
+    series_description: str
+    uid_root: str
+    entropy: Sequence[str]
+
+    def uid(self, name: str) -> str:
+        """Return a UID that is the same in every run of the same job."""
+        from pydicom.uid import generate_uid
+
+        return str(generate_uid(prefix=self.uid_root, entropy_srcs=[*self.entropy, name]))

@@ -1,0 +1,1 @@
+"""What has arrived and what was done about it: files and tables."""
