@@ -1,0 +1,160 @@
+"""The database: an engine with safe settings, transactions, and the clock that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, CursorResult, Engine
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.dml import Insert
+
+from storage.base import StoreFull, StoreUnavailable
+
+_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+
+
+class Clock(Protocol):
+    """Says what time it is, inside a transaction."""
+
+    def now(self, connection: Connection) -> datetime:
+        """Timezone-aware UTC."""
+
+
+class DatabaseClock:
+    """The database's own clock: the only one that decides about quiet times and leases."""
+
+    def now(self, connection: Connection) -> datetime:
+        """Time of the database server; on SQLite that is the host's."""
+        if connection.dialect.name == "sqlite":
+            text = connection.exec_driver_sql("select strftime('%Y-%m-%d %H:%M:%f','now')").scalar()
+            return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
+        now: datetime = connection.exec_driver_sql("select clock_timestamp()").scalar_one()
+        return now.astimezone(UTC)
+
+
+class Transaction:
+    """One transaction in progress."""
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._now: datetime | None = None
+        self.after_commit: list[Callable[[], None]] = []
+
+    @property
+    def now(self) -> datetime:
+        """The clock's time, asked once per transaction."""
+        if self._now is None:
+            self._now = self._clock.now(self._connection)
+        return self._now
+
+    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
+        """Run a statement; with `rows` once for each of them."""
+        result: Any = self._connection.execute(statement, rows)
+        return result  # type: ignore[no-any-return]
+
+    def insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
+        """Start an INSERT that knows ON CONFLICT on both databases."""
+        if self._connection.dialect.name == "sqlite":
+            return sqlite.insert(table)
+        return postgresql.insert(table)
+
+    def insert_or_ignore(self, table: type[Any], values: dict[str, Any], key: list[str]) -> Insert:
+        """INSERT that does nothing when `key` is there already."""
+        return self.insert(table).values(**values).on_conflict_do_nothing(index_elements=key)
+
+
+class Database:
+    """Where rows live: SQLite for one host, PostgreSQL for many.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL, ``sqlite:////path`` or ``postgresql+psycopg://...``.
+    clock : Clock
+        Handed in so that time can be tested.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = url
+        self.clock: Clock = clock or DatabaseClock()
+        self.engine = make_engine(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the rows are in a file on this host."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write: commits at the end, rolls back on an exception.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database is away; `StoreFull` when its disk is full.
+        """
+        with self._begin(read=False) as tx:
+            yield tx
+        for act in tx.after_commit:
+            act()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """Read only: takes no write lock."""
+        with self._begin(read=True) as tx:
+            yield tx
+
+    @contextmanager
+    def _begin(self, *, read: bool) -> Iterator[Transaction]:
+        try:
+            with self.engine.connect().execution_options(scorenode_read=read) as connection:
+                with connection.begin():
+                    yield Transaction(connection, self.clock)
+        except _AWAY as error:
+            if "full" in str(error.orig):
+                raise StoreFull("the database's disk is full") from error
+            url = self.engine.url.render_as_string(hide_password=True)
+            raise StoreUnavailable(
+                f"the database {url} cannot be used now ({type(error).__name__})"
+            ) from error
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def make_engine(url: str) -> Engine:
+    """Engine whose commits are flushed to disk before they return."""
+    options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
+    if url.startswith("postgresql"):
+        options |= {"pool_size": 8, "max_overflow": 24, "connect_args": {"connect_timeout": 10}}
+    engine = sa.create_engine(url, **options)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=20000",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
+        cursor.execute(f"pragma {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read = connection.get_execution_options().get("scorenode_read", False)
+    connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")

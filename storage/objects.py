@@ -1,0 +1,186 @@
+"""The object store: write-once files whose names never come from a peer's text."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from storage.base import StoreBroken, StoreFull, StoreUnavailable
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def object_key(folder: str, *parts: str) -> str:
+    """Name of an object: ``<folder>/<2 hex>/<sha256 of the parts>.dcm``."""
+    digest = hashlib.sha256("|".join(parts).encode()).hexdigest()
+    return f"{folder}/{digest[:2]}/{digest}.dcm"
+
+
+class Spool:
+    """A file on its way in, under ``incoming/`` on the same file system.
+
+    Raises
+    ------
+    StoreFull
+        From any write, when there is no room.
+    StoreBroken
+        From `flush`, when the disk failed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _disk_errors("create a file in incoming"):
+            self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append."""
+        view = memoryview(data)
+        with _disk_errors("write to incoming"):
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    def flush(self) -> None:
+        """Put the bytes on disk (not yet the name) and close the file."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self.discard()
+            raise _flush_failed(error) from error
+        os.close(self._fd)
+        self._fd = -1
+
+    def discard(self) -> None:
+        """Forget the file; harmless at any time."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+class FileObjects:
+    """Objects as files under one folder: ``incoming/`` (spools), ``objects/``, ``results/``.
+
+    Parameters
+    ----------
+    root : Path
+        The node's data folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        with _disk_errors(f"create folders under {root}"):
+            for folder in (self.incoming, root / "objects", root / "results", root / "work"):
+                folder.mkdir(parents=True, exist_ok=True)
+        self._known: set[Path] = set()
+
+    def spool(self) -> Spool:
+        """Start a new file."""
+        return Spool(self.incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part")
+
+    def path(self, key: str) -> Path:
+        """Where an object lies."""
+        return self.root / key
+
+    def publish(self, spools: Iterable[tuple[Spool, str]]) -> None:
+        """Give flushed spools their names, and flush the names: one fsync per folder.
+
+        When this returns the bytes and the names are durable (CP1).
+        """
+        folders = set()
+        with _disk_errors("name an object"):
+            for spool, key in spools:
+                target = self.path(key)
+                self._make_folder(target.parent)
+                spool.path.rename(target)
+                folders.add(target.parent)
+        for folder in folders:
+            fsync_folder(folder)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store one object durably."""
+        spool = self.spool()
+        try:
+            spool.write(data)
+            spool.flush()
+            self.publish([(spool, key)])
+        except BaseException:
+            spool.discard()
+            raise
+
+    def read(self, key: str) -> bytes:
+        """Bytes of an object."""
+        try:
+            return self.path(key).read_bytes()
+        except OSError as error:
+            raise StoreUnavailable(f"object {key} cannot be read ({error.strerror})") from error
+
+    def remove(self, key: str) -> None:
+        """Delete an object; harmless when it is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(key).unlink()
+
+    def sweep_incoming(self) -> int:
+        """Delete spools of processes that are gone; nothing of them was ever acknowledged.
+
+        Returns
+        -------
+        int
+            How many files were deleted.
+        """
+        swept = 0
+        for path in self.incoming.iterdir():
+            pid = path.name.partition("-")[0]
+            if pid.isdigit() and Path(f"/proc/{pid}").exists() and int(pid) != os.getpid():
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                swept += 1
+        return swept
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Free and total bytes of the file system."""
+        found = os.statvfs(self.root)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._known:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        fsync_folder(folder.parent)
+        self._known.add(folder)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise _flush_failed(error) from error
+    finally:
+        os.close(fd)
+
+
+def _flush_failed(error: OSError) -> Exception:
+    if error.errno in _NO_ROOM:
+        return StoreFull("no room left on the disk of the data folder")
+    return StoreBroken(f"flushing to disk failed ({error.strerror}); this process must restart")
+
+
+@contextlib.contextmanager
+def _disk_errors(act: str) -> Iterator[None]:
+    """Translate what the disk says."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StoreFull(f"cannot {act}: no room left on the disk of the data folder") from error
+        raise StoreUnavailable(f"cannot {act}: {error.strerror}") from error
