@@ -11,6 +11,10 @@ from models.base import ModelIdentity
 MANUFACTURER = "scorenode project"
 MANUFACTURER_MODEL_NAME = "scorenode"
 NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE - demonstration"
+FOR_RESEARCH_USE = "FOR RESEARCH USE ONLY"
+IMPLEMENTATION_CLASS_UID = "2.25.53083882026655275539865173101115748208"
+"""Ours for good: the name-based UUID (version 5) of "scorenode implementation"."""
+IMPLEMENTATION_VERSION_NAME = "SCORENODE"
 
 
 class UnfitSource(ValueError):

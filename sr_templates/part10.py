@@ -1,0 +1,73 @@
+"""A dataset as the bytes of a DICOM file."""
+
+from __future__ import annotations
+
+import warnings
+from copy import copy
+from io import BytesIO
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian
+
+from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+LONG_VALUE = "The value length"
+"""How pydicom's warning of an overlong value begins: the source's own value is kept as it came,
+since a PACS matches by it."""
+
+
+class Unwritable(ValueError):
+    """Raised when a dataset cannot be written without losing something."""
+
+
+def to_bytes(ds: Dataset) -> bytes:
+    """Write a dataset in the DICOM File Format.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A complete SOP Instance; it is left as it is.
+
+    Returns
+    -------
+    bytes
+        The same bytes whenever it is called with an equal dataset.
+
+    Raises
+    ------
+    Unwritable
+        A text does not fit its Specific Character Set, or pydicom warns of anything else.
+
+    References
+    ----------
+    DICOM PS3.10 7.1.
+    """
+    buffer = BytesIO()
+    meta = _file_meta(ds)
+    shell = copy(ds)
+    shell.file_meta = meta
+    shell.preamble = b"\0" * 128
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=LONG_VALUE)
+        try:
+            dcmwrite(buffer, shell, enforce_file_format=True)
+        except (Warning, ValueError, TypeError, AttributeError, UnicodeError) as error:
+            # The message of a foreign error may hold patient data, so only its kind is told.
+            raise Unwritable(
+                f"instance {ds.get('SOPInstanceUID')} cannot be written in Specific Character Set "
+                f"{ds.get('SpecificCharacterSet', 'ISO_IR 6')} without loss ({type(error).__name__})"
+            ) from None
+    return buffer.getvalue()
+
+
+def _file_meta(ds: Dataset) -> FileMetaDataset:
+    given = getattr(ds, "file_meta", None)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.TransferSyntaxUID = given.TransferSyntaxUID if given else ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta

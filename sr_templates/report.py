@@ -1,0 +1,205 @@
+"""Findings as a measurement report, TID 1500."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ComprehensiveSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    LanguageOfContentItemAndDescendants,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.dataset import Dataset
+
+from models.base import Findings, Segment
+from sr_templates import codes, stamp
+from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
+from sr_templates.segmentation import tracking_identifier, tracking_name
+
+
+def measurement_report(
+    findings: Findings,
+    sources: Sequence[Dataset],
+    seg: Dataset | None,
+    identity: ObjectIdentity,
+    maker: Maker,
+    comments: Sequence[str] = (),
+) -> Dataset:
+    """Write findings as a Comprehensive SR document of TID 1500.
+
+    One group for the study (TID 1501: presence, probability, total volume, comments), then one
+    for each segment of `seg` (TID 1411). Nothing found gives the first group alone, saying
+    Absent.
+
+    Parameters
+    ----------
+    findings : Findings
+    sources : sequence of Dataset
+        As `normalised` returns them; all of them are evidence.
+    seg : Dataset or None
+        What `segmentation` made of the same findings.
+    identity : ObjectIdentity
+        Must give the tracking UIDs of `seg`: the same ``uid_root`` and ``entropy``.
+    maker : Maker
+    comments : sequence of str
+        Sentences for the reader, such as what was not done.
+
+    Returns
+    -------
+    Dataset
+
+    References
+    ----------
+    DICOM PS3.16 TID 1500, 1501, 1411, 1419, 4019; PS3.3 A.35.3.
+    """
+    content = MeasurementReport(
+        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
+            codes.concept(codes.BRITISH_ENGLISH)
+        ),
+        observation_context=_observation_context(maker),
+        procedure_reported=codes.procedure(str(sources[0].get("Modality", ""))),
+        imaging_measurements=[
+            _study_group(findings, sources, identity, maker, comments),
+            *_segment_groups(findings, seg, identity, maker),
+        ],
+    )
+    evidence = stamp.nameless(sources if seg is None else [*sources, seg])
+    result = ComprehensiveSR(
+        evidence=evidence,
+        content=content,
+        is_complete=True,
+        content_qualification=stamp.content_qualification(maker),
+        specific_character_set="ISO_IR 192",
+        **stamp.general(sources[0], identity, maker),
+    )
+    stamp.stamp(result, sources[0], maker)
+    return result
+
+
+def _observation_context(maker: Maker) -> ObservationContext:
+    """Device observer: the model, whose values agree with Contributing Equipment (IHE AIR)."""
+    return ObservationContext(
+        observer_device_context=ObserverContext(
+            codes.concept(codes.DEVICE),
+            DeviceObserverIdentifyingAttributes(
+                uid=maker.device_uid,
+                name=maker.model.title,
+                manufacturer_name=MANUFACTURER,
+                model_name=maker.model.family,
+                serial_number=maker.station,
+            ),
+        )
+    )
+
+
+def _study_group(
+    findings: Findings,
+    sources: Sequence[Dataset],
+    identity: ObjectIdentity,
+    maker: Maker,
+    comments: Sequence[str],
+) -> MeasurementsAndQualitativeEvaluations:
+    presence = codes.PRESENCES[findings.present]
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(identity, maker, None),
+        finding_type=codes.concept(maker.model.finding),
+        finding_sites=_sites(findings.segments),
+        algorithm_id=_algorithm(maker),
+        measurements=_measurements(findings, None),
+        qualitative_evaluations=[
+            QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence))
+        ],
+        source_images=[
+            SourceImageForMeasurementGroup.from_source_image(sources[len(sources) // 2])
+        ],
+    )
+    for text in filter(None, (stamp.caution(maker), *comments)):
+        group[0].ContentSequence.append(
+            TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
+        )
+    return group
+
+
+def _segment_groups(
+    findings: Findings, seg: Dataset | None, identity: ObjectIdentity, maker: Maker
+) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
+    """One group for each segment that `seg` describes."""
+    described = {} if seg is None else {str(i.TrackingUID): i for i in seg.SegmentSequence}
+    groups = []
+    for segment in findings.segments:
+        item = described.get(identity.uid(tracking_name(segment.number)))
+        if item is None:
+            continue
+        groups.append(
+            VolumetricROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=_tracking(identity, maker, segment),
+                finding_category=codes.concept(segment.category),
+                finding_type=codes.concept(segment.type),
+                finding_sites=_sites([segment]),
+                algorithm_id=_algorithm(maker),
+                measurements=_measurements(findings, segment.number),
+                referenced_segment=ReferencedSegment.from_segmentation(
+                    seg, segment_number=int(item.SegmentNumber)
+                ),
+            )
+        )
+    if len(groups) != len(described):
+        raise ValueError("the segmentation has segments that the findings do not have")
+    return groups
+
+
+def _tracking(
+    identity: ObjectIdentity, maker: Maker, segment: Segment | None
+) -> TrackingIdentifier:
+    number = None if segment is None else segment.number
+    return TrackingIdentifier(
+        uid=identity.uid(tracking_name(number)),
+        identifier=tracking_identifier(maker, segment),
+    )
+
+
+def _sites(segments: Sequence[Segment]) -> list[FindingSite] | None:
+    """Anatomic regions of the segments, each once."""
+    regions = dict.fromkeys(s.anatomic_region for s in segments if s.anatomic_region is not None)
+    return [FindingSite(codes.concept(region)) for region in regions] or None
+
+
+def _algorithm(maker: Maker) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        name=maker.model.family,
+        version=maker.model.version,
+        parameters=[f"{name}={value}" for name, value in stamp.algorithm_parameters(maker).items()],
+        family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _measurements(findings: Findings, segment: int | None) -> list[Measurement] | None:
+    found = []
+    for number in findings.numbers:
+        if number.segment != segment:
+            continue
+        method = codes.METHODS.get(number.name)
+        found.append(
+            Measurement(
+                name=codes.quantity(number.name),
+                value=round(number.value, codes.DIGITS[number.name]),
+                unit=codes.unit(number.unit),
+                method=codes.concept(method) if method else None,
+            )
+        )
+    return found or None
