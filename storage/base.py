@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - named for the state, like the DIMSE status
+class StoreUnavailable(Exception):
     """Raised when the database or the disk cannot be used now; trying again later may help."""
 
 
@@ -17,7 +17,7 @@ class StoreFull(StoreUnavailable):
     """Raised when there is no room for another instance."""
 
 
-class StoreBroken(Exception):  # noqa: N818
+class StoreBroken(Exception):
     """Raised when a flush to disk failed: what is on disk is unknown and the process must end.
 
     References
@@ -27,7 +27,7 @@ class StoreBroken(Exception):  # noqa: N818
     """
 
 
-class LeaseLost(Exception):  # noqa: N818
+class LeaseLost(Exception):
     """Raised when somebody else owns the row by now; what we did is to be discarded."""
 
 
@@ -102,7 +102,7 @@ JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.DELIVERING}),
     JobState.QUARANTINED: frozenset({JobState.QUEUED}),
     JobState.NOT_SCORED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.DELIVERING}),
     JobState.DONE: frozenset(),
     JobState.SUPERSEDED: frozenset(),
 }

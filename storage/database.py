@@ -113,11 +113,13 @@ class Database:
     @contextmanager
     def _begin(self, *, read: bool) -> Iterator[Transaction]:
         try:
-            with self.engine.connect().execution_options(scorenode_read=read) as connection:
-                with connection.begin():
-                    yield Transaction(connection, self.clock)
+            with (
+                self.engine.connect().execution_options(scorenode_read=read) as connection,
+                connection.begin(),
+            ):
+                yield Transaction(connection, self.clock)
         except _AWAY as error:
-            if "full" in str(error.orig):
+            if "full" in str(getattr(error, "orig", "")):
                 raise StoreFull("the database's disk is full") from error
             url = self.engine.url.render_as_string(hide_password=True)
             raise StoreUnavailable(

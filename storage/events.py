@@ -1,0 +1,72 @@
+"""What happened, append-only, and what a person should look at."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.database import Transaction
+from storage.tables import Alert, Event
+
+
+def record(
+    tx: Transaction,
+    kind: str,
+    *,
+    series_id: int | None = None,
+    job_id: int | None = None,
+    **data: Any,
+) -> None:
+    """Append an event; `data` holds ids, counts and names of rules, never patient data."""
+    tx.execute(
+        sa.insert(Event).values(
+            at=tx.now,
+            node=socket.gethostname()[:64],
+            kind=kind,
+            series_id=series_id,
+            job_id=job_id,
+            data=data,
+        )
+    )
+
+
+def raise_alert(tx: Transaction, key: str, sentence: str) -> None:
+    """Raise an alert, or count it again when it is there."""
+    values = {
+        "key": key,
+        "state": "open",
+        "sentence": sentence,
+        "first_at": tx.now,
+        "last_at": tx.now,
+        "count": 1,
+    }
+    insert = tx.insert(Alert).values(**values)
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=["key"],
+            set_={
+                "state": "open",
+                "sentence": sentence,
+                "last_at": tx.now,
+                "count": Alert.count + 1,
+            },
+        )
+    )
+
+
+def open_alerts(tx: Transaction, limit: int = 20) -> list[dict[str, Any]]:
+    """Alerts nobody has closed, newest first."""
+    rows = tx.execute(
+        sa.select(Alert.key, Alert.sentence, Alert.first_at, Alert.last_at, Alert.count)
+        .where(Alert.state == "open")
+        .order_by(Alert.last_at.desc())
+        .limit(limit)
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def resolve_alert(tx: Transaction, key: str) -> None:
+    """Close an alert; harmless when there is none."""
+    tx.execute(sa.update(Alert).where(Alert.key == key).values(state="resolved"))

@@ -1,0 +1,447 @@
+"""Jobs: every move is one UPDATE whose WHERE names the states it may come from and the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage import tasks
+from storage.base import (
+    FINAL_JOB_STATES,
+    ClosedSeries,
+    DeliveryState,
+    Job,
+    JobState,
+    LeaseLost,
+    NewJob,
+    NewResult,
+    sources_of,
+)
+from storage.database import Transaction
+from storage.events import raise_alert, record
+from storage.tables import Delivery, JobInput, Result, Series, StepRun, Study
+from storage.tables import Job as JobRow
+
+STEP_ORDER = ("convert", "infer", "report")
+DELIVER = "deliver"
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to hold, how often to try, how long to wait in between.
+
+    Seconds throughout; tests hand in short ones.
+    """
+
+    lease_seconds: float = 30.0
+    first_wait_seconds: float = 15.0
+    longest_wait_seconds: float = 900.0
+    transient_attempts: int = 10
+    bug_attempts: int = 3
+    killer_deliveries: int = 3
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim lasts without a heartbeat."""
+        return timedelta(seconds=self.lease_seconds)
+
+    def wait(self, attempt: int) -> timedelta:
+        """Doubling wait after the `attempt`-th failure, counted from 1."""
+        seconds = self.first_wait_seconds * 2.0 ** min(attempt - 1, 30)
+        return timedelta(seconds=min(seconds, self.longest_wait_seconds))
+
+
+def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
+    """Create a job with its task; None when the same work is there already."""
+    values = {
+        "idem_key": new.idem_key,
+        "series_id": closed.series_id,
+        "generation": closed.generation,
+        "rule": new.rule,
+        "mode": new.mode,
+        "pipeline": new.pipeline,
+        "model": new.model,
+        "config_digest": new.config_digest,
+        "snapshot": dict(new.snapshot),
+        "priority": new.priority,
+        "state": new.state,
+        "step": STEP_ORDER[0],
+        "sentence": new.sentence,
+        "frozen_at": tx.now.replace(microsecond=0),
+        "created_at": tx.now,
+        "attempt": 0,
+        "deliveries": 0,
+        "lease_token": 0,
+        "progress": 0.0,
+        "progress_note": "",
+        "reason": "",
+    }
+    statement = tx.insert(JobRow).values(**values)
+    job_id: int | None = tx.execute(
+        statement.on_conflict_do_nothing(index_elements=["idem_key"]).returning(JobRow.id)
+    ).scalar()
+    if job_id is None:
+        return None
+    tx.execute(
+        sa.insert(JobInput).values(
+            job_id=job_id,
+            role="series",
+            series_id=closed.series_id,
+            generation=closed.generation,
+        )
+    )
+    _supersede_older(tx, closed, new.rule)
+    if new.state is JobState.QUEUED:
+        tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)
+    record(tx, "job.opened", series_id=closed.series_id, job_id=job_id, rule=new.rule)
+    return job_id
+
+
+def _supersede_older(tx: Transaction, closed: ClosedSeries, rule: str) -> None:
+    """Jobs of earlier generations that have no results yet give way."""
+    tx.execute(
+        sa.update(JobRow)
+        .where(
+            JobRow.series_id == closed.series_id,
+            JobRow.rule == rule,
+            JobRow.generation < closed.generation,
+            JobRow.state.in_(sources_of(JobState.SUPERSEDED)),
+        )
+        .values(
+            state=JobState.SUPERSEDED,
+            lease_token=JobRow.lease_token + 1,
+            ended_at=tx.now,
+            sentence=f"More instances arrived; generation {closed.generation} replaces this job.",
+        )
+    )
+
+
+def get(tx: Transaction, job_id: int) -> Job | None:
+    """Read one job."""
+    row = tx.execute(_select().where(JobRow.id == job_id)).first()
+    return _job(row) if row else None
+
+
+def find(tx: Transaction, *conditions: sa.ColumnElement[bool], limit: int = 100) -> list[Job]:
+    """Jobs, newest first."""
+    rows = tx.execute(_select().where(*conditions).order_by(JobRow.id.desc()).limit(limit))
+    return [_job(row) for row in rows]
+
+
+def claim(tx: Transaction, job_id: int, step: str, owner: str, policy: RetryPolicy) -> Job | None:
+    """Own one step of a job, if it is due and nobody else has it (CP4).
+
+    A job whose step was claimed `killer_deliveries` times without an end killed its worker each
+    time: it is quarantined instead.
+    """
+    due = sa.or_(
+        JobRow.state == JobState.QUEUED,
+        sa.and_(JobRow.state == JobState.RETRY_WAIT, JobRow.next_at <= tx.now),
+        sa.and_(JobRow.state == JobState.RUNNING, JobRow.lease_until <= tx.now),
+    )
+    row = tx.execute(
+        sa.update(JobRow)
+        .where(JobRow.id == job_id, JobRow.step == step, due)
+        .values(
+            state=JobState.RUNNING,
+            lease_owner=owner,
+            lease_until=tx.now + policy.lease,
+            lease_token=JobRow.lease_token + 1,
+            deliveries=JobRow.deliveries + 1,
+            next_at=None,
+            progress=0.0,
+            progress_note=step,
+        )
+        .returning(JobRow.id)
+    ).first()
+    if row is None:
+        return None
+    job = get(tx, job_id)
+    if job is not None and job.deliveries > policy.killer_deliveries:
+        sentence = (
+            f"Step {step} ended its process {job.deliveries - 1} times; the job is set aside. "
+            f"Look at the worker's log, then 'scorenode jobs retry {job_id}'."
+        )
+        _move(tx, job, JobState.QUARANTINED, reason="killed_worker", sentence=sentence)
+        raise_alert(tx, f"job.quarantined:{job_id}", sentence)
+        return None
+    return job
+
+
+def heartbeat(tx: Transaction, job: Job, policy: RetryPolicy, progress: float, note: str) -> None:
+    """Keep owning a job and say how far it is.
+
+    Raises
+    ------
+    LeaseLost
+        Somebody else has it, or it was cancelled or superseded.
+    """
+    found = tx.execute(
+        sa.update(JobRow)
+        .where(_fenced(job))
+        .values(
+            lease_until=tx.now + policy.lease,
+            progress=min(max(progress, 0.0), 1.0),
+            progress_note=note[:64],
+        )
+    )
+    if found.rowcount == 0:
+        raise LeaseLost(f"job {job.id} is no longer ours")
+
+
+def finish_step(tx: Transaction, job: Job) -> None:
+    """Go on to the next step: its task is in the same transaction (CP5)."""
+    step = STEP_ORDER[STEP_ORDER.index(job.step) + 1]
+    _move(tx, job, JobState.QUEUED, step=step, attempt=0, deliveries=0)
+    tasks.enqueue(tx, step, job.id, job.priority)
+
+
+def fix_results(
+    tx: Transaction,
+    job: Job,
+    results: Sequence[NewResult],
+    destinations: Mapping[str, Sequence[str]],
+) -> None:
+    """Fix the results for ever, with their deliveries and the sender's task (CP6).
+
+    Parameters
+    ----------
+    destinations : mapping
+        Destination name to the slots it gets, in the order of sending.
+    """
+    ids = {}
+    for result in results:
+        ids[result.slot] = tx.execute(
+            sa.insert(Result)
+            .values(
+                job_id=job.id,
+                made_at=tx.now,
+                **{name: getattr(result, name) for name in NewResult.__dataclass_fields__},
+            )
+            .returning(Result.id)
+        ).scalar_one()
+    rows = [
+        {
+            "job_id": job.id,
+            "result_id": ids[slot],
+            "destination": destination,
+            "position": position,
+            "state": DeliveryState.PENDING,
+            "attempt": 0,
+            "lease_token": 0,
+            "sentence": "",
+            "created_at": tx.now,
+        }
+        for destination, slots in destinations.items()
+        for position, slot in enumerate(slots)
+        if slot in ids
+    ]
+    if not rows:
+        _move(tx, job, JobState.DONE, sentence=f"{len(results)} results kept in the node.")
+        return
+    tx.execute(sa.insert(Delivery), rows)
+    _move(tx, job, JobState.DELIVERING, attempt=0, deliveries=0)
+    tasks.enqueue(tx, DELIVER, job.id, job.priority)
+
+
+def not_scored(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
+    """End a job whose input must not be scored."""
+    _move(tx, job, JobState.NOT_SCORED, reason=reason, sentence=sentence)
+
+
+def hold(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
+    """Wait for an admin; costs no attempt."""
+    _move(tx, job, JobState.HELD, reason=reason, sentence=sentence, deliveries=0)
+    raise_alert(tx, f"job.held:{job.id}", sentence)
+
+
+def retry_later(
+    tx: Transaction, job: Job, policy: RetryPolicy, *, attempts: int, reason: str, sentence: str
+) -> None:
+    """Try the step again after a while, or give up after `attempts`."""
+    attempt = job.attempt + 1
+    if attempt >= attempts:
+        sentence = f"{sentence} Given up after {attempt} attempts."
+        _move(tx, job, JobState.FAILED, attempt=attempt, reason=reason, sentence=sentence)
+        raise_alert(tx, f"job.failed:{job.id}", sentence)
+        return
+    next_at = tx.now + policy.wait(attempt)
+    _move(
+        tx,
+        job,
+        JobState.RETRY_WAIT,
+        attempt=attempt,
+        deliveries=0,
+        next_at=next_at,
+        reason=reason,
+        sentence=sentence,
+    )
+    tasks.enqueue(tx, job.step, job.id, job.priority, next_at)
+
+
+def runner_died(tx: Transaction, job: Job, policy: RetryPolicy, sentence: str) -> None:
+    """Count a step that ended its process; set the job aside when it did so too often."""
+    if job.deliveries >= policy.killer_deliveries:
+        _move(tx, job, JobState.QUARANTINED, reason="killed_runner", sentence=sentence)
+        raise_alert(tx, f"job.quarantined:{job.id}", sentence)
+        return
+    next_at = tx.now + policy.wait(1)
+    _move(tx, job, JobState.RETRY_WAIT, next_at=next_at, reason="killed_runner", sentence=sentence)
+    tasks.enqueue(tx, job.step, job.id, job.priority, next_at)
+
+
+def requeue(tx: Transaction, job_id: int) -> bool:
+    """Start a job that waits or ended badly again at the step where it stopped.
+
+    A job that has its results only sends again what was not sent: results are never remade.
+    """
+    job = get(tx, job_id)
+    if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
+        return False
+    if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
+        return _redeliver(tx, job)
+    found = tx.execute(
+        sa.update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.QUEUED)))
+        .values(
+            state=JobState.QUEUED,
+            attempt=0,
+            deliveries=0,
+            next_at=None,
+            ended_at=None,
+            reason="",
+            sentence="",
+            lease_token=JobRow.lease_token + 1,
+        )
+    )
+    if found.rowcount == 0:
+        return False
+    tasks.enqueue(tx, job.step, job.id, job.priority)
+    record(tx, "job.requeued", job_id=job_id)
+    return True
+
+
+def _redeliver(tx: Transaction, job: Job) -> bool:
+    unsent = [DeliveryState.REFUSED, DeliveryState.CANCELLED]
+    found = tx.execute(
+        sa.update(Delivery)
+        .where(Delivery.job_id == job.id, Delivery.state.in_(unsent))
+        .values(state=DeliveryState.PENDING, attempt=0, next_at=None)
+    )
+    if found.rowcount == 0:
+        return False
+    tx.execute(
+        sa.update(JobRow)
+        .where(JobRow.id == job.id, JobRow.state.in_(sources_of(JobState.DELIVERING)))
+        .values(state=JobState.DELIVERING, ended_at=None, reason="", sentence="")
+    )
+    tasks.enqueue(tx, DELIVER, job.id, job.priority)
+    record(tx, "job.requeued", job_id=job.id)
+    return True
+
+
+def release_held(tx: Transaction, reason: str) -> int:
+    """Queue all jobs held for a reason (after a reload, say); how many there were."""
+    rows = tx.execute(
+        sa.select(JobRow.id).where(JobRow.state == JobState.HELD, JobRow.reason == reason)
+    ).scalars()
+    return sum(requeue(tx, job_id) for job_id in rows.all())
+
+
+def cancel(tx: Transaction, job_id: int) -> bool:
+    """Stop a job; a runner that works on it is killed at its next heartbeat."""
+    found = tx.execute(
+        sa.update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.CANCELLED)))
+        .values(
+            state=JobState.CANCELLED,
+            lease_token=JobRow.lease_token + 1,
+            ended_at=tx.now,
+            sentence="Cancelled by an admin.",
+        )
+    )
+    if found.rowcount == 0:
+        return False
+    waiting = [DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT]
+    tx.execute(
+        sa.update(Delivery)
+        .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))
+        .values(state=DeliveryState.CANCELLED, lease_token=Delivery.lease_token + 1)
+    )
+    record(tx, "job.cancelled", job_id=job_id)
+    return True
+
+
+def record_step(
+    tx: Transaction,
+    job: Job,
+    *,
+    owner: str,
+    started_at: datetime,
+    outcome: str,
+    reason: str,
+    sentence: str,
+    seconds: float,
+    facts: Mapping[str, Any],
+) -> None:
+    """Keep how one attempt at a step went."""
+    tx.execute(
+        sa.insert(StepRun).values(
+            job_id=job.id,
+            step=job.step,
+            attempt=job.attempt,
+            owner=owner,
+            started_at=started_at,
+            ended_at=tx.now,
+            outcome=outcome,
+            reason=reason,
+            sentence=sentence,
+            seconds=seconds,
+            facts=dict(facts),
+        )
+    )
+
+
+def _move(tx: Transaction, job: Job, target: JobState, **values: Any) -> None:
+    """Move an owned job and let go of it.
+
+    Raises
+    ------
+    LeaseLost
+        The fence says that it is not ours any more: nothing was changed.
+    """
+    values |= {"state": target, "lease_owner": None, "lease_until": None}
+    if target in FINAL_JOB_STATES:
+        values |= {"ended_at": tx.now, "progress": 1.0}
+    found = tx.execute(
+        sa.update(JobRow).where(_fenced(job), JobRow.state.in_(sources_of(target))).values(**values)
+    )
+    if found.rowcount == 0:
+        raise LeaseLost(f"job {job.id} is no longer ours")
+    if target in FINAL_JOB_STATES:
+        record(tx, f"job.{target}", job_id=job.id, reason=values.get("reason", ""))
+
+
+def _fenced(job: Job) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        JobRow.id == job.id,
+        JobRow.lease_token == job.lease_token,
+        JobRow.state == JobState.RUNNING,
+    )
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(*sa.inspect(JobRow).columns, Series.series_instance_uid, Study.study_instance_uid)
+        .join(Series, Series.id == JobRow.series_id)
+        .join(Study, Study.id == Series.study_id)
+    )
+
+
+def _job(row: Any) -> Job:
+    values = {name: getattr(row, name) for name in Job.__dataclass_fields__}
+    return Job(**values | {"state": JobState(row.state)})
