@@ -1,0 +1,113 @@
+"""What steps leave for each other: a volume, findings, and the model that found them, as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Code, Findings, ModelIdentity, Number, Segment, Volume
+from pipelines.steps.nifti import load_nifti, save_nifti
+
+VOLUME = "volume.npz"
+IMAGE = "image.nii.gz"
+FACTS = "facts.json"
+MASK = "mask.nii.gz"
+FINDINGS = "findings.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Findings and the model they are from."""
+
+    findings: Findings
+    identity: ModelIdentity
+
+
+def save_volume(volume: Volume, folder: Path) -> None:
+    """Write ``volume.npz`` and ``facts.json``."""
+    np.savez(
+        folder / VOLUME,
+        array=volume.array,
+        affine=volume.affine,
+        frame_of_reference_uid=np.array(volume.frame_of_reference_uid),
+        source_instance_uids=np.array(volume.source_instance_uids, dtype=np.str_),
+    )
+    write_json(dict(volume.facts), folder / FACTS)
+
+
+def load_volume(folder: Path) -> Volume:
+    """Read what `save_volume` wrote."""
+    with np.load(folder / VOLUME, allow_pickle=False) as stored:
+        return Volume(
+            array=stored["array"],
+            affine=stored["affine"],
+            frame_of_reference_uid=str(stored["frame_of_reference_uid"]),
+            source_instance_uids=tuple(stored["source_instance_uids"].tolist()),
+            facts=json.loads((folder / FACTS).read_text()),
+        )
+
+
+def save_findings(scored: Scored, volume: Volume, folder: Path) -> None:
+    """Write ``findings.json``, and ``mask.nii.gz`` when the model labels voxels."""
+    findings = scored.findings
+    if findings.labels is not None:
+        save_nifti(findings.labels, volume.affine, folder / MASK)
+    write_json(findings_summary(scored), folder / FINDINGS)
+
+
+def findings_summary(scored: Scored) -> dict[str, Any]:
+    """Put findings, but for their voxels, and their model into JSON values."""
+    return {
+        "present": scored.findings.present,
+        "numbers": [asdict(number) for number in scored.findings.numbers],
+        "segments": [asdict(segment) for segment in scored.findings.segments],
+        "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
+    }
+
+
+def load_findings(folder: Path) -> Scored:
+    """Read what `save_findings` wrote."""
+    data = json.loads((folder / FINDINGS).read_text())
+    findings = Findings(
+        labels=_labels(folder / MASK),
+        segments=tuple(_segment(item) for item in data["segments"]),
+        numbers=tuple(Number(**item) for item in data["numbers"]),
+        present=data["present"],
+    )
+    model = data["model"]
+    return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write JSON a person can read; the same value gives the same bytes."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _labels(path: Path) -> NDArray[np.uint8] | None:
+    if not path.exists():
+        return None
+    array, _ = load_nifti(path)
+    return array.astype(np.uint8)
+
+
+def _segment(item: Mapping[str, Any]) -> Segment:
+    region = item["anatomic_region"]
+    return Segment(
+        number=item["number"],
+        label=item["label"],
+        category=_code(item["category"]),
+        type=_code(item["type"]),
+        anatomic_region=_code(region) if region else None,
+        color=tuple(item["color"]),
+    )
+
+
+def _code(item: list[str]) -> Code:
+    scheme, value, meaning = item
+    return scheme, value, meaning
