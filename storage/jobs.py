@@ -248,6 +248,12 @@ def fix_results(
     tasks.enqueue(tx, DELIVER, job.id, job.priority)
 
 
+def give_back(tx: Transaction, job: Job) -> None:
+    """Return a step that was not finished, without counting it."""
+    _move(tx, job, JobState.QUEUED, deliveries=job.deliveries - 1)
+    tasks.enqueue(tx, job.step, job.id, job.priority)
+
+
 def not_scored(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
     """End a job whose input must not be scored."""
     _move(tx, job, JobState.NOT_SCORED, reason=reason, sentence=sentence)

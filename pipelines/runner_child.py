@@ -1,0 +1,64 @@
+"""The child that `pipelines.runner` starts: reads requests, does steps, writes verdicts.
+
+Only this process imports torch. Its standard output is the protocol; what libraries print goes
+nowhere, because it may hold patient data.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.base import JobSpec
+
+_PR_SET_PDEATHSIG = 1
+PROGRESS_EVERY_SECONDS = 0.2
+
+
+def main(parent: int, faults: int) -> None:
+    """Serve requests until standard input ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable(file=faults)
+    out = os.dup(1)
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _send(out, {"verdict": _serve(Path(request["folder"]), request["step"], out)})
+
+
+def _serve(folder: Path, step: Any, out: int) -> dict[str, Any]:
+    from pipelines.steps.run import run_step
+
+    spec = JobSpec.from_json((folder / "job.json").read_text())
+    last = 0.0
+
+    def progress(fraction: float, note: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_EVERY_SECONDS:
+            last = time.monotonic()
+            _send(out, {"progress": fraction, "note": note})
+
+    return asdict(run_step(spec, step, folder, progress))
+
+
+def _send(out: int, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[os.write(out, data) :]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

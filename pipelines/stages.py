@@ -1,0 +1,260 @@
+"""The stages of a job: claim it, let a runner do the step, commit the verdict.
+
+Every verdict is one fenced transaction. Nothing here raises into Dramatiq.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pydicom
+import structlog
+
+from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
+from pipelines.broker import Wakeup
+from pipelines.runner import Runner
+from storage import jobs, tasks
+from storage.base import Job, LeaseLost, NewResult, StoreUnavailable
+from storage.crash import crash_point
+from storage.database import Database, Transaction
+from storage.jobs import STEP_ORDER, RetryPolicy
+from storage.objects import FileObjects, object_key
+from storage.series import instances_of
+
+log = structlog.get_logger()
+
+
+class _Stopping(Exception):
+    """Raised when this process shuts down in the middle of a step."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__("this process is stopping")
+        self.job = job
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the actors of a worker process need.
+
+    Parameters
+    ----------
+    database, objects : where rows and files live
+    wakeup : Wakeup
+    policy : RetryPolicy
+    owner : str
+    stopping : threading.Event
+        Set when the process shuts down: running steps are given back.
+    """
+
+    database: Database
+    objects: FileObjects
+    wakeup: Wakeup
+    policy: RetryPolicy
+    owner: str
+    stopping: threading.Event
+
+    def run(self, job_id: int, step: Step, runner: Runner) -> None:
+        """Do one step of one job, if it is due; never raises."""
+        with structlog.contextvars.bound_contextvars(job_id=job_id, step=step):
+            try:
+                self._run(job_id, step, runner)
+            except LeaseLost:
+                log.warning("stage.discarded")
+            except _Stopping as stop:
+                self._give_back(stop.job)
+            except StoreUnavailable as error:
+                log.warning("stage.postponed", error=type(error).__name__)
+            except Exception:
+                log.exception("stage.broken")
+        self.wakeup.flush()
+
+    def _run(self, job_id: int, step: Step, runner: Runner) -> None:
+        with self.database.transaction() as tx:
+            tasks.forget_published(tx, step, job_id)
+            job = jobs.claim(tx, job_id, step, self.owner, self.policy)
+            started_at = tx.now
+        if job is None:
+            log.debug("stage.skipped")
+            return
+        crash_point("CP4")
+        started = time.monotonic()
+        verdict = self._verdict(job, step, runner)
+        seconds = time.monotonic() - started
+        log.info(
+            "stage.finished",
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            seconds=round(seconds, 3),
+        )
+        self._commit(job, verdict, started_at, seconds)
+        crash_point("CP6" if step == STEP_ORDER[-1] else "CP5")
+        if verdict.outcome == "ok" and step == STEP_ORDER[-1]:
+            shutil.rmtree(self._folder(job), ignore_errors=True)
+
+    def _give_back(self, job: Job) -> None:
+        """Let another process have the step; stopping is not the job's fault."""
+        try:
+            with self.database.transaction() as tx:
+                jobs.give_back(tx, job)
+            log.info("stage.given_back")
+        except (LeaseLost, StoreUnavailable):
+            log.warning("stage.discarded")
+
+    def _verdict(self, job: Job, step: Step, runner: Runner) -> Verdict:
+        try:
+            folder = self._prepare(job)
+        except OSError as error:
+            return Verdict(
+                "transient", "work_folder", f"The work folder cannot be used: {error.strerror}."
+            )
+        snapshot = job.snapshot
+        return runner.run(
+            folder,
+            step,
+            deadline_seconds=float(snapshot["timeout_seconds"]),
+            memory_bytes=int(snapshot["memory_bytes"]),
+            tick=self._tick(job),
+        )
+
+    def _folder(self, job: Job) -> Path:
+        return self.objects.root / "work" / str(job.id)
+
+    def _prepare(self, job: Job) -> Path:
+        """Write ``job.json``; a folder of an earlier attempt is used again."""
+        folder = self._folder(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"job.json.{os.getpid()}.{threading.get_ident()}"
+        temporary.write_text(self._spec(job).to_json())
+        temporary.replace(folder / "job.json")
+        return folder
+
+    def _spec(self, job: Job) -> JobSpec:
+        with self.database.snapshot() as tx:
+            instances, _ = instances_of(tx, job.series_id, job.generation)
+        snapshot = job.snapshot
+        return JobSpec(
+            job_id=job.id,
+            pipeline=job.pipeline,
+            inputs=tuple(str(self.objects.path(i.object_key)) for i in instances),
+            model=snapshot["model_folder"],
+            idem_key=job.idem_key,
+            uid_root=snapshot["uid_root"],
+            station=snapshot["station"],
+            frozen_at=job.frozen_at,
+            labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
+        )
+
+    def _tick(self, job: Job) -> Callable[[float, str], None]:
+        """Heartbeat now and then; the exceptions it raises stop the runner."""
+        every = min(self.policy.lease_seconds / 3, 2.0)
+        last_beat = last_success = time.monotonic()
+
+        def tick(progress: float, note: str) -> None:
+            nonlocal last_beat, last_success
+            if self.stopping.is_set():
+                raise _Stopping(job)
+            now = time.monotonic()
+            if now - last_beat < every:
+                return
+            last_beat = now
+            try:
+                with self.database.transaction() as tx:
+                    jobs.heartbeat(tx, job, self.policy, progress, note)
+                last_success = now
+            except StoreUnavailable:
+                if now - last_success > self.policy.lease_seconds:
+                    raise LeaseLost("the database was away for longer than the lease") from None
+
+        return tick
+
+    def _commit(self, job: Job, verdict: Verdict, started_at: datetime, seconds: float) -> None:
+        """Write the verdict down; waits for the database as long as the lease may last."""
+        results = None
+        if verdict.outcome == "ok" and job.step == STEP_ORDER[-1]:
+            results = self._keep_results(job)
+        for last_try in _tries(self.policy.lease_seconds, self.stopping):
+            try:
+                with self.database.transaction() as tx:
+                    jobs.record_step(
+                        tx,
+                        job,
+                        owner=self.owner,
+                        started_at=started_at,
+                        outcome=verdict.outcome,
+                        reason=verdict.reason,
+                        sentence=verdict.sentence,
+                        seconds=seconds,
+                        facts=verdict.facts,
+                    )
+                    apply_verdict(tx, job, verdict, results, self.policy)
+                return
+            except StoreUnavailable:
+                if last_try:
+                    raise
+
+    def _keep_results(self, job: Job) -> list[NewResult]:
+        """Put what the report step made into the object store, durably."""
+        folder = self._folder(job) / STEP_ORDER[-1]
+        return [self._keep(job, path) for path in sorted(folder.glob("*.dcm"))]
+
+    def _keep(self, job: Job, path: Path) -> NewResult:
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        key = object_key("results", job.idem_key, path.stem, digest)
+        self.objects.put(key, data)
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        return NewResult(
+            slot=path.stem,
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            sop_class_uid=str(ds.SOPClassUID),
+            transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+            object_key=key,
+            sha256=digest,
+            size=len(data),
+        )
+
+
+def apply_verdict(
+    tx: Transaction,
+    job: Job,
+    verdict: Verdict,
+    results: list[NewResult] | None,
+    policy: RetryPolicy,
+) -> None:
+    """Move a job as the design's table of errors says (section 10)."""
+    reason, sentence = verdict.reason, verdict.sentence
+    match verdict.outcome:
+        case "ok" if results is not None:
+            jobs.fix_results(tx, job, results, job.snapshot["destinations"])
+        case "ok":
+            jobs.finish_step(tx, job)
+        case "not_scored":
+            jobs.not_scored(tx, job, reason, sentence)
+        case "config":
+            jobs.hold(tx, job, "config", sentence)
+        case "killer":
+            jobs.runner_died(tx, job, policy, sentence)
+        case "transient":
+            attempts = policy.transient_attempts
+            jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
+        case "bug":
+            attempts = policy.bug_attempts
+            jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
+
+
+def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:
+    """Yield whether this is the last try, once a second for a while."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield False
+        stopping.wait(1.0)
+    yield True
