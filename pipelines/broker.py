@@ -32,7 +32,7 @@ log = structlog.get_logger()
 class Wakeup(Protocol):
     """Tells workers that tasks were committed."""
 
-    def flush(self) -> int:
+    def wake_up(self) -> int:
         """Pass committed tasks on; how many there were. Never raises: the next one tries again."""
 
 
@@ -74,7 +74,7 @@ class SQLBroker(Broker):
         """Stop renewing leases."""
         self._stop.set()
 
-    def flush(self) -> int:
+    def wake_up(self) -> int:
         """Wake consumers of this process; those of others poll."""
         self.wake.set()
         return 0
@@ -186,7 +186,7 @@ class Relay:
         self._prefix = prefix
         self._guard = threading.Lock()
 
-    def flush(self) -> int:
+    def wake_up(self) -> int:
         """Publish every due task; how many went out."""
         with self._guard:
             return sum(self._flush_queue(queue) for queue in QUEUES)

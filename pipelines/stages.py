@@ -74,7 +74,7 @@ class Stages:
                 log.warning("stage.postponed", error=type(error).__name__)
             except Exception:
                 log.exception("stage.broken")
-        self.wakeup.flush()
+        self.wakeup.wake_up()
 
     def _run(self, job_id: int, step: Step, runner: Runner) -> None:
         with self.database.transaction() as tx:
@@ -234,7 +234,8 @@ def apply_verdict(
     reason, sentence = verdict.reason, verdict.sentence
     match verdict.outcome:
         case "ok" if results is not None:
-            jobs.fix_results(tx, job, results, job.snapshot["destinations"])
+            destinations = {k: v["send"] for k, v in job.snapshot["destinations"].items()}
+            jobs.fix_results(tx, job, results, destinations)
         case "ok":
             jobs.finish_step(tx, job)
         case "not_scored":

@@ -25,32 +25,30 @@ from storage.tables import Destination, Job, Result
 Kind = Literal["sent", "retry", "refused"]
 
 
-@dataclass(frozen=True)
-class DeliveryPolicy:
-    """When to try a destination again; seconds.
+LEASE = timedelta(seconds=60)
+ALERT_AFTER = timedelta(hours=1)
 
-    A refused object is tried `refusals` times in all, because a PACS admin may still allow it.
+
+@dataclass(frozen=True)
+class RetrySchedule:
+    """When a delivery that failed is tried again; seconds.
+
+    The waits before the second, third, ... attempt; the last one repeats until `give_up_seconds`
+    after the delivery was created. A refused object waits the longest time at once, because only
+    a PACS admin can change the answer.
     """
 
-    first_wait_seconds: float = 15.0
-    longest_wait_seconds: float = 900.0
-    refused_wait_seconds: float = 3600.0
-    refusals: int = 24
-    lease_seconds: float = 120.0
+    after_seconds: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
+    give_up_seconds: float = 7 * 86400.0
 
     def wait(self, kind: Kind, attempt: int) -> timedelta:
-        """Wait after the `attempt`-th failure, doubling, with jitter."""
-        if kind == "refused":
-            return timedelta(seconds=self.refused_wait_seconds)
-        seconds = min(
-            self.first_wait_seconds * 2.0 ** min(attempt - 1, 30), self.longest_wait_seconds
-        )
-        return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        """Wait after the `attempt`-th failure, counted from 1, with jitter."""
+        last = len(self.after_seconds) - 1
+        seconds = self.after_seconds[last if kind == "refused" else min(attempt - 1, last)]
+        return timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
-def claim(
-    tx: Transaction, job_id: int, owner: str, policy: DeliveryPolicy
-) -> dict[str, list[Delivery]]:
+def claim(tx: Transaction, job_id: int, owner: str) -> dict[str, list[Delivery]]:
     """Own the due deliveries of a job, by destination, in the order of sending.
 
     Destinations an admin suspended are left out.
@@ -67,7 +65,7 @@ def claim(
             .values(
                 state=DeliveryState.SENDING,
                 lease_owner=owner,
-                lease_until=tx.now + timedelta(seconds=policy.lease_seconds),
+                lease_until=tx.now + LEASE,
                 lease_token=DeliveryRow.lease_token + 1,
             )
             .returning(DeliveryRow.id)
@@ -101,13 +99,11 @@ def find(tx: Transaction, *conditions: sa.ColumnElement[bool], limit: int = 200)
     return [_delivery(row) for row in rows]
 
 
-def renew(tx: Transaction, deliveries: list[Delivery], policy: DeliveryPolicy) -> None:
+def renew(tx: Transaction, deliveries: list[Delivery]) -> None:
     """Keep owning deliveries while a long association goes on."""
     for delivery in deliveries:
         tx.execute(
-            sa.update(DeliveryRow)
-            .where(_fenced(delivery))
-            .values(lease_until=tx.now + timedelta(seconds=policy.lease_seconds))
+            sa.update(DeliveryRow).where(_fenced(delivery)).values(lease_until=tx.now + LEASE)
         )
 
 
@@ -117,7 +113,7 @@ def finish(
     kind: Kind,
     status: int | None,
     sentence: str,
-    policy: DeliveryPolicy,
+    schedule: RetrySchedule,
 ) -> DeliveryState:
     """Write down what the destination answered (CP7), and when to try again.
 
@@ -136,18 +132,31 @@ def finish(
     }
     if kind == "sent":
         values |= {"state": DeliveryState.SENT, "sent_at": tx.now, "next_at": None}
-    elif kind == "refused" and attempt >= policy.refusals:
-        values |= {"state": DeliveryState.REFUSED, "next_at": None}
     else:
-        values |= {
-            "state": DeliveryState.RETRY_WAIT,
-            "next_at": tx.now + policy.wait(kind, attempt),
-        }
+        values |= _next_try(tx, delivery, kind, attempt, sentence, schedule)
     found = tx.execute(sa.update(DeliveryRow).where(_fenced(delivery)).values(**values))
     if found.rowcount == 0:
         raise LeaseLost(f"delivery {delivery.id} is no longer ours")
+    if kind == "sent":
+        resolve_alert(tx, f"delivery.late:{delivery.id}")
     _note_destination(tx, delivery.destination, kind, sentence)
     return DeliveryState(values["state"])
+
+
+def _next_try(
+    tx: Transaction,
+    delivery: Delivery,
+    kind: Kind,
+    attempt: int,
+    sentence: str,
+    schedule: RetrySchedule,
+) -> dict[str, Any]:
+    age = tx.now - (delivery.created_at or tx.now)
+    if age >= ALERT_AFTER or kind == "refused":
+        raise_alert(tx, f"delivery.late:{delivery.id}", f"{delivery.destination}: {sentence}")
+    if age >= timedelta(seconds=schedule.give_up_seconds):
+        return {"state": DeliveryState.REFUSED, "next_at": None}
+    return {"state": DeliveryState.RETRY_WAIT, "next_at": tx.now + schedule.wait(kind, attempt)}
 
 
 def settle(tx: Transaction, job_id: int) -> JobState:
@@ -222,11 +231,6 @@ def _note_destination(tx: Transaction, name: str, kind: Kind, sentence: str) -> 
     tx.execute(
         insert.on_conflict_do_update(index_elements=["name"], set_={**values, "failures": failures})
     )
-    key = f"destination.failing:{name}"
-    if ok:
-        resolve_alert(tx, key)
-    elif kind == "refused":
-        raise_alert(tx, key, f"{name} refuses results: {sentence}")
 
 
 def not_suspended() -> sa.ColumnElement[bool]:

@@ -264,9 +264,13 @@ def _kind(levels: Sequence[Dataset]) -> dict[str, str]:
     for group, keyword in KINDS:
         for level in _homes(levels, group) if group else levels[:1]:
             if keyword in level:
-                kind[keyword] = "\\".join(str(value) for value in _values(level, keyword))
+                kind[keyword] = "\\".join(_word(value) for value in _values(level, keyword))
                 break
     return kind
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _homes(levels: Sequence[Dataset], group: str) -> Iterator[Dataset]:

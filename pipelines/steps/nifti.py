@@ -6,7 +6,6 @@ import contextlib
 import copy
 import gzip
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,9 +129,7 @@ def _try_dicom2nifti(volume: Volume, datasets: Sequence[Dataset], path: Path) ->
     """Let dicom2nifti write `path`; return what is wrong with the result, or nothing."""
     from dicom2nifti import convert_dicom
 
-    loud = logging.root.manager.disable
     try:
-        logging.disable(logging.CRITICAL)
         with third_party_warnings_off(), contextlib.redirect_stdout(io.StringIO()):
             convert_dicom.dicom_array_to_nifti([copy.copy(ds) for ds in datasets], str(path))
             array, affine = load_nifti(path)
@@ -140,8 +137,6 @@ def _try_dicom2nifti(volume: Volume, datasets: Sequence[Dataset], path: Path) ->
         raise
     except Exception as error:  # noqa: BLE001 - it raises whatever its assumptions meet
         return f"dicom2nifti ended in {_word(error)}"
-    finally:
-        logging.disable(loud)
     wrong = difference(volume, array, affine)
     return f"dicom2nifti was not used, {wrong}" if wrong else ""
 

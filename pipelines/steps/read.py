@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,10 +89,18 @@ def read_instance(path: Path, number: int = 1, *, pixels: bool = True) -> FileDa
 
 @contextmanager
 def third_party_warnings_off() -> Iterator[None]:
-    """Silence warnings of libraries about odd headers: they quote patient data."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence what libraries say about odd headers, as warnings and as log: it quotes values."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "dicom2nifti", "nibabel")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _complete_identity(ds: Dataset) -> None:
