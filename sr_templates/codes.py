@@ -1,4 +1,4 @@
-"""The coded concepts of our results; `tests/sr_templates/test_codes.py` compares each with PS3.16."""
+"""The coded concepts of our results; a test compares each with the tables of PS3.16."""
 
 from __future__ import annotations
 

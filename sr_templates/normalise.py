@@ -1,4 +1,4 @@
-"""Source datasets as they ought to be: few attributes, one character set, nothing missing or unreadable."""
+"""Source datasets as they ought to be: one character set, nothing missing or unreadable."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -56,8 +56,9 @@ def to_bytes(ds: Dataset) -> bytes:
         except (Warning, ValueError, TypeError, AttributeError, UnicodeError) as error:
             # The message of a foreign error may hold patient data, so only its kind is told.
             raise Unwritable(
-                f"instance {ds.get('SOPInstanceUID')} cannot be written in Specific Character Set "
-                f"{ds.get('SpecificCharacterSet', 'ISO_IR 6')} without loss ({type(error).__name__})"
+                f"instance {ds.get('SOPInstanceUID')} cannot be written without loss in Specific "
+                f"Character Set {ds.get('SpecificCharacterSet', 'ISO_IR 6')} "
+                f"({type(error).__name__})"
             ) from None
     return buffer.getvalue()
 
@@ -68,6 +69,6 @@ def _file_meta(ds: Dataset) -> FileMetaDataset:
     meta.MediaStorageSOPClassUID = ds.SOPClassUID
     meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     meta.TransferSyntaxUID = given.TransferSyntaxUID if given else ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return meta

@@ -138,7 +138,9 @@ def _segment_groups(
     findings: Findings, seg: Dataset | None, identity: ObjectIdentity, maker: Maker
 ) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """One group for each segment that `seg` describes."""
-    described = {} if seg is None else {str(i.TrackingUID): i for i in seg.SegmentSequence}
+    if seg is None:
+        return []
+    described = {str(item.TrackingUID): item for item in seg.SegmentSequence}
     groups = []
     for segment in findings.segments:
         item = described.get(identity.uid(tracking_name(segment.number)))

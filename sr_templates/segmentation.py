@@ -75,8 +75,12 @@ def segmentation(
             _description(segment, number, identity, maker)
             for number, segment in enumerate(segments, start=1)
         ],
-        plane_positions=[hd.PlanePositionSequence("PATIENT", f.position) for f in grid.frames],
-        plane_orientation=hd.PlaneOrientationSequence("PATIENT", grid.frames[0].orientation),
+        plane_positions=[
+            hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in grid.frames
+        ],
+        plane_orientation=hd.PlaneOrientationSequence(
+            "PATIENT", grid.frames[0].orientation.tolist()
+        ),
         pixel_measures=_measures(grid),
         content_label="SEGMENTATION",
         content_description=f"{maker.model.family} {maker.model.version}"[: stamp.LONG_STRING],

@@ -52,7 +52,7 @@ def content_qualification(maker: Maker) -> str:
 
 
 def algorithm_parameters(maker: Maker) -> dict[str, str]:
-    """What pins the model down, as parameters of the algorithm."""
+    """Return what pins the model down, as parameters of the algorithm."""
     return {
         "manifest-sha256": maker.model.sha256,
         "weights-sha256": maker.model.weights_sha256,

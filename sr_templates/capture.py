@@ -1,0 +1,330 @@
+"""One page that says what the model found, for readers whose viewer shows neither SEG nor SR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from highdicom.sc import SCImage
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.dataset import Dataset
+
+from models.base import Findings, Volume
+from sr_templates import stamp
+from sr_templates.base import Maker, ObjectIdentity
+from sr_templates.tiles import View, chosen_slices, scout, tile, view_of
+
+BRAIN = (40.0, 80.0)
+"""Window level and width for blood on head CT, HU."""
+WIDTH = 1024
+MARGIN = 16
+TOP = 48
+"""Left empty: viewers put their own controls there."""
+COLUMNS, ROWS, GAP = 3, 2, 8
+TILE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
+SCOUT = (300, 212)
+BACKGROUND = (14, 17, 22)
+PANEL = (28, 33, 41)
+WHITE = (255, 255, 255)
+GRAY = (176, 184, 196)
+YELLOW = (255, 214, 10)
+VERDICTS = {True: (214, 40, 57), False: (34, 120, 76), None: (176, 112, 0)}
+"""Colour of the verdict: found, not found, undetermined."""
+
+
+@dataclass
+class _Page:
+    """A picture, and how far down it is filled."""
+
+    image: Image.Image
+    draw: ImageDraw.ImageDraw
+    y: int
+
+
+def page(
+    findings: Findings,
+    volume: Volume,
+    maker: Maker,
+    *,
+    window: tuple[float, float] | None = BRAIN,
+    instance_numbers: Mapping[int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw the verdict, the slices that show it, and where they lie.
+
+    Parameters
+    ----------
+    findings : Findings
+    volume : Volume
+        On whose grid `findings.labels` lies.
+    maker : Maker
+    window : tuple of float or None
+        Level and width; None: from the values of the volume.
+    instance_numbers : mapping or None
+        Instance Number of each slice, by index along the third axis; None: slices are counted.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Shape (rows, 1024, 3), RGB, without anything that identifies the patient.
+    """
+    view = view_of(volume, window)
+    slices, largest = chosen_slices(findings, volume, COLUMNS * ROWS)
+    height = TOP + 186 + 52 + ROWS * (TILE + GAP) + SCOUT[1] + 66
+    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
+    sheet = _Page(image, ImageDraw.Draw(image), TOP)
+    _draw_verdict(sheet, findings, maker)
+    _draw_caution(sheet, maker)
+    _draw_montage(sheet, view, findings, slices, largest, instance_numbers)
+    _draw_strip(sheet, view, findings, slices, maker)
+    return np.asarray(image.crop((0, 0, WIDTH, sheet.y)), np.uint8)
+
+
+def capture(
+    findings: Findings,
+    volume: Volume,
+    sources: Sequence[Dataset],
+    identity: ObjectIdentity,
+    maker: Maker,
+) -> Dataset:
+    """Write the page as a Secondary Capture Image.
+
+    Parameters
+    ----------
+    findings : Findings
+    volume : Volume
+    sources : sequence of Dataset
+        As `normalised` returns them.
+    identity : ObjectIdentity
+    maker : Maker
+
+    Returns
+    -------
+    Dataset
+
+    References
+    ----------
+    DICOM PS3.3 A.8.1.
+    """
+    window = BRAIN if sources[0].get("Modality") == "CT" else None
+    numbers = _instance_numbers(volume, sources)
+    pixels = page(findings, volume, maker, window=window, instance_numbers=numbers)
+    nameless = stamp.nameless(sources[:1])[0]
+    general = stamp.general(nameless, identity, maker)
+    equipment = general.pop("contributing_equipment")
+    result = SCImage.from_ref_dataset(
+        nameless,
+        pixels,
+        "RGB",
+        8,
+        "PATIENT",
+        patient_orientation=("L", "P"),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        contributing_equipment=equipment,
+        specific_character_set="ISO_IR 192",
+        **general,
+    )
+    _finish(result, sources, maker)
+    return result
+
+
+def verdict(findings: Findings, maker: Maker) -> tuple[str, str]:
+    """Sentence a reader needs first, and the numbers behind it."""
+    what = maker.model.finding[2].partition(" (")[0]
+    match findings.present:
+        case True:
+            sentence = f"{what} suspected"
+        case False:
+            sentence = f"No {what[:1].lower()}{what[1:]} found"
+        case None:
+            sentence = f"{what}: undetermined"
+    numbers = [
+        text
+        for name in ("volume", "probability")
+        if (text := _number(findings, name, None)) and not (name == "volume" and not _any(findings))
+    ]
+    return sentence, "   ·   ".join(numbers)
+
+
+def _any(findings: Findings) -> bool:
+    return findings.labels is not None and bool(findings.labels.any())
+
+
+def _number(findings: Findings, name: str, segment: int | None) -> str:
+    try:
+        value = findings.number(name, segment)
+    except KeyError:
+        return ""
+    if name == "volume":
+        return f"{value:.1f} ml" if value >= 1.0 else f"{value:.2f} ml"
+    return f"{name} {value:.2f}"
+
+
+@cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), size)
+
+
+def _fitting(text: str, size: int, width: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Largest font up to a size in which the text is no wider than `width`."""
+    while size > 12 and _font(size, bold).getlength(text) > width:
+        size -= 1
+    return _font(size, bold)
+
+
+def _draw_verdict(sheet: _Page, findings: Findings, maker: Maker) -> None:
+    inner = WIDTH - 2 * MARGIN - 40
+    title = f"{maker.model.title}, version {maker.model.version}"
+    sentence, numbers = verdict(findings, maker)
+    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + 178)
+    sheet.draw.rounded_rectangle(box, 12, VERDICTS[findings.present])
+    x = MARGIN + 20
+    sheet.draw.text((x, sheet.y + 12), title, WHITE, _fitting(title, 26, inner))
+    sheet.draw.text((x, sheet.y + 46), sentence, WHITE, _fitting(sentence, 58, inner, bold=True))
+    sheet.draw.text((x, sheet.y + 118), numbers, WHITE, _fitting(numbers, 42, inner, bold=True))
+    sheet.y += 186
+
+
+def _draw_caution(sheet: _Page, maker: Maker) -> None:
+    text = stamp.caution(maker)
+    if not text:
+        return
+    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + 44)
+    sheet.draw.rounded_rectangle(box, 8, YELLOW)
+    middle = WIDTH // 2, sheet.y + 22
+    sheet.draw.text(middle, text, (0, 0, 0), _font(29, True), anchor="mm")
+    sheet.y += 52
+
+
+def _draw_montage(
+    sheet: _Page,
+    view: View,
+    findings: Findings,
+    slices: Sequence[int],
+    largest: int | None,
+    instance_numbers: Mapping[int, int] | None,
+) -> None:
+    for place, index in enumerate(slices):
+        x = MARGIN + place % COLUMNS * (TILE + GAP)
+        y = sheet.y + place // COLUMNS * (TILE + GAP)
+        picture, rings = tile(view, findings, index, TILE)
+        sheet.image.paste(picture, (x, y))
+        for ring_x, ring_y, radius, color in rings:
+            sheet.draw.circle((x + ring_x, y + ring_y), radius, outline=color, width=2)
+        _label_tile(sheet, view, (x, y), _name(index, view, instance_numbers), index)
+        if index == largest:
+            sheet.draw.rectangle((x, y, x + TILE - 1, y + TILE - 1), outline=WHITE, width=3)
+            _text(sheet, (x + TILE - 10, y + 8), "largest", WHITE, 22, "ra")
+    rows = -(-len(slices) // COLUMNS)
+    sheet.y += rows * (TILE + GAP)
+
+
+def _label_tile(sheet: _Page, view: View, corner: tuple[int, int], name: str, index: int) -> None:
+    x, y = corner
+    left, right, _, _ = view.letters
+    _text(sheet, (x + 10, y + 8), name, WHITE, 24, "la")
+    _text(sheet, (x + 10, y + TILE - 8), _position(view, index), GRAY, 22, "ls")
+    _text(sheet, (x + 8, y + TILE // 2), left, YELLOW, 26, "lm")
+    _text(sheet, (x + TILE - 8, y + TILE // 2), right, YELLOW, 26, "rm")
+
+
+def _text(
+    sheet: _Page,
+    place: tuple[int, int],
+    text: str,
+    color: tuple[int, int, int],
+    size: int,
+    anchor: str,
+) -> None:
+    """Write text that stays legible on any picture."""
+    sheet.draw.text(
+        place, text, color, _font(size, True), anchor, stroke_width=2, stroke_fill=(0, 0, 0)
+    )
+
+
+def _name(index: int, view: View, instance_numbers: Mapping[int, int] | None) -> str:
+    if instance_numbers and index in instance_numbers:
+        return f"image {instance_numbers[index]}"
+    return f"slice {index + 1}/{view.volume.array.shape[2]}"
+
+
+def _position(view: View, index: int) -> str:
+    """Place of the slice's middle along the axis it is nearest to, in DICOM's LPS millimetres."""
+    columns, rows, _ = view.volume.array.shape
+    middle = view.volume.affine @ ((columns - 1) / 2, (rows - 1) / 2, index, 1.0)
+    axis = int(np.abs(view.volume.affine[:3, 2]).argmax())
+    return f"{'xyz'[axis]} {middle[axis] * (1 if axis == 2 else -1):+.1f} mm"
+
+
+def _draw_strip(
+    sheet: _Page, view: View, findings: Findings, slices: Sequence[int], maker: Maker
+) -> None:
+    """Where the slices lie on the left, what the colours mean on the right, a foot below."""
+    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + SCOUT[1] + 16)
+    sheet.draw.rounded_rectangle(box, 8, PANEL)
+    picture, middles = scout(view, findings, SCOUT)
+    corner = MARGIN + 8, sheet.y + 8 + (SCOUT[1] - picture.height) // 2
+    sheet.image.paste(picture, corner)
+    end = corner[0] + picture.width
+    for index in slices:
+        y = corner[1] + round(middles[index])
+        sheet.draw.line((corner[0], y, end + 12, y), YELLOW, 1)
+    _draw_legend(sheet, findings, max(end + 40, MARGIN + SCOUT[0] + 40))
+    sheet.y += SCOUT[1] + 24
+    made = f"{maker.at:%Y-%m-%d %H:%M %Z}".strip()
+    foot = (
+        f"{maker.model.family} {maker.model.version} ({maker.model.sha256[:8]})   ·   "
+        f"scorenode {maker.software_version}   ·   {made}"
+    )
+    sheet.draw.text((MARGIN, sheet.y), foot, GRAY, _fitting(foot, 20, WIDTH - 2 * MARGIN))
+    sheet.y += 34
+
+
+def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
+    y = sheet.y + 16
+    width = WIDTH - MARGIN - 16 - x
+    found = _any(findings)
+    heading = "Found, in ml" if found else "Looked for, not found"
+    if not found and findings.present is None:
+        heading = "Looked for"
+    sheet.draw.text((x, y), heading, WHITE, _font(24, True))
+    room = SCOUT[1] - 80
+    step = min(34, room // max(len(findings.segments), 1))
+    for segment in findings.segments:
+        y += step if segment is not findings.segments[0] else 38
+        sheet.draw.rounded_rectangle((x, y + 2, x + 22, y + 22), 4, segment.color)
+        value = _number(findings, "volume", segment.number)
+        text = segment.label
+        sheet.draw.text((x + 34, y), text, WHITE, _fitting(text, 22, width - 180))
+        if found and value:
+            sheet.draw.text((x + width, y), value, WHITE, _font(22, True), "ra")
+    note = "Not found does not mean excluded." if not found else "Yellow lines: slices shown above."
+    sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, _font(22))
+
+
+def _instance_numbers(volume: Volume, sources: Sequence[Dataset]) -> dict[int, int] | None:
+    """Instance Number by slice, where every slice is an instance of its own."""
+    known = {str(ds.SOPInstanceUID): ds.get("InstanceNumber") for ds in sources}
+    uids = volume.source_instance_uids
+    if len(set(uids)) != volume.array.shape[2]:
+        return None
+    numbers = {i: known[uid] for i, uid in enumerate(uids) if known.get(uid) is not None}
+    return {index: int(number) for index, number in numbers.items()}
+
+
+def _finish(result: Dataset, sources: Sequence[Dataset], maker: Maker) -> None:
+    stamp.stamp(result, sources[0], maker)
+    result.DateOfSecondaryCapture = result.ContentDate
+    result.TimeOfSecondaryCapture = result.ContentTime
+    result.ConversionType = "WSD"
+    result.BurnedInAnnotation = "NO"
+    result.DerivationDescription = f"{maker.model.family} {maker.model.version}: summary page"
+    caution = stamp.caution(maker)
+    if caution:
+        result.ImageComments = caution
+    result.PatientOrientation = None
