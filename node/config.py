@@ -1,0 +1,260 @@
+"""The configuration file: read once, checked completely, handed on as frozen values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from node import config_checks, config_schema
+from node.config_sections import (
+    SECTIONS,
+    Completion,
+    ModelsSection,
+    NodeSection,
+    Peer,
+    Retention,
+    Unmatched,
+)
+from node.problems import ConfigError, Problem, Severity, did_you_mean
+from node.quantities import shape
+from node.rules import INNER, Rule, RuleLines
+from node.yaml_lines import MAX_BYTES, Document, parse
+from node.yaml_lines import Path as Place
+
+SCHEMA = 1
+SYSTEM_DATA_FOLDER = Path("/var/lib/scorenode")
+_INLINE_PASSWORD = re.compile(r"://[^/@:\s]*:(?!\$\{)[^/@\s]+@")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything the file says.
+
+    Parameters
+    ----------
+    path : Path
+    digest : str
+        SHA-256 of the content, whatever its comments and order of keys; without the secrets
+        that the file refers to.
+    node : NodeSection
+    peers : mapping
+        Name to `Peer`.
+    completion : Completion
+    models : ModelsSection
+    rules : tuple of Rule
+        In the order of the file.
+    unmatched : Unmatched
+    retention : Retention
+    warnings : tuple of Problem
+        What an admin should know although the file can be used.
+    """
+
+    path: Path
+    digest: str
+    node: NodeSection
+    peers: Mapping[str, Peer]
+    completion: Completion
+    models: ModelsSection
+    rules: tuple[Rule, ...]
+    unmatched: Unmatched
+    retention: Retention
+    warnings: tuple[Problem, ...] = ()
+
+    def rule(self, name: str) -> Rule:
+        """Look a rule up by name; KeyError when there is none."""
+        for rule in self.rules:
+            if rule.name == name:
+                return rule
+        raise KeyError(f"no rule {name!r}")
+
+    def accepted_peers(self) -> tuple[Peer, ...]:
+        """Peers that may associate with this node."""
+        names = self.peers if self.node.accept_from is None else self.node.accept_from
+        return tuple(self.peers[name] for name in names if self.peers[name].sends_as)
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be used; `problems` holds every mistake.
+    """
+    config, problems = _read(Path(path))
+    if config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def check(path: Path, *, pipelines: Collection[str], models: Collection[str]) -> list[Problem]:
+    """List everything wrong or doubtful in a configuration file, by line.
+
+    Parameters
+    ----------
+    path : Path
+    pipelines, models : collection of str
+        Names of what is installed.
+    """
+    path = Path(path)
+    try:
+        reader = _Reader(path)
+    except ConfigError as error:
+        return error.problems
+    reader.read()
+    for found in config_checks.installed(reader.parts(), pipelines, models):
+        reader.note(*found)
+    return sorted(reader.problems, key=lambda problem: problem.line)
+
+
+def _read(path: Path) -> tuple[Config | None, list[Problem]]:
+    reader = _Reader(path)
+    config = reader.read()
+    return config, reader.problems
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        sentence = f"The file cannot be read: {error.strerror}."
+        raise ConfigError([Problem(str(path), 0, "file", sentence)]) from error
+
+
+_ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (*SECTIONS.values(), Peer, RuleLines)
+}
+
+
+class _Reader:
+    """Reads one file piece by piece, so that a mistake in one hides none in another."""
+
+    def __init__(self, path: Path) -> None:
+        content = _content(path)
+        self.path = path
+        self.document: Document = parse(str(path), content)
+        self.root = _mapping(self.document.root)
+        self.problems: list[Problem] = []
+        self.sections: dict[str, Any] = {}
+        self.peers: dict[str, Peer] = {}
+        self.rules: dict[int, Rule] = {}
+        if _INLINE_PASSWORD.search(content.decode("utf-8-sig")):
+            self._warn_of_password()
+
+    def read(self) -> Config | None:
+        """Return the configuration, or None where `problems` holds an error."""
+        self._check_vocabulary()
+        for name, kind in SECTIONS.items():
+            self.sections[name] = self._piece(kind, self.root.get(name, {}), (name,))
+        self._read_peers()
+        self._read_rules()
+        for found in config_checks.consistent(self.parts()):
+            self.note(*found)
+        if any(problem.severity == "error" for problem in self.problems):
+            return None
+        return self._config()
+
+    def parts(self) -> config_checks.Parts:
+        """Whatever of the file could be read."""
+        return config_checks.Parts(self.root, self.sections, self.peers, self.rules)
+
+    def note(self, place: Place, sentence: str, severity: Severity = "error") -> None:
+        """Add a problem at a place of the file."""
+        line = self.document.line(place)
+        where = config_schema.where(place, self.root)
+        self.problems.append(Problem(str(self.path), line, where, sentence, severity))
+
+    def _warn_of_password(self) -> None:
+        if self.path.stat().st_mode & (stat.S_IROTH | stat.S_IRGRP):
+            self.note(
+                ("node",),
+                "A URL holds a password and others can read this file. Write "
+                "${env:NAME} or ${file:PATH} in its place, or chmod 600 the file.",
+                "warning",
+            )
+
+    def _check_vocabulary(self) -> None:
+        known = ("schema", *SECTIONS, "peers", "rules")
+        for key in self.root.keys() - set(known):
+            near = did_you_mean(key, known)
+            self.note((key,), f"'{key[:64]}' is not a section.{near}")
+        for key in ("schema", "node", "rules"):
+            if key not in self.root:
+                self.note((), f"The section {key}: is missing.")
+        schema = str(self.root.get("schema", SCHEMA))
+        if schema != str(SCHEMA):
+            self.note(("schema",), f"This scorenode reads schema {SCHEMA}, not '{schema[:64]}'.")
+
+    def _read_peers(self) -> None:
+        peers = self.root.get("peers", {})
+        if not isinstance(peers, dict):
+            self.note(("peers",), f"This wants names of peers, not {shape(peers)}.")
+            return
+        for name, value in peers.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+                self.note(("peers", name), "A peer's name has letters, digits, . _ and - only.")
+            peer = self._piece(Peer, value, ("peers", name), name=name)
+            if peer is not None:
+                self.peers[name] = peer
+
+    def _read_rules(self) -> None:
+        rules = self.root.get("rules", [])
+        if not isinstance(rules, list):
+            self.note(("rules",), "This wants a list of rules: '- name: ...' for each.")
+            return
+        for number, value in enumerate(rules):
+            lines = self._piece(RuleLines, value, ("rules", number))
+            if lines is not None:
+                self.rules[number] = lines.rule
+
+    def _piece(self, kind: type[T], value: object, place: Place, **inner: str) -> T | None:
+        if isinstance(value, dict):
+            value = value | {f"{INNER}{key}": text for key, text in inner.items()}
+        try:
+            found: T = _ADAPTERS[kind].validate_python(value, context={"folder": self.path.parent})
+        except ValidationError as error:
+            for mistake in error.errors():
+                location = tuple(p for p in mistake["loc"] if not str(p).startswith(INNER))
+                self.note((*place, *location), config_schema.sentence(kind, mistake))
+            return None
+        return found
+
+    def _config(self) -> Config:
+        canonical = json.dumps(self.root, sort_keys=True, ensure_ascii=True)
+        return Config(
+            path=self.path,
+            digest=hashlib.sha256(canonical.encode()).hexdigest(),
+            node=self._with_folders(self.sections["node"]),
+            peers=self.peers,
+            completion=self.sections["completion"],
+            models=self.sections["models"],
+            rules=tuple(self.rules.values()),
+            unmatched=self.sections["unmatched"],
+            retention=self.sections["retention"],
+            warnings=tuple(p for p in self.problems if p.severity == "warning"),
+        )
+
+    def _with_folders(self, node: NodeSection) -> NodeSection:
+        """Fill in what depends on the file's place."""
+        data = node.data_folder
+        if "data" not in _mapping(self.root["node"]):
+            own = self.path.parent / "node-data"
+            data = SYSTEM_DATA_FOLDER if SYSTEM_DATA_FOLDER.is_dir() else own
+        data = data.absolute()
+        url = node.database_url or f"sqlite:///{data / 'scorenode.sqlite'}"
+        return replace(node, data_folder=data, database_url=url)
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
