@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from models.base import Findings, Volume
 from sr_templates import stamp
 from sr_templates.base import Maker, ObjectIdentity
-from sr_templates.tiles import View, chosen_slices, scout, tile, view_of
+from sr_templates.tiles import View, chosen_slices, magnified, plain_tile, scout, tile, view_of
 
 BRAIN = (40.0, 80.0)
 """Window level and width for blood on head CT, HU."""
@@ -73,14 +73,16 @@ def page(
         Shape (rows, 1024, 3), RGB, without anything that identifies the patient.
     """
     view = view_of(volume, window)
-    slices, largest = chosen_slices(findings, volume, COLUMNS * ROWS)
+    count = COLUMNS * ROWS - (1 if _any(findings) else 0)
+    slices, largest = chosen_slices(findings, volume, count)
     height = TOP + 186 + 52 + ROWS * (TILE + GAP) + SCOUT[1] + 66
     image = Image.new("RGB", (WIDTH, height), BACKGROUND)
     sheet = _Page(image, ImageDraw.Draw(image), TOP)
     _draw_verdict(sheet, findings, maker)
     _draw_caution(sheet, maker)
     _draw_montage(sheet, view, findings, slices, largest, instance_numbers)
-    _draw_strip(sheet, view, findings, slices, maker)
+    _draw_strip(sheet, view, findings, slices, instance_numbers)
+    _draw_foot(sheet, maker)
     return np.asarray(image.crop((0, 0, WIDTH, sheet.y)), np.uint8)
 
 
@@ -154,6 +156,10 @@ def _any(findings: Findings) -> bool:
     return findings.labels is not None and bool(findings.labels.any())
 
 
+def _holds(findings: Findings, segment: int) -> bool:
+    return findings.labels is not None and bool((findings.labels == segment).any())
+
+
 def _number(findings: Findings, name: str, segment: int | None) -> str:
     try:
         value = findings.number(name, segment)
@@ -209,23 +215,45 @@ def _draw_montage(
     largest: int | None,
     instance_numbers: Mapping[int, int] | None,
 ) -> None:
-    for place, index in enumerate(slices):
-        x = MARGIN + place % COLUMNS * (TILE + GAP)
-        y = sheet.y + place // COLUMNS * (TILE + GAP)
+    """Where something was found: first the largest slice, with labels and bare, then the rest."""
+    places = _corners(sheet.y)
+    for index in slices if largest is None else [largest, *(i for i in slices if i != largest)]:
+        x, y = next(places)
         picture, rings = tile(view, findings, index, TILE)
         sheet.image.paste(picture, (x, y))
         for ring_x, ring_y, radius, color in rings:
             sheet.draw.circle((x + ring_x, y + ring_y), radius, outline=color, width=2)
-        _label_tile(sheet, view, (x, y), _name(index, view, instance_numbers), index)
+        name = _name(index, view, instance_numbers)
+        _label_tile(sheet, view, (x, y), (name, "largest" if index == largest else ""), index)
         if index == largest:
             sheet.draw.rectangle((x, y, x + TILE - 1, y + TILE - 1), outline=WHITE, width=3)
-            _text(sheet, (x + TILE - 10, y + 8), "largest", WHITE, 22, "ra")
-    rows = -(-len(slices) // COLUMNS)
+            _draw_bare(sheet, view, findings, next(places), name, index)
+    rows = -(-(len(slices) + (largest is not None)) // COLUMNS)
     sheet.y += rows * (TILE + GAP)
 
 
-def _label_tile(sheet: _Page, view: View, corner: tuple[int, int], name: str, index: int) -> None:
+def _corners(top: int) -> Iterator[tuple[int, int]]:
+    """Upper left corners of the tiles, row by row."""
+    for place in range(COLUMNS * ROWS):
+        yield MARGIN + place % COLUMNS * (TILE + GAP), top + place // COLUMNS * (TILE + GAP)
+
+
+def _draw_bare(
+    sheet: _Page, view: View, findings: Findings, corner: tuple[int, int], name: str, index: int
+) -> None:
+    """Draw the slice again without labels, so that a reader can judge the tissue under them."""
+    closer = magnified(view, findings, index)
+    sheet.image.paste(plain_tile(closer, index, TILE), corner)
+    tag = "no overlay" if closer is view else "magnified"
+    _label_tile(sheet, view, corner, (name, tag), index)
+
+
+def _label_tile(
+    sheet: _Page, view: View, corner: tuple[int, int], names: tuple[str, str], index: int
+) -> None:
     x, y = corner
+    name, tag = names
+    _text(sheet, (x + TILE - 10, y + 8), tag, WHITE, 22, "ra")
     left, right, _, _ = view.letters
     _text(sheet, (x + 10, y + 8), name, WHITE, 24, "la")
     _text(sheet, (x + 10, y + TILE - 8), _position(view, index), GRAY, 22, "ls")
@@ -262,9 +290,13 @@ def _position(view: View, index: int) -> str:
 
 
 def _draw_strip(
-    sheet: _Page, view: View, findings: Findings, slices: Sequence[int], maker: Maker
+    sheet: _Page,
+    view: View,
+    findings: Findings,
+    slices: Sequence[int],
+    instance_numbers: Mapping[int, int] | None,
 ) -> None:
-    """Where the slices lie on the left, what the colours mean on the right, a foot below."""
+    """Where the slices lie on the left, what the colours mean on the right."""
     box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + SCOUT[1] + 16)
     sheet.draw.rounded_rectangle(box, 8, PANEL)
     picture, middles = scout(view, findings, SCOUT)
@@ -273,9 +305,16 @@ def _draw_strip(
     end = corner[0] + picture.width
     for index in slices:
         y = corner[1] + round(middles[index])
-        sheet.draw.line((corner[0], y, end + 12, y), YELLOW, 1)
-    _draw_legend(sheet, findings, max(end + 40, MARGIN + SCOUT[0] + 40))
+        sheet.draw.line((corner[0], y, end + 8, y), YELLOW, 1)
+    for index, anchor in ((slices[0], "lt"), (slices[-1], "lb")):
+        name = _name(index, view, instance_numbers).split()[-1].partition("/")[0]
+        y = corner[1] + round(middles[index]) + (4 if anchor == "lt" else -4)
+        sheet.draw.text((end + 8, y), name, YELLOW, _font(20, True), anchor)
+    _draw_legend(sheet, findings, MARGIN + SCOUT[0] + 64)
     sheet.y += SCOUT[1] + 24
+
+
+def _draw_foot(sheet: _Page, maker: Maker) -> None:
     made = f"{maker.at:%Y-%m-%d %H:%M %Z}".strip()
     foot = (
         f"{maker.model.family} {maker.model.version} ({maker.model.sha256[:8]})   ·   "
@@ -289,7 +328,7 @@ def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
     y = sheet.y + 16
     width = WIDTH - MARGIN - 16 - x
     found = _any(findings)
-    heading = "Found, in ml" if found else "Looked for, not found"
+    heading = "Found" if found else "Looked for, not found"
     if not found and findings.present is None:
         heading = "Looked for"
     sheet.draw.text((x, y), heading, WHITE, _font(24, True))
@@ -298,11 +337,13 @@ def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
     for segment in findings.segments:
         y += step if segment is not findings.segments[0] else 38
         sheet.draw.rounded_rectangle((x, y + 2, x + 22, y + 22), 4, segment.color)
-        value = _number(findings, "volume", segment.number)
         text = segment.label
-        sheet.draw.text((x + 34, y), text, WHITE, _fitting(text, 22, width - 180))
-        if found and value:
-            sheet.draw.text((x + width, y), value, WHITE, _font(22, True), "ra")
+        here = _holds(findings, segment.number)
+        color = WHITE if here or not found else GRAY
+        sheet.draw.text((x + 34, y), text, color, _fitting(text, 22, width - 180))
+        if found:
+            value = (_number(findings, "volume", segment.number) or "yes") if here else "none"
+            sheet.draw.text((x + width, y), value, color, _font(22, here), "ra")
     note = "Not found does not mean excluded." if not found else "Yellow lines: slices shown above."
     sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, _font(22))
 
