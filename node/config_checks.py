@@ -248,13 +248,16 @@ def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    for (_, first), (number, second) in combinations(sorted(rules.items()), 2):
-        if "off" in (first.mode, second.mode):
+    used: dict[str, int] = {}
+    for number, rule in rules.items():
+        if rule.mode == "off" or not rule.deliver:
             continue
-        if abs(first.series.number - second.series.number) < len(SLOTS):
-            yield (
-                ("rules", number, "deliver"),
-                f"The rule {first.name} uses the same Series Numbers. Give series.number; a rule "
-                f"takes {len(SLOTS)} numbers from it.",
-                "warning",
+        first = rule.series.number
+        other = next((name for name, n in used.items() if abs(n - first) < len(SLOTS)), None)
+        if other is not None:
+            sentence = (
+                f"The rule {other} uses the same Series Numbers. Give series.number; a rule takes "
+                f"{len(SLOTS)} numbers from it."
             )
+            yield ("rules", number, "deliver"), sentence, "warning"
+        used[rule.name] = first

@@ -195,7 +195,8 @@ CHANGES = [
     ("pipeline: haemorrhage,", "pipeline: hemorrhage,", "hemorrhage", "Did you mean haemorrhage?"),
     ("model: haemorrhage-demo", "model: other", "model: other", "model other is not installed"),
     ("sends_as: ['NO']\n    from_networks: [10.5.0.7/32]",
-     "sends_as: [MAINPACS]\n    from_networks: [10.4.0.7/32]", "sends_as: [MAINPACS]\n", "PACS also sends as MAINPACS"),
+     "sends_as: [MAINPACS]\n    from_networks: [10.4.0.7/32]", "sends_as: [MAINPACS]\n",
+     "PACS also sends as MAINPACS"),
     ("    sends_as: ['NO']\n    from_networks: [10.5.0.7/32]", "    timeout: 3s", "CT1:",
      "neither an address nor sends_as"),
     ("sends_as: ['NO']\n    from_networks: [10.5.0.7/32]",
@@ -341,11 +342,15 @@ def test_doubtful_lines_are_warnings_and_the_file_is_used(
 
 
 def test_rules_that_share_series_numbers_are_a_warning(tmp_path: Path) -> None:
-    rules = [RULE.format(name=n, mode="shadow", when="{ Modality: CT }") for n in "ab"]
+    rules = [
+        RULE.format(name=n, mode="live", when="{ Modality: CT }") + "    deliver: [{ to: PACS }]\n"
+        for n in "abc"
+    ]
 
-    (problem,) = _load(tmp_path, _with_rules(*rules)).warnings
+    warnings = _load(tmp_path, _with_rules(*rules)).warnings
 
-    assert "uses the same Series Numbers" in problem.sentence
+    assert [w.where for w in warnings] == ["rule b, deliver", "rule c, deliver"]
+    assert all("The rule a uses the same Series Numbers" in w.sentence for w in warnings)
 
 
 def test_a_live_rule_that_delivers_nothing_is_a_warning(tmp_path: Path) -> None:
