@@ -28,6 +28,7 @@ from pydicom.dataset import Dataset
 from models.base import Findings, Segment
 from sr_templates import codes, stamp
 from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
+from sr_templates.normalise import UIDS
 from sr_templates.segmentation import tracking_identifier, tracking_name
 
 
@@ -77,7 +78,9 @@ def measurement_report(
             *_segment_groups(findings, seg, identity, maker),
         ],
     )
-    evidence = stamp.nameless(sources if seg is None else [*sources, seg])
+    evidence = stamp.nameless(sources)
+    if seg is not None:
+        evidence.append(_identifiers(seg))
     result = ComprehensiveSR(
         evidence=evidence,
         content=content,
@@ -88,6 +91,14 @@ def measurement_report(
     )
     stamp.stamp(result, sources[0], maker)
     return result
+
+
+def _identifiers(ds: Dataset) -> Dataset:
+    """Only what evidence needs of an instance, without its pixels."""
+    light = Dataset()
+    for keyword in UIDS:
+        setattr(light, keyword, ds[keyword].value)
+    return light
 
 
 def _observation_context(maker: Maker) -> ObservationContext:

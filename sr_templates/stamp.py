@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
+from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -124,7 +124,7 @@ def local(at: datetime, source: Dataset) -> datetime:
 
 def nameless(sources: Sequence[Dataset]) -> list[Dataset]:
     """Return copies without names: highdicom prints a name it doubts in a warning."""
-    copies = [copy(ds) for ds in sources]
+    copies = [deepcopy(ds) for ds in sources]  # a shallow copy would share its elements
     for ds in copies:
         ds.PatientName = ""
         ds.ReferringPhysicianName = ""
