@@ -97,7 +97,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
 
 
 def decisions_of(tx: Transaction, series_id: int) -> list[Row]:
-    """What the rules said of the latest decided generation."""
+    """Give what the rules said of the latest decided generation."""
     latest = (
         sa.select(sa.func.max(Decision.generation))
         .where(Decision.series_id == series_id)
@@ -190,8 +190,8 @@ def counts(tx: Transaction) -> Row:
     """How many there are of what, by state; how old the oldest waiting job is."""
 
     def by(column: Any) -> dict[str, int]:
-        rows = tx.execute(sa.select(column, sa.func.count()).group_by(column))
-        return {str(key): int(n) for key, n in rows}
+        query: Any = sa.select(column, sa.func.count()).group_by(column)
+        return {str(key): int(n) for key, n in tx.execute(query)}
 
     waiting = [JobState.QUEUED, JobState.RUNNING, JobState.RETRY_WAIT, JobState.HELD]
     oldest = tx.execute(
@@ -221,7 +221,7 @@ def destinations(tx: Transaction) -> list[Row]:
 
 
 def nodes(tx: Transaction) -> list[Row]:
-    """Processes that said they were alive, with the seconds since they did."""
+    """Give the processes that said they were alive, with the seconds since they did."""
     rows = _rows(tx, sa.select(*sa.inspect(Node).columns).order_by(Node.role))
     for row in rows:
         row["seconds_ago"] = (tx.now - row["heartbeat_at"]).total_seconds()

@@ -1,0 +1,125 @@
+"""The sender: C-STOREs the due results of a job; only stored bytes are ever sent."""
+
+from __future__ import annotations
+
+import structlog
+
+from node.config_sections import Peer
+from node.parts import Parts
+from node.scu import Destination, OutgoingObject, SendOutcome, send
+from storage import deliveries, jobs, tasks
+from storage.base import Delivery, LeaseLost, StoreUnavailable
+from storage.crash import crash_point
+from storage.deliveries import Kind, RetrySchedule
+
+log = structlog.get_logger()
+
+
+class Sender:
+    """Sends what is due of a job, destination by destination, each in one association.
+
+    Parameters
+    ----------
+    parts : Parts
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def deliver(self, job_id: int) -> None:
+        """Send what is due of one job; never raises."""
+        with structlog.contextvars.bound_contextvars(job_id=job_id):
+            try:
+                self._deliver(job_id)
+            except StoreUnavailable as error:
+                log.warning("delivery.postponed", error=type(error).__name__)
+            except Exception:
+                log.exception("delivery.broken")
+        self._parts.wakeup.wake_up()
+
+    def _deliver(self, job_id: int) -> None:
+        with self._parts.database.transaction() as tx:
+            tasks.forget_published(tx, jobs.DELIVER, job_id)
+            claimed = deliveries.claim(tx, job_id, self._parts.owner)
+            job = jobs.get(tx, job_id)
+        if job is None:
+            return
+        for name, items in claimed.items():
+            terms = job.snapshot["destinations"].get(name, {})
+            schedule = RetrySchedule(
+                tuple(terms.get("after_seconds", RetrySchedule.after_seconds)),
+                terms.get("give_up_seconds", RetrySchedule.give_up_seconds),
+            )
+            self._send(name, items, schedule)
+        with self._parts.database.transaction() as tx:
+            deliveries.settle(tx, job_id)
+
+    def _send(self, name: str, items: list[Delivery], schedule: RetrySchedule) -> None:
+        peer = self._parts.config.peers.get(name)
+        if peer is None or peer.address is None:
+            sentence = f"{name} has no address under peers: in the configuration; add it."
+            for item in items:
+                self._finish(item, "retry", None, sentence, schedule)
+            return
+        done: set[int] = set()
+
+        def on_status(place: int, outcome: SendOutcome) -> None:
+            done.add(place)
+            item = items[place]
+            self._finish(item, outcome.kind, outcome.status, outcome.sentence, schedule)
+            crash_point("CP7")
+            self._renew(items[place + 1 :])
+
+        outcomes = send(
+            destination_of(peer, self._parts.config.node.ae_title),
+            [self._outgoing(item) for item in items],
+            on_status,
+        )
+        for place, outcome in enumerate(outcomes):
+            if place not in done:
+                on_status(place, outcome)
+
+    def _outgoing(self, item: Delivery) -> OutgoingObject:
+        return OutgoingObject(
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            transfer_syntax_uid=item.transfer_syntax_uid,
+            path=self._parts.objects.path(item.object_key),
+        )
+
+    def _finish(
+        self, item: Delivery, kind: Kind, status: int | None, sentence: str, schedule: RetrySchedule
+    ) -> None:
+        try:
+            with self._parts.database.transaction() as tx:
+                state = deliveries.finish(tx, item, kind, status, sentence, schedule)
+        except LeaseLost:
+            log.warning("delivery.discarded", sop_instance_uid=item.sop_instance_uid)
+            return
+        event = log.info if kind == "sent" else log.warning
+        event(
+            "result.delivered" if kind == "sent" else "result.refused",
+            destination=item.destination,
+            slot=item.slot,
+            sop_instance_uid=item.sop_instance_uid,
+            status=status,
+            state=state,
+        )
+
+    def _renew(self, items: list[Delivery]) -> None:
+        if items:
+            with self._parts.database.transaction() as tx:
+                deliveries.renew(tx, items)
+
+
+def destination_of(peer: Peer, own_ae_title: str) -> Destination:
+    """Where a peer is called; its address must be known."""
+    if peer.address is None:
+        raise ValueError(f"peer {peer.name} has no address")
+    return Destination(
+        host=peer.address.host,
+        port=peer.address.port,
+        ae_title=peer.address.ae_title,
+        own_ae_title=own_ae_title,
+        timeout_seconds=peer.timeout_seconds,
+    )

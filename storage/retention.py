@@ -1,0 +1,97 @@
+"""Forgetting: what was kept long enough goes; nothing of an unfinished job or delivery does.
+
+Rows go first, in one transaction; the files after its commit. A crash in between leaves files
+without rows, which nothing refers to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.base import FINAL_JOB_STATES, SeriesState
+from storage.database import Transaction
+from storage.events import record
+from storage.tables import Conflict, Delivery, Instance, Job, Result, Series
+
+MOST_SERIES_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long after the end of their jobs objects are kept; `unmatched` has no job."""
+
+    inputs: timedelta
+    results: timedelta
+    unmatched: timedelta
+
+
+def forget(tx: Transaction, terms: Terms) -> list[str]:
+    """Delete the rows of what is over its time; the keys of the objects to delete after commit."""
+    return _forget_inputs(tx, terms) + _forget_results(tx, terms)
+
+
+def _forget_inputs(tx: Transaction, terms: Terms) -> list[str]:
+    job = sa.select(Job.id).where(Job.series_id == Series.id)
+    unfinished = job.where(Job.state.not_in(list(FINAL_JOB_STATES))).exists()
+    recent = job.where(Job.ended_at > tx.now - terms.inputs).exists()
+    over = sa.or_(
+        sa.and_(~job.exists(), Series.last_at <= tx.now - terms.unmatched),
+        sa.and_(job.exists(), ~unfinished, ~recent, Series.last_at <= tx.now - terms.inputs),
+    )
+    held = sa.select(Instance.id).where(Instance.series_id == Series.id).exists()
+    ids = list(
+        tx.execute(
+            sa.select(Series.id)
+            .where(Series.state == SeriesState.CLOSED, held, over)
+            .limit(MOST_SERIES_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        ).scalars()
+    )
+    if not ids:
+        return []
+    instances = sa.select(Instance.id).where(Instance.series_id.in_(ids))
+    conflicts = tx.execute(
+        sa.delete(Conflict)
+        .where(Conflict.instance_id.in_(instances))
+        .returning(Conflict.object_key)
+    ).scalars()
+    keys = list(conflicts)
+    keys += tx.execute(
+        sa.delete(Instance).where(Instance.series_id.in_(ids)).returning(Instance.object_key)
+    ).scalars()
+    for series_id in ids:
+        record(tx, "series.forgotten", series_id=series_id)
+    return keys
+
+
+def _forget_results(tx: Transaction, terms: Terms) -> list[str]:
+    """Delete the bytes of old results; their rows stay, so that they are known when they return."""
+    ended: Any = sa.select(Job.id).where(
+        Job.state.in_(list(FINAL_JOB_STATES)), Job.ended_at <= tx.now - terms.results
+    )
+    rows = tx.execute(
+        sa.select(Result.id, Result.object_key)
+        .where(Result.job_id.in_(ended), Result.object_key != "")
+        .limit(1000)
+    ).all()
+    if rows:
+        ids = [row.id for row in rows]
+        tx.execute(sa.delete(Delivery).where(Delivery.result_id.in_(ids)))
+        tx.execute(sa.update(Result).where(Result.id.in_(ids)).values(object_key=""))
+    return [row.object_key for row in rows]
+
+
+def ended_jobs(tx: Transaction, job_ids: list[int]) -> list[int]:
+    """Which of these jobs ended, or are not known: their work folders may go."""
+    if not job_ids:
+        return []
+    going_on = set(
+        tx.execute(
+            sa.select(Job.id).where(Job.id.in_(job_ids), Job.state.not_in(list(FINAL_JOB_STATES)))
+        ).scalars()
+    )
+    return [job_id for job_id in job_ids if job_id not in going_on]
