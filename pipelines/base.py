@@ -43,6 +43,10 @@ class Misconfigured(Exception):
     """Raised when an admin must act first (model missing, hash wrong); costs no attempt."""
 
 
+class FaultyResult(RuntimeError):
+    """Raised when a result fails its own check: a bug; the sentence lists what, no patient data."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How a step ended.

@@ -115,7 +115,7 @@ def numbers(ds: Dataset, keyword: str, count: int) -> FloatArray | None:
     """Values of an attribute as finite numbers; None where there are not exactly `count`."""
     try:
         found = np.array(ds.get(keyword), dtype=np.float64).reshape(-1)
-    except (ValueError, TypeError, OverflowError):
+    except Exception:  # noqa: BLE001 - a damaged value raises what it likes when looked at
         return None
     return found if len(found) == count and np.isfinite(found).all() else None
 

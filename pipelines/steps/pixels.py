@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
 
 from pipelines.base import NotScored
 from pipelines.steps.frames import Frame, frame_count, integer, number
+from pipelines.steps.read import damage_refused
 
+END_MARKER = b"\xff\xd9"
+ENDS_WITH_MARKER = frozenset(
+    {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes}
+)
+"""JPEG, JPEG-LS and JPEG 2000 images end with the same two bytes (EOI, EOC)."""
 CT_PADDING_HU = -1000.0
 """What padding in CT becomes: air."""
 
@@ -25,7 +38,8 @@ def stored_frames(ds: Dataset) -> Iterator[NDArray[np.integer]]:
         There are no pixels, their length does not fit the header, or they cannot be decoded.
     """
     name = f"Instance {ds.SOPInstanceUID}"
-    _refuse_wrong_length(name, ds)
+    with damage_refused(f"{name}: the description of its pixels"):
+        _refuse_wrong_length(name, ds)
     count = 0
     try:
         for stored in iter_pixels(ds, raw=True):
@@ -98,6 +112,8 @@ def _refuse_wrong_length(name: str, ds: Dataset) -> None:
             f"{name} stores {stored} bits up to bit {integer(ds, 'HighBit')}.",
         )
     syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax in ENDS_WITH_MARKER:
+        _refuse_cut_short(name, ds)
     if syntax is None or syntax.is_compressed:
         return
     wanted = frame_count(ds) * integer(ds, "Rows") * integer(ds, "Columns") * allocated // 8
@@ -107,6 +123,22 @@ def _refuse_wrong_length(name: str, ds: Dataset) -> None:
             "wrong_pixel_length",
             f"{name} holds {found} bytes of pixels; its Rows, Columns, Bits Allocated and "
             f"Number of Frames ask for {wanted}.",
+        )
+
+
+def _refuse_cut_short(name: str, ds: Dataset) -> None:
+    """Refuse frames without an end marker: decoders fill what is missing and say nothing."""
+    frames = generate_frames(ds.PixelData, number_of_frames=frame_count(ds))
+    try:
+        cut = [k for k, frame in enumerate(frames) if END_MARKER not in frame[-16:]]
+    except (ValueError, IndexError, struct.error) as error:
+        raise NotScored(
+            "undecodable_pixels", f"{name}: its pixel fragments are damaged."
+        ) from error
+    if cut:
+        raise NotScored(
+            "undecodable_pixels",
+            f"{name}: the compressed pixels of frame {cut[0] + 1} are cut short.",
         )
 
 

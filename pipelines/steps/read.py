@@ -76,15 +76,27 @@ def read_instance(path: Path, number: int = 1, *, pixels: bool = True) -> FileDa
     except NotScored:
         raise
     except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise _damaged(number, error) from error
         raise Transient(f"File {number} of the series could not be read now.") from error
     except InvalidDicomError as error:
         raise NotScored("not_dicom", f"File {number} of the series is not a DICOM file.") from error
     except Exception as error:  # pydicom raises what a damaged file provokes
-        raise NotScored(
-            "unreadable_instance",
-            f"File {number} of the series is damaged: reading it ended in {type(error).__name__}.",
-        ) from error
+        raise _damaged(number, error) from error
     return ds
+
+
+@contextmanager
+def damage_refused(what: str) -> Iterator[None]:
+    """Turn whatever a library raises at damaged values into a refusal that says `what` it was."""
+    try:
+        yield
+    except (NotScored, MemoryError):
+        raise
+    except Exception as error:
+        raise NotScored(
+            "unreadable_header", f"{what} cannot be read ({type(error).__name__})."
+        ) from error
 
 
 @contextmanager
@@ -101,6 +113,13 @@ def third_party_warnings_off() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _damaged(number: int, error: Exception) -> NotScored:
+    return NotScored(
+        "unreadable_instance",
+        f"File {number} of the series is damaged: reading it ended in {type(error).__name__}.",
+    )
 
 
 def _complete_identity(ds: Dataset) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.base import UnfitInput
 from pipelines.base import (
+    FaultyResult,
     JobSpec,
     Misconfigured,
     NotScored,
@@ -51,8 +52,8 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     try:
         part.mkdir(parents=True)
         function = pipeline_named(spec.pipeline).step(step)
-        facts = function(StepContext(spec, part, job_folder, progress))
-        json.dumps(dict(facts))
+        facts = dict(function(StepContext(spec, part, job_folder, progress)))
+        json.dumps(facts)
         put_in_place(part, job_folder / step)
     except Exception as error:  # noqa: BLE001 - the rim of the runner: every error is a verdict
         return verdict_of(error, step)
@@ -70,6 +71,8 @@ def verdict_of(error: Exception, step: Step) -> Verdict:
             return Verdict("config", "misconfigured", str(error))
         case Transient():
             return Verdict("transient", "unavailable", str(error))
+        case FaultyResult():
+            return Verdict("bug", "faulty_result", str(error), {"traceback": _traceback(error)})
     if _is_out_of_memory(error):
         return Verdict(
             "transient", "out_of_memory", f"The {step} step ran out of memory; it is tried again."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pipelines.steps.geometry import (
     voxel_indices,
 )
 from pipelines.steps.pixels import modality_values, padding_mask, stored_frames
-from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.read import damage_refused, third_party_warnings_off
 
 SAMPLES_PER_SLICE = 512
 MISPLACED_VOXELS = 0.25
@@ -62,7 +61,8 @@ def volume_from_series(datasets: Sequence[Dataset]) -> Volume:
     if not datasets:
         raise NotScored("no_images", "The series holds no instances.")
     with third_party_warnings_off():
-        frames = _readable_frames(datasets)
+        with damage_refused("A header of the series"):
+            frames = frames_of(datasets)
         _refuse_several_volumes(frames)
         grid = grid_of([frame.plane for frame in frames])
         array, padded = _stack(datasets, frames, grid)
@@ -74,24 +74,6 @@ def volume_from_series(datasets: Sequence[Dataset]) -> Volume:
             source_instance_uids=tuple(frame.sop_instance_uid for frame in ordered),
             facts=_facts(datasets[0], ordered, grid, padded / array.size),
         )
-
-
-def _readable_frames(datasets: Sequence[Dataset]) -> list[Frame]:
-    try:
-        return frames_of(datasets)
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        struct.error,
-    ) as error:  # what pydicom raises when a damaged value is looked at
-        raise NotScored(
-            "unreadable_header",
-            f"The headers of the series are damaged ({type(error).__name__}).",
-        ) from error
 
 
 def _refuse_several_volumes(frames: Sequence[Frame]) -> None:

@@ -1,0 +1,286 @@
+"""Score a folder of DICOM files without network or database, by the same steps as the node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import PYDICOM_ROOT_UID, MediaStorageDirectoryStorage
+
+from pipelines.base import STEPS, JobSpec, Misconfigured, Progress, SeriesLabel, Slot, Step, Verdict
+from pipelines.catalogue import pipeline_named
+from pipelines.steps.packages import package_of
+from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.run import put_in_place, run_step
+
+ARTEFACTS = (
+    ("report", "seg.dcm"),
+    ("report", "sr.dcm"),
+    ("report", "capture.dcm"),
+    ("report", "capture.png"),
+    ("report", "findings.json"),
+    ("infer", "mask.nii.gz"),
+    ("convert", "image.nii.gz"),
+)
+SUMMARY = "summary.json"
+SHARE = {"convert": (0.0, 0.3), "infer": (0.3, 0.5), "report": (0.8, 0.2)}
+"""Where each step starts on a series' progress, and how much of it it takes."""
+StepRunner = Callable[[JobSpec, Step, Path, Progress], Verdict]
+HEADER = ["SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber"]
+
+
+@dataclass(frozen=True)
+class SeriesOutcome:
+    """What became of one series of the folder.
+
+    Parameters
+    ----------
+    series_instance_uid : str
+        Empty for files that name no series or could not be read.
+    modality : str
+    instances : int
+    verdict : Verdict
+        The last step's; its `facts` hold those of all steps, by step.
+    folder : Path or None
+        Where the results lie; None where there are none.
+    """
+
+    series_instance_uid: str
+    modality: str
+    instances: int
+    verdict: Verdict
+    folder: Path | None
+
+
+@dataclass
+class _Found:
+    """Files of one series, as they are found."""
+
+    series_instance_uid: str
+    modality: str
+    number: int
+    paths: list[Path]
+    trouble: str = ""
+
+
+def score_folder(
+    folder: Path,
+    pipeline: str,
+    model_folder: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    at: datetime | None = None,
+    uid_root: str = PYDICOM_ROOT_UID,
+    labels: Mapping[Slot, SeriesLabel] | None = None,
+    run: StepRunner = run_step,
+) -> list[SeriesOutcome]:
+    """Score every series of a folder that fits a pipeline.
+
+    Results of a series go to ``OUT/<n>-<modality>/``: ``seg.dcm`` (where something is found),
+    ``sr.dcm``, ``capture.dcm``, ``capture.png``, ``findings.json``, ``mask.nii.gz`` and
+    ``image.nii.gz``; ``OUT/summary.json`` lists every series. Files that are not DICOM are
+    passed over.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched to any depth.
+    pipeline : str
+        Name in `pipelines.catalogue`.
+    model_folder : Path
+        A model package.
+    out : Path
+        Made when it is not there; results of an earlier run are replaced.
+    progress : callable
+    at : datetime or None
+        Date and time in the results, timezone-aware; None: now.
+    uid_root : str
+        Root of the results' UIDs, ending in a dot.
+    labels : mapping or None
+        Series Number and Description of each kind of result; None: 9001 and up.
+    run : callable
+        Does one step, as `run_step` does; one that uses another process outlives decoders and
+        models that crash.
+
+    Returns
+    -------
+    list of SeriesOutcome
+        In the order of Series Number, what could not be read last.
+
+    Raises
+    ------
+    Misconfigured
+        The pipeline is unknown or the model package cannot be used.
+    """
+    wanted = pipeline_named(pipeline)
+    package = package_of(str(model_folder))
+    out.mkdir(parents=True, exist_ok=True)
+    moment = at or datetime.now(UTC)
+    outcomes: list[SeriesOutcome] = []
+    found = _series_of(folder)
+    for index, series in enumerate(found):
+        trouble = _unfit(series, wanted.modalities)
+        if trouble is not None:
+            outcomes.append(_outcome(series, trouble, None))
+            continue
+        spec = JobSpec(
+            job_id=index + 1,
+            pipeline=pipeline,
+            inputs=tuple(str(path) for path in series.paths),
+            model=str(model_folder),
+            idem_key=_idem_key(series, package.identity.sha256, f"{pipeline} {wanted.version}"),
+            uid_root=uid_root,
+            station="offline",
+            frozen_at=moment,
+            labels={str(k): v for k, v in (labels or default_labels(pipeline)).items()},
+        )
+        count = len(found)
+        part = _share(progress, index / count, 1 / count, f"series {index + 1} of {count}: ")
+        final = out / f"{index + 1}-{series.modality}"
+        outcomes.append(_scored(series, spec, final, part, run))
+    _write_summary(outcomes, out)
+    progress(1.0, "done")
+    return outcomes
+
+
+def default_labels(pipeline: str) -> dict[Slot, SeriesLabel]:
+    """Series Number and Description of results when no rule says otherwise."""
+    return {
+        "sr": SeriesLabel(9001, f"{pipeline} report"),
+        "seg": SeriesLabel(9002, f"{pipeline} segmentation"),
+        "capture": SeriesLabel(9003, f"{pipeline} summary"),
+    }
+
+
+def _scored(
+    series: _Found, spec: JobSpec, final: Path, progress: Progress, run: StepRunner
+) -> SeriesOutcome:
+    """Run the three steps in a temporary folder and keep what a person wants to see."""
+    with tempfile.TemporaryDirectory(prefix=".scoring-", dir=final.parent) as scratch:
+        job_folder = Path(scratch) / "job"
+        facts: dict[str, object] = {}
+        for step in STEPS:
+            verdict = run(spec, step, job_folder, _share(progress, *SHARE[step]))
+            facts[step] = dict(verdict.facts)
+            if verdict.outcome != "ok":
+                break
+        kept = Path(scratch) / "kept"
+        kept.mkdir()
+        for home, name in ARTEFACTS:
+            if (job_folder / home / name).exists():
+                shutil.move(job_folder / home / name, kept / name)
+        if any(kept.iterdir()):
+            put_in_place(kept, final)
+        elif final.exists():
+            shutil.rmtree(final)
+    verdict = Verdict(verdict.outcome, verdict.reason, verdict.sentence, facts)
+    return _outcome(series, verdict, final if final.exists() else None)
+
+
+def _share(progress: Progress, start: float, share: float, prefix: str = "") -> Progress:
+    """Progress of a part, told as progress of the whole."""
+
+    def told(fraction: float, note: str) -> None:
+        progress(start + share * fraction, prefix + note)
+
+    return told
+
+
+def _unfit(series: _Found, modalities: frozenset[str]) -> Verdict | None:
+    if series.trouble:
+        return Verdict("not_scored", "unreadable_instance", series.trouble)
+    if series.modality not in modalities:
+        return Verdict(
+            "not_scored",
+            "wrong_modality",
+            f"The series has Modality {series.modality}; the pipeline takes "
+            f"{' or '.join(sorted(modalities))}.",
+        )
+    return None
+
+
+def _outcome(series: _Found, verdict: Verdict, folder: Path | None) -> SeriesOutcome:
+    return SeriesOutcome(
+        series.series_instance_uid, series.modality, len(series.paths), verdict, folder
+    )
+
+
+def _series_of(folder: Path) -> list[_Found]:
+    """Group the DICOM files of a folder, in the order of Series Number and file name."""
+    found: dict[str, _Found] = {}
+    broken = _Found("", "", 0, [], "These files are DICOM but too damaged to be read.")
+    for path in _files(folder):
+        try:
+            header = _header(path)
+        except InvalidDicomError:
+            continue
+        except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
+            broken.paths.append(path)
+            continue
+        if header is None:
+            continue
+        uid = str(header.get("SeriesInstanceUID") or "")
+        series = found.setdefault(uid, _Found(uid, _modality(header), _number(header), []))
+        series.paths.append(path)
+    ordered = sorted(found.values(), key=lambda series: (series.number, str(series.paths[0])))
+    return [*ordered, broken] if broken.paths else ordered
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise Misconfigured("The folder to score is not there, or is not a folder.")
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent) / name
+            if path.is_file():
+                yield path
+
+
+def _header(path: Path) -> Dataset | None:
+    """Read what groups files into series; None for a DICOMDIR."""
+    with third_party_warnings_off():
+        ds = dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
+        sop_class = ds.file_meta.get("MediaStorageSOPClassUID")
+        _ = [ds.get(keyword) for keyword in HEADER]
+    return None if sop_class == MediaStorageDirectoryStorage else ds
+
+
+def _modality(header: Dataset) -> str:
+    """Modality as part of a folder's name."""
+    text = str(header.get("Modality") or "")
+    return text if text.isalnum() and len(text) <= 16 else "none"
+
+
+def _number(header: Dataset) -> int:
+    try:
+        return int(header.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _idem_key(series: _Found, model: str, pipeline: str) -> str:
+    """Digest of what decides the results: content of the files, model, pipeline."""
+    digests = set()
+    for path in series.paths:
+        with path.open("rb") as file:
+            digests.add(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("\n".join([*sorted(digests), model, pipeline]).encode()).hexdigest()
+
+
+def _write_summary(outcomes: list[SeriesOutcome], out: Path) -> None:
+    lines = [
+        {**asdict(item), "folder": item.folder.name if item.folder else None} for item in outcomes
+    ]
+    (out / SUMMARY).write_text(json.dumps(lines, indent=1) + "\n")
