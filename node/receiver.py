@@ -1,0 +1,388 @@
+"""The Storage and Verification SCP: admits peers, hands their objects to the store service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from node.access import (
+    NO_REASON_GIVEN,
+    AssociationRequest,
+    PeerRule,
+    Rejection,
+    address_of,
+    is_listed,
+)
+from node.admission import Admission, Session
+from node.association_rows import AssociationRows
+from node.connection import GuardSettings
+from node.guard import (
+    GuardedAssociation,
+    GuardedHandler,
+    GuardedServer,
+    keep_pynetdicom_quiet,
+)
+from node.identity import StoreRequest
+from node.statuses import OUT_OF_RESOURCES, SUCCESS, Status
+from node.store_service import StoreService
+from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from storage.associations import ClosedAssociation, OpenedAssociation
+from storage.base import Acceptance
+
+log = structlog.get_logger(__name__)
+
+TRANSFER_SYNTAXES = [
+    # In order of preference, where a peer offers several in one presentation context.
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+]
+"""What we store. Deflated is left out: a few bytes of it can be gigabytes."""
+
+Facts = Mapping[str, object]
+OnEvent = Callable[[str, Facts], None]
+"""Told every event that is logged, with the same facts: for metrics."""
+
+
+@dataclass(frozen=True)
+class ReceiverSettings:
+    """Whom the receiver serves, and where.
+
+    Parameters
+    ----------
+    ae_title : str
+        Our own; a peer that calls anybody else is rejected.
+    peers : tuple of PeerRule
+        Who may open associations; nobody else is answered.
+    host, port
+        Where to listen; port 0 takes any free one.
+    max_associations : int
+    max_pdu_bytes : int
+        Longest P-DATA-TF PDU we take.
+    idle_seconds : float
+        After which a silent association is aborted.
+    drain_seconds : float
+        How long `Receiver.stop` lets associations end by themselves.
+    owner : str
+        This process, for the rows of associations.
+    """
+
+    ae_title: str
+    peers: tuple[PeerRule, ...]
+    host: str = "0.0.0.0"  # noqa: S104 - an Application Entity is there to be reached
+    port: int = 11112
+    max_associations: int = 64
+    max_pdu_bytes: int = 131_072
+    idle_seconds: float = 60.0
+    drain_seconds: float = 10.0
+    owner: str = ""
+
+
+class Receiver:
+    """Serves associations until it is stopped.
+
+    Stop it before the intake: it waits for the objects that are being stored.
+
+    Parameters
+    ----------
+    service : StoreService
+    settings : ReceiverSettings
+    rows : AssociationRows or None
+        Where associations are written down; started and stopped by the caller.
+    on_event : callable
+    guard : mapping
+        Other values for fields of `GuardSettings`.
+    """
+
+    def __init__(
+        self,
+        service: StoreService,
+        settings: ReceiverSettings,
+        rows: AssociationRows | None = None,
+        on_event: OnEvent = lambda event, facts: None,
+        guard: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._service = service
+        self.settings = settings
+        self._rows = rows
+        self._on_event = on_event
+        self._guard = GuardSettings(is_listed=self._is_listed, **(guard or {}))
+        self._admission = Admission(service.has_room)
+        self._lock = threading.Lock()
+        self._server: GuardedServer | None = None
+        self._thread: threading.Thread | None = None
+        self._turned_away: dict[tuple[str, str], float] = {}
+
+    @property
+    def port(self) -> int:
+        """The port it listens on.
+
+        Raises
+        ------
+        RuntimeError
+            It was not started.
+        """
+        if self._server is None:
+            raise RuntimeError("the receiver was not started")
+        return int(self._server.server_address[1])
+
+    @property
+    def associations(self) -> int:
+        """How many associations are established now."""
+        return self._admission.count
+
+    def reconfigure(self, settings: ReceiverSettings) -> None:
+        """Admit by other rules from now on; address and port stay."""
+        self.settings = settings
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        OSError
+            The address cannot be listened on.
+        """
+        keep_pynetdicom_quiet()
+        ae = self._application_entity()
+        server = ae.make_server(
+            (self.settings.host, self.settings.port),
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_C_STORE, self._on_c_store),
+            ],
+            server_class=GuardedServer,
+            request_handler=GuardedHandler,
+            settings=self._guard,
+            on_refused=self._on_refused,
+            on_end=self._on_end,
+        )
+        self._server = cast(GuardedServer, server)
+        self._thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver"
+        )
+        self._thread.start()
+        self._tell("receiver.started", port=self.port)
+
+    def stop(self) -> None:
+        """Stop listening, let associations end, abort those that do not; wait for all."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._await_no_association(self.settings.drain_seconds)
+        for assoc in self._server.live:
+            assoc.abort()
+        self._await_no_association(5.0)
+        self._tell("receiver.stopped", still_open=len(self._server.live))
+
+    def _await_no_association(self, seconds: float) -> None:
+        server = cast(GuardedServer, self._server)
+        deadline = time.monotonic() + seconds
+        for assoc in server.live:
+            assoc.join(max(0.0, deadline - time.monotonic()))
+
+    def _application_entity(self) -> AE:
+        ae = AE(ae_title=self.settings.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.maximum_pdu_size = self.settings.max_pdu_bytes
+        ae.acse_timeout = self._guard.request_seconds
+        ae.network_timeout = self.settings.idle_seconds
+        # We count by ourselves: pynetdicom would count those that wait or are rejected, too.
+        ae.maximum_associations = 1 << 30
+        ae.add_supported_context(Verification)
+        for context in AllStoragePresentationContexts:
+            ae.add_supported_context(cast(str, context.abstract_syntax), TRANSFER_SYNTAXES)
+        return ae
+
+    # -- who gets in ---------------------------------------------------------------------
+
+    def _is_listed(self, address: str) -> bool:
+        return is_listed(self.settings.peers, address_of(address))
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """Admit or reject; whatever goes wrong here rejects."""
+        assoc = cast(GuardedAssociation, event.assoc)
+        try:
+            request = _request_of(assoc)
+            settings = self.settings
+            verdict = self._admission.admit(
+                request, settings.peers, settings.ae_title, settings.max_associations
+            )
+        except Exception as error:  # noqa: BLE001 - a DIMSE handler: nobody gets in by a mistake
+            log.error("association.failed", error=type(error).__name__)
+            self._reject(assoc, NO_REASON_GIVEN)
+            return
+        if isinstance(verdict, Rejection):
+            self._tell(
+                "association.rejected",
+                reason=verdict.reason,
+                address=request.address,
+                calling_ae_title=request.calling_ae_title,
+                called_ae_title=request.called_ae_title,
+            )
+            self._reject(assoc, verdict)
+            return
+        assoc.session = verdict
+        self._tell("association.accepted", **verdict.names)
+        if self._rows is not None:
+            self._rows.opened(_opened(verdict, self.settings.owner))
+
+    def _reject(self, assoc: GuardedAssociation, rejection: Rejection) -> None:
+        assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+        assoc.is_rejected = True
+        assoc.kill()
+
+    def _on_refused(self, address: str, reason: str) -> None:
+        """Log a connection that was turned away, once a minute for each address."""
+        self._on_event("connection.refused", {"address": address, "reason": reason})
+        now = time.monotonic()
+        with self._lock:
+            if now - self._turned_away.get((address, reason), -60.0) < 60.0:
+                return
+            if len(self._turned_away) > 1000:
+                self._turned_away.clear()
+            self._turned_away[address, reason] = now
+        log.warning("connection.refused", address=address, reason=reason)
+
+    def _on_end(self, assoc: GuardedAssociation) -> None:
+        session: Session | None = assoc.session
+        if session is None:
+            return
+        self._admission.leave(session)
+        reason = "released" if assoc.is_released else "aborted"
+        facts = session.counts
+        seconds = round(time.monotonic() - session.since, 3)
+        self._tell(f"association.{reason}", **session.names, **facts, seconds=seconds)
+        if self._rows is not None:
+            self._rows.closed(ClosedAssociation(session.id, reason, **facts))
+
+    # -- what they bring -----------------------------------------------------------------
+
+    def _on_c_store(self, event: evt.Event) -> Dataset:
+        """Answer one C-STORE request."""
+        session: Session = cast(GuardedAssociation, event.assoc).session
+        request = _store_request(event, session)
+        began = time.monotonic()
+        size, acceptance = 0, None
+        try:
+            with cast(Any, event.request).DataSet.getbuffer() as data:
+                size = len(data)
+                status, acceptance = self._service.store(request, data)
+        except Exception as error:  # noqa: BLE001 - a DIMSE handler: the sender must hear something
+            log.error("instance.failed", error=type(error).__name__)
+            status = Status(OUT_OF_RESOURCES, "internal error")
+        self._count(session, request, status, acceptance, size, time.monotonic() - began)
+        return _response(status)
+
+    def _count(
+        self,
+        session: Session,
+        request: StoreRequest,
+        status: Status,
+        acceptance: Acceptance | None,
+        size: int,
+        seconds: float,
+    ) -> None:
+        facts = {
+            **session.names,
+            "sop_instance_uid": request.sop_instance_uid,
+            "status": status.code,
+            "bytes": size,
+            "seconds": round(seconds, 4),
+        }
+        if status.code == SUCCESS:
+            session.stored += 1
+            session.bytes += size
+            self._tell("instance.stored", acceptance=str(acceptance), **facts)
+        else:
+            session.refused += 1
+            self._tell("instance.refused", comment=status.comment, **facts)
+
+    def _tell(self, event: str, **facts: object) -> None:
+        """Log an event and hand it on."""
+        match event:
+            case "instance.stored":
+                log.debug(event, **facts)
+            case "instance.refused" | "association.rejected" | "association.aborted":
+                log.warning(event, **facts)
+            case _:
+                log.info(event, **facts)
+        self._on_event(event, facts)
+
+
+def _request_of(assoc: GuardedAssociation) -> AssociationRequest:
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    return AssociationRequest(
+        address=assoc.requestor.address,
+        calling_ae_title=str(primitive.calling_ae_title).strip(),
+        called_ae_title=str(primitive.called_ae_title).strip(),
+        application_context_name=str(primitive.application_context_name),
+    )
+
+
+def _store_request(event: evt.Event, session: Session) -> StoreRequest:
+    request = cast(Any, event.request)
+    return StoreRequest(
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        abstract_syntax_uid=str(event.context.abstract_syntax),
+        transfer_syntax_uid=str(event.context.transfer_syntax),
+        peer=session.peer.name,
+        association_id=session.id,
+    )
+
+
+def _response(status: Status) -> Dataset:
+    response = Dataset()
+    response.Status = status.code
+    if status.comment:
+        response.ErrorComment = status.comment
+    if status.offending:
+        response.OffendingElement = list(status.offending)
+    return response
+
+
+def _opened(session: Session, owner: str) -> OpenedAssociation:
+    request = session.request
+    return OpenedAssociation(
+        id=session.id,
+        owner=owner,
+        peer=session.peer.name,
+        address=request.address,
+        calling_ae_title=request.calling_ae_title[:16],
+        called_ae_title=request.called_ae_title[:16],
+    )
