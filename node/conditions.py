@@ -21,7 +21,7 @@ IfMissing = Literal["fail", "ignore", "hold"]
 ConditionOutcome = Literal["met", "not_met", "missing_ignored", "missing_hold"]
 _Row = tuple[Value, ...]
 
-MAX_MATCHED_CHARACTERS = 1024
+MAX_MATCHED_CHARACTERS = 256
 MAX_SHOWN_CHARACTERS = 160
 MAX_SHOWN_VALUES = 4
 
@@ -87,7 +87,23 @@ class ConditionResult:
     outcome: ConditionOutcome
 
 
-def evaluate(condition: Condition, headers: Sequence[Header]) -> ConditionResult:
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Values of one attribute over the instances of a series, and how often each."""
+
+    rows: Counter[_Row]
+    missing: int
+    total: int
+
+
+def tally(key: str, headers: Sequence[Header]) -> Tally:
+    """Count the values of one attribute over all instances."""
+    rows = Counter(_row(values_of(key, header)) for header in headers)
+    missing = rows.pop((), 0)
+    return Tally(rows, missing, len(headers))
+
+
+def evaluate(condition: Condition, found: Tally) -> ConditionResult:
     """Hold a condition against all instances of a series.
 
     Every instance must satisfy each operator, except that ``includes`` is satisfied by any one
@@ -97,15 +113,10 @@ def evaluate(condition: Condition, headers: Sequence[Header]) -> ConditionResult
     Parameters
     ----------
     condition : Condition
-    headers : sequence of Header
-        One of each instance.
+    found : Tally
+        Of the attribute the condition names.
     """
-    rows = Counter(_row(values_of(condition.key, header)) for header in headers)
-    missing = rows.pop((), 0) if rows else 0
-    outcome = _outcome(condition, list(rows), missing, len(headers))
-    return ConditionResult(
-        condition.key, str(condition), _shown(rows, missing, len(headers)), outcome
-    )
+    return ConditionResult(condition.key, str(condition), _shown(found), _outcome(condition, found))
 
 
 def _row(values: Sequence[Value] | None) -> _Row:
@@ -115,11 +126,10 @@ def _row(values: Sequence[Value] | None) -> _Row:
     return row if any(value != "" for value in row) else ()
 
 
-def _outcome(
-    condition: Condition, rows: Sequence[_Row], missing: int, total: int
-) -> ConditionOutcome:
+def _outcome(condition: Condition, found: Tally) -> ConditionOutcome:
+    rows, missing = list(found.rows), found.missing
     if condition.present is not None:
-        met = missing == 0 < total if condition.present else not rows
+        met = missing == 0 < found.total if condition.present else not rows
         return "met" if met else "not_met"
     if rows and not _holds(condition, rows):
         return "not_met"
@@ -216,14 +226,15 @@ def text_of(row: Sequence[Value]) -> str:
     return "\\".join(value if isinstance(value, str) else f"{value:.10g}" for value in row)
 
 
-def _shown(rows: Counter[_Row], missing: int, total: int) -> str:
+def _shown(found: Tally) -> str:
+    rows = found.rows
     if not rows:
         return "missing"
     texts = [_printable(text_of(row)) for row, _ in rows.most_common(MAX_SHOWN_VALUES)]
     shown = texts[0] if len(rows) == 1 else f"varies ({len(rows)} values): {', '.join(texts)}"
     if len(rows) > MAX_SHOWN_VALUES:
         shown += ", ..."
-    return f"{shown}; missing in {missing} of {total}" if missing else shown
+    return f"{shown}; missing in {found.missing} of {found.total}" if found.missing else shown
 
 
 def _printable(text: str) -> str:

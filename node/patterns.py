@@ -10,8 +10,9 @@ from typing import Any
 from node.quantities import scalar
 
 MAX_PATTERN_CHARACTERS = 500
-_MANY = 16
-"""A repeat of at most so many counts as bounded."""
+MAX_OPEN_REPEATS = 3
+"""Of ``*``, ``+`` and the like in a row: the time to match grows with the text to that power."""
+_REPEATS = (parser.MAX_REPEAT, parser.MIN_REPEAT, parser.POSSESSIVE_REPEAT)
 
 
 def pattern(value: object) -> str:
@@ -20,8 +21,9 @@ def pattern(value: object) -> str:
     Raises
     ------
     ValueError
-        It is not a regular expression, or repeats within a repeat, as ``(a+)+`` does: such a
-        pattern may need longer than the age of the universe for one long description.
+        It is not a regular expression; or it repeats a group that itself holds a repeat or an
+        alternative, as ``(a+)+`` and ``(a|aa)+`` do, and so may need longer than the age of the
+        universe for one long description; or it has too many repeats in a row.
     """
     written = scalar(value)
     if len(written) > MAX_PATTERN_CHARACTERS:
@@ -36,19 +38,32 @@ def pattern(value: object) -> str:
         raise ValueError(f"'{written}' is not a regular expression: {reason}{at}.") from error
     if _nests(tree, repeated=False):
         raise ValueError(
-            f"'{written}' repeats within a repeat, which may never end. Use one * or + only."
+            f"'{written}' repeats a group that itself holds a repeat or |, which may never end."
         )
+    if _open_repeats(tree) > MAX_OPEN_REPEATS:
+        raise ValueError(f"'{written}' has more than {MAX_OPEN_REPEATS} of * and + in a row.")
     return written
 
 
 def _nests(tree: Any, *, repeated: bool) -> bool:
     for operator, argument in tree:
-        again = operator in (parser.MAX_REPEAT, parser.MIN_REPEAT) and argument[1] > _MANY
-        if again and repeated:
+        repeats = operator in _REPEATS
+        varies = operator is parser.BRANCH or (repeats and argument[0] != argument[1])
+        if repeated and varies:
             return True
-        if any(_nests(inner, repeated=repeated or again) for inner in _inside(argument)):
+        again = repeated or (repeats and argument[1] > 1)
+        if any(_nests(inner, repeated=again) for inner in _inside(argument)):
             return True
     return False
+
+
+def _open_repeats(tree: Any) -> int:
+    count = 0
+    for operator, argument in tree:
+        inside = [_open_repeats(inner) for inner in _inside(argument)]
+        count += max(inside, default=0) if operator is parser.BRANCH else sum(inside)
+        count += operator in _REPEATS and argument[0] != argument[1] and argument[1] > 1
+    return count
 
 
 def _inside(argument: Any) -> Iterator[Any]:

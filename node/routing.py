@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from node.attributes import scan_keys
-from node.conditions import ConditionResult, Header, evaluate
+from node.conditions import ConditionResult, Header, Tally, evaluate, tally
 from node.rules import Mode, Rule
 
 CompletionVerdict = Literal["proved_complete", "quiet", "proved_incomplete", "forced"]
@@ -117,10 +117,13 @@ def decide(rules: Sequence[Rule], facts: SeriesFacts) -> tuple[Decision, ...]:
     tuple of Decision
         One for each rule, in the same order.
     """
+    tallies: dict[str, Tally] = {}
+    for key in {condition.key for rule in rules for condition in rule.conditions}:
+        tallies[key] = tally(key, facts.headers)
     decisions: list[Decision] = []
     stopper: Decision | None = None
     for rule in rules:
-        results = tuple(evaluate(condition, facts.headers) for condition in rule.conditions)
+        results = tuple(evaluate(line, tallies[line.key]) for line in rule.conditions)
         outcome, sentence = _verdict(rule, results, facts, stopper)
         decision = Decision(rule.name, rule.mode, outcome, results, sentence)
         decisions.append(decision)

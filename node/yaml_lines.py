@@ -161,7 +161,7 @@ class _Walk:
         if id(node) in self.above:
             self._refuse(node, "This alias contains itself.")
         if self.visited > MAX_NODES:
-            self._refuse(node, f"The aliases of this file expand to more than {MAX_NODES} values.")
+            self._refuse(node, f"The file and its aliases hold more than {MAX_NODES} values.")
 
     def _refuse(self, node: Node, sentence: str) -> None:
         raise ConfigError([*self.problems, self.fail(node.start_mark.line + 1, sentence)])

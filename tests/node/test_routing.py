@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from node.conditions import Header, evaluate
+from node.conditions import Header, evaluate, tally
 from node.config import load
 from node.routing import (
     ROUTING_KEYS,
@@ -41,7 +42,8 @@ def _facts(
 
 def _outcome(folder: Path, line: str, headers: Sequence[Header]) -> tuple[str, str]:
     (rule,) = _rules(folder, f"mode: live\nwhen:\n  {line}")
-    result = evaluate(rule.conditions[0], headers)
+    condition = rule.conditions[0]
+    result = evaluate(condition, tally(condition.key, headers))
     return result.outcome, result.found
 
 
@@ -158,6 +160,16 @@ def test_values_are_taken_from_all_instances(
     tmp_path: Path, line: str, headers: list[Header], outcome: str, found: str
 ) -> None:
     assert _outcome(tmp_path, line, headers) == (outcome, found)
+
+
+def test_the_worst_pattern_that_is_allowed_ends_soon_on_the_worst_text(tmp_path: Path) -> None:
+    line = "StudyDescription: { matches: '(?i)a.*a.*a.*b' }"
+    started = time.perf_counter()
+
+    outcome, _ = _outcome(tmp_path, line, [{"StudyDescription": ["a" * 10_000]}])
+
+    assert outcome == "not_met"
+    assert time.perf_counter() - started < 20
 
 
 def test_what_was_found_is_short_and_printable(tmp_path: Path) -> None:
