@@ -1,0 +1,90 @@
+"""Damaged files end in a refusal or in a volume, never in another exception."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless
+
+from pipelines.base import NotScored
+from pipelines.steps.read import read_instance, read_series
+from pipelines.steps.volume import volume_from_series
+from tests.phantoms import ct_series
+from tests.shared_data import shared
+
+ROUNDS = 150
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generic_anatomical_001",
+        "generic_compressed_rle_001",
+        "ge_anatomical_001_implicit",
+        "philips_enhanced_anatomical_001",
+    ],
+)
+def test_flipped_lost_and_cut_bytes_are_refused_or_harmless(name: str, tmp_path: Path) -> None:
+    paths = sorted(shared("reference_conversions", name).iterdir())
+    whole = paths[0].read_bytes()
+    harm = random.Random(name)
+    damaged = tmp_path / "damaged.dcm"
+
+    reasons = set()
+    for _ in range(ROUNDS):
+        damaged.write_bytes(_damaged(whole, harm))
+        try:
+            volume_from_series(read_series([damaged, *paths[1:]]))
+        except NotScored as error:
+            reasons.add(error.reason)
+
+    assert len(reasons) >= 3
+
+
+def _damaged(whole: bytes, harm: random.Random) -> bytes:
+    data = bytearray(whole)
+    for _ in range(harm.randint(1, 12)):
+        place = harm.randrange(min(len(data), harm.choice([400, 3000, 12000, len(data)])))
+        match harm.choice(["byte", "bit", "lost", "cut"]):
+            case "byte":
+                data[place] = harm.randrange(256)
+            case "bit":
+                data[place] ^= 1 << harm.randrange(8)
+            case "lost":
+                del data[place : place + harm.randint(1, 60)]
+            case "cut":
+                del data[place + 132 :]
+    return bytes(data)
+
+
+def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    series = ct_series()
+    for k, ds in enumerate(series):
+        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+        if k == 7:
+            ds.PixelData = ds.PixelData[:-200]
+        ds.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+
+    with pytest.raises(NotScored) as caught:
+        volume_from_series(read_series(sorted(tmp_path.iterdir())))
+
+    assert caught.value.reason == "undecodable_pixels"
+    assert series[7].SOPInstanceUID in caught.value.sentence
+
+
+def test_a_file_that_is_not_dicom_is_named_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "Secret^Patient.txt").write_text("hello")
+
+    with pytest.raises(NotScored) as caught:
+        read_instance(tmp_path / "Secret^Patient.txt", 7)
+
+    assert caught.value.sentence == "File 7 of the series is not a DICOM file."
+
+
+def test_an_odd_name_and_date_disturb_nobody() -> None:
+    path = shared("reference_conversions", "hitachi_anatomical_001", "001.dcm")
+
+    assert read_instance(path).SOPInstanceUID == dcmread(path).SOPInstanceUID
