@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from pathlib import Path
 import pydicom
 import structlog
 
+from models.base import BrokenPackage
+from models.catalogue import find_package
 from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
 from pipelines.broker import Wakeup
 from pipelines.runner import Runner
@@ -52,6 +54,8 @@ class Stages:
     owner : str
     stopping : threading.Event
         Set when the process shuts down: running steps are given back.
+    model_folders : sequence of Path
+        Where model packages lie, beside those that come with scorenode.
     """
 
     database: Database
@@ -60,6 +64,7 @@ class Stages:
     policy: RetryPolicy
     owner: str
     stopping: threading.Event
+    model_folders: Sequence[Path] = ()
 
     def run(self, job_id: int, step: Step, runner: Runner) -> None:
         """Do one step of one job, if it is due; never raises."""
@@ -111,6 +116,8 @@ class Stages:
     def _verdict(self, job: Job, step: Step, runner: Runner) -> Verdict:
         try:
             folder = self._prepare(job)
+        except BrokenPackage as error:
+            return Verdict("config", "model", str(error))
         except OSError as error:
             return Verdict(
                 "transient", "work_folder", f"The work folder cannot be used: {error.strerror}."
@@ -144,7 +151,7 @@ class Stages:
             job_id=job.id,
             pipeline=job.pipeline,
             inputs=tuple(str(self.objects.path(i.object_key)) for i in instances),
-            model=snapshot["model_folder"],
+            model=str(find_package(job.model, self.model_folders)),
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],

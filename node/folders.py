@@ -1,0 +1,73 @@
+"""A folder of DICOM files, looked at as the receiver would look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+
+from node.header import HeaderError, scan
+
+_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
+
+
+@dataclass
+class FolderSeries:
+    """The instances of one series, as headers that rules look at."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    headers: list[dict[str, Any]] = field(default_factory=list)
+
+
+def series_of(folder: Path, wanted: Collection[str]) -> tuple[list[FolderSeries], int]:
+    """Group the DICOM files of a folder by series.
+
+    Returns
+    -------
+    list of FolderSeries
+    int
+        How many files were passed over because they are not DICOM or damaged.
+    """
+    found: dict[tuple[str, str], FolderSeries] = {}
+    passed_over = 0
+    keys = frozenset(wanted).union(_IDENTITY)
+    for header in _headers(folder, keys):
+        if header is None:
+            passed_over += 1
+            continue
+        study, series = _text(header, "StudyInstanceUID"), _text(header, "SeriesInstanceUID")
+        entry = found.setdefault(
+            (study, series), FolderSeries(study, series, _text(header, "Modality"))
+        )
+        entry.headers.append(header)
+    return list(found.values()), passed_over
+
+
+def _headers(folder: Path, keys: Collection[str]) -> Iterator[dict[str, Any] | None]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        try:
+            meta = read_file_meta_info(path)
+            yield dict(scan(_data_set(path), str(meta.TransferSyntaxUID), keys).values)
+        except (InvalidDicomError, HeaderError, AttributeError, OSError, EOFError):
+            yield None
+
+
+def _data_set(path: Path) -> bytes:
+    """Bytes after the File Meta Information."""
+    with path.open("rb") as file:
+        pydicom.filereader.read_preamble(file, force=False)
+        pydicom.filereader._read_file_meta_info(file)
+        return file.read()
+
+
+def _text(header: dict[str, Any], keyword: str) -> str:
+    values = header.get(keyword) or [""]
+    return str(values[0])

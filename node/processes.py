@@ -1,0 +1,198 @@
+"""What each process of a node runs: one role, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from node import log as log_setup
+from node.access import PeerRule
+from node.association_rows import AssociationRows
+from node.config import Config, load
+from node.coordinator import Coordinator
+from node.health import Health
+from node.parts import VERSION, Parts, open_parts
+from node.problems import ConfigError
+from node.receiver import Receiver, ReceiverSettings
+from node.routing import header_keys
+from node.sender import Sender
+from node.store_service import StoreService
+from pipelines.actors import declare
+from pipelines.broker import start_worker
+from pipelines.stages import Stages
+from storage import nodes
+from storage.base import StoreUnavailable
+from storage.intake import Intake
+
+HEARTBEAT_SECONDS = 5.0
+DISK_FAILED = 70
+"""Exit status after a failed flush: the supervisor starts the process anew."""
+STOP_MILLISECONDS = 20_000
+
+log = structlog.get_logger()
+
+
+def main(role: str, config_path: str) -> int:
+    """Run one role; the exit status."""
+    config = load(Path(config_path))
+    log_setup.configure(sys.stdout, config.node.log_level)
+    structlog.contextvars.bind_contextvars(role=role)
+    parts = open_parts(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        parts.stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        _ROLES[role](parts)
+    finally:
+        _leave(parts)
+        parts.close()
+    return 0
+
+
+def run_receiver(parts: Parts) -> None:
+    """Receive until told to stop; SIGHUP reads peers and rules again."""
+    swept = parts.objects.sweep_incoming()
+    current = [parts.config]
+    intake = Intake(parts.database, parts.objects, _die_of_disk)
+    service = StoreService(
+        intake,
+        lambda: header_keys(current[0].rules),
+        lambda total: current[0].node.disk.refuse_free.in_bytes(total),
+    )
+    rows = AssociationRows(parts.database)
+    receiver = Receiver(service, receiver_settings(parts.config, parts.owner), rows)
+    intake.start()
+    rows.start()
+    receiver.start()
+
+    def reload(number: int, frame: FrameType | None) -> None:
+        try:
+            current[0] = load(parts.config.path)
+        except (ConfigError, OSError):
+            return  # the supervisor has said so already
+        receiver.reconfigure(receiver_settings(current[0], parts.owner))
+
+    signal.signal(signal.SIGHUP, reload)
+    log.info("receiver.ready", port=receiver.port, leftovers=swept)
+    _beat(
+        parts,
+        "receiver",
+        lambda: {"port": receiver.port, "associations": receiver.associations},
+    )
+    receiver.stop()
+    rows.stop()
+    intake.stop()
+
+
+def run_coordinator(parts: Parts) -> None:
+    """Close, route, reap; answer health checks."""
+    health = Health(parts.config, parts.database, parts.objects)
+    try:
+        health.start()
+    except OSError as error:
+        log.error("health.not_listening", error=type(error).__name__)
+    Coordinator(parts).run()
+    health.stop()
+
+
+def run_worker(parts: Parts) -> None:
+    """Convert and report."""
+    _work(parts, "worker", ["convert", "report"], threads=1)
+
+
+def run_infer(parts: Parts) -> None:
+    """Run models: one at a time, one warm runner."""
+    _work(parts, "infer", ["infer"], threads=1)
+
+
+def run_sender(parts: Parts) -> None:
+    """Deliver results."""
+    _work(parts, "sender", ["deliver"], threads=2)
+
+
+_ROLES: dict[str, Callable[[Parts], None]] = {
+    "receiver": run_receiver,
+    "coordinator": run_coordinator,
+    "worker": run_worker,
+    "infer": run_infer,
+    "sender": run_sender,
+}
+
+
+def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
+    sends = queues == ["deliver"]
+    stages = Stages(
+        parts.database,
+        parts.objects,
+        parts.wakeup,
+        parts.policy,
+        parts.owner,
+        parts.stopping,
+        parts.config.models.folders,
+    )
+    declare(
+        parts.broker,
+        None if sends else stages,
+        Sender(parts).deliver if sends else None,
+        parts.queue_prefix,
+    )
+    worker = start_worker(parts.broker, [parts.queue_prefix + queue for queue in queues], threads)
+    _beat(parts, role, lambda: {})
+    worker.stop(timeout=STOP_MILLISECONDS)
+
+
+def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
+    """Say who may call and where, as the configuration has it."""
+    names = config.node.accept_from
+    return ReceiverSettings(
+        ae_title=config.node.ae_title,
+        peers=tuple(
+            PeerRule(peer.name, peer.sends_as, peer.from_networks)
+            for peer in config.peers.values()
+            if peer.sends_as and (names is None or peer.name in names)
+        ),
+        host=config.node.listen.host,
+        port=config.node.listen.port,
+        max_associations=config.node.max_associations,
+        owner=owner,
+    )
+
+
+def _beat(parts: Parts, role: str, facts: Callable[[], dict[str, object]]) -> None:
+    """Say every few seconds that this process lives, until it is told to stop."""
+    while True:
+        try:
+            with parts.database.transaction() as tx:
+                nodes.heartbeat(tx, parts.owner, parts.config.node.station, role, VERSION, facts())
+        except StoreUnavailable as error:
+            log.warning("database.away", error=type(error).__name__)
+        if parts.stopping.wait(HEARTBEAT_SECONDS):
+            return
+
+
+def _leave(parts: Parts) -> None:
+    try:
+        with parts.database.transaction() as tx:
+            nodes.leave(tx, parts.owner)
+    except StoreUnavailable:
+        log.info("database.away")
+
+
+def _die_of_disk(error: Exception) -> None:
+    """End at once: what is on disk is unknown, and nothing more may be acknowledged."""
+    log.error("disk.failed", error=type(error).__name__)
+    threading.Timer(0.2, os._exit, [DISK_FAILED]).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

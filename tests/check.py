@@ -1,0 +1,40 @@
+"""Runs what CI runs: ``python -m tests.check [--quick | --static]``.
+
+--quick leaves out what is marked slow; --static runs no test.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+STATIC = [
+    [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
+    [str(BIN / "ruff"), "check", "--quiet", "."],
+    [str(BIN / "lint-imports"), "--no-timestamps"],
+    [str(BIN / "mypy")],
+]
+
+
+def main(arguments: list[str]) -> int:
+    """Run every command, tests last; the first failure's status."""
+    tests = [sys.executable, "-m", "pytest"]
+    if "--quick" in arguments:
+        tests += ["-m", "not slow"]
+    commands = [*STATIC] if "--static" in arguments else [*STATIC, tests]
+    for command in commands:
+        began = time.monotonic()
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        name = " ".join(Path(command[0]).name if i == 0 else a for i, a in enumerate(command))
+        print(f"== {name}: {'ok' if status == 0 else 'FAILED'}, {time.monotonic() - began:.0f} s")
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
