@@ -7,11 +7,12 @@ stays the text that was written, and such text is an error unless it is quoted.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from node.problems import ConfigError, Problem
@@ -102,7 +103,11 @@ def _text(content: bytes, fail: Callable[[int, str], Problem]) -> str:
 
 def _compose(text: str, fail: Callable[[int, str], Problem]) -> Node:
     try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ReusedAnchorWarning)
+            node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    except ReusedAnchorWarning as error:
+        raise ConfigError([fail(0, "An anchor (&name) is defined twice.")]) from error
     except RecursionError as error:
         raise ConfigError([fail(0, "The brackets are nested too deeply.")]) from error
     except MarkedYAMLError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from dataclasses import FrozenInstanceError
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.config import Config, check, load
 from node.default_config import default_config
@@ -390,6 +393,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"? [a, b]\n: c\n", 1, "A key must be a word"),
         (BOMB.encode(), 0, "and its aliases hold more than"),
         (b"a: &a [*a]\n", 1, "contains itself"),
+        (b"a: &a b\nc: &a d\n", 0, "An anchor (&name) is defined twice"),
         (b"[" * 5000, 0, "nested too deeply"),
         (b"#" * (1024 * 1024 + 1), 0, "at most 1048576"),
     ],
@@ -459,3 +463,31 @@ def test_peers_without_calling_titles_are_not_accepted(tmp_path: Path) -> None:
     )
 
     assert [peer.name for peer in _load(tmp_path, text).accepted_peers()] == ["CT1"]
+
+
+ODD = st.sampled_from(
+    ["x", "'x'", "[x, [y]]", "{ x: y }", "[]", "{}", "", "~", "-1", "1e400", "'\0'", "ÄÖ", "2.25.",
+     "[~]", "{ any_of: {} }", "{ min: [1] }", "{ matches: '(' }", "on", "'${env:}'", "&a [*a]",
+     "10.0.0.0/33", "'(0029,1010)'", "9" * 400]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_file_brings_the_check_down(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    values = [match.span(1) for match in re.finditer(r"[\w>)]: ?([^\n]+)", GOOD)]
+    values += [match.span() for match in re.finditer(r"[\w.:%/]+", GOOD)]
+    text = GOOD
+    for start, end in sorted(data.draw(st.lists(st.sampled_from(values), max_size=4)))[::-1]:
+        text = text[:start] + data.draw(ODD) + text[end:]
+
+    problems = _problems(tmp_path_factory.getbasetemp(), text)
+
+    for problem in problems:
+        assert 0 <= problem.line <= text.count("\n") + 1
+        assert problem.where
+        assert len(problem.sentence) < 700
+        assert "pydantic" not in problem.sentence.lower()
+        assert "Input should" not in problem.sentence
