@@ -115,11 +115,11 @@ def capture(
     window = BRAIN if sources[0].get("Modality") == "CT" else None
     numbers = _instance_numbers(volume, sources)
     pixels = page(findings, volume, maker, window=window, instance_numbers=numbers)
-    nameless = stamp.nameless(sources[:1])[0]
-    general = stamp.general(nameless, identity, maker)
+    reference = stamp.anonymous(sources[:1])[0]
+    general = stamp.general(reference, identity, maker)
     equipment = general.pop("contributing_equipment")
     result = SCImage.from_ref_dataset(
-        nameless,
+        reference,
         pixels,
         "RGB",
         8,

@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from pydicom import config
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import PersonName
@@ -41,6 +43,7 @@ TYPE_3 = (
     "PatientWeight",
     "PatientIdentityRemoved",
     "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
     "StudyDescription",
     "ClinicalTrialSponsorName",
     "ClinicalTrialProtocolID",
@@ -142,8 +145,9 @@ def normalised(
     given = list(sources)
     if not given:
         raise UnfitSource("there is no source instance to build a result from")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what pydicom warns of is judged here, value by value
+    # What pydicom would warn of, with the value in its text, is judged here.
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         copies = _distinct([(_clean(ds, assumed_character_set), ds) for ds in given])
     for keyword, plural in SAME_IN_ALL.items():
         _refuse_mixture(copies, keyword, plural)
@@ -171,8 +175,6 @@ def _clean(ds: Dataset, assumed: str) -> Dataset:
     if "FrameOfReferenceUID" in copy:
         copy.FrameOfReferenceUID = _uid(ds, "FrameOfReferenceUID")
         copy.PositionReferenceIndicator = copy.get("PositionReferenceIndicator", "")
-    if "DeidentificationMethodCodeSequence" in ds:
-        copy.DeidentificationMethodCodeSequence = deepcopy(ds.DeidentificationMethodCodeSequence)
     if "PerFrameFunctionalGroupsSequence" in ds:
         _copy_functional_groups(ds, copy)
     return copy
@@ -190,15 +192,19 @@ def _uid(ds: Dataset, keyword: str) -> UID:
 
 def _value(ds: Dataset, keyword: str, assumed: str) -> Any:
     """Value of an attribute, None where it is missing or cannot be read."""
+    if keyword not in ds:
+        return None
+    raw = ds.get_item(keyword)  # reading the value forgets how it was encoded
+    encoded = raw.value if isinstance(raw, RawDataElement) else b""
     try:
-        value = ds[keyword].value if keyword in ds else None
+        value = ds[keyword].value
     except (ValueError, TypeError, OverflowError, NotImplementedError):
         return None
     if value is None:
         return None
     vr = dictionary_VR(keyword)
     if vr in TEXTS:
-        return _text(ds, keyword, value, assumed)
+        return _text(ds, keyword, value, encoded or b"", assumed)
     if keyword == "PatientSex":
         return sex if (sex := str(value).strip().upper()) in ("M", "F", "O") else ""
     if vr == "DA":
@@ -217,36 +223,34 @@ def _date(value: str) -> str:
     return text if PATTERNS["DA"].fullmatch(text) else ""
 
 
-def _text(ds: Dataset, keyword: str, value: Any, assumed: str) -> str | list[str]:
-    if not isinstance(value, (str, PersonName)):
-        return [_decoded(ds, keyword, item, assumed) for item in value]
-    return _decoded(ds, keyword, value, assumed)
-
-
-def _decoded(ds: Dataset, keyword: str, value: str | PersonName, assumed: str) -> str:
+def _text(ds: Dataset, keyword: str, value: Any, encoded: bytes, assumed: str) -> str | list[str]:
     """Text as plain str; a PersonName would keep its first bytes and be decoded again."""
-    text = str(value)
-    if REPLACEMENT_CHARACTER in text and isinstance(value, PersonName):
-        original = value.original_string
-        text = _guessed(original, assumed) if isinstance(original, bytes) else text
-    elif not text.isascii() and not _declares_character_set(ds):
-        text = _guessed(text.encode("latin-1", "replace"), assumed) if _is_latin(text) else text
-    if REPLACEMENT_CHARACTER not in text:
-        return text.rstrip("\0")
-    if keyword in TYPE_2:
-        raise UnfitSource(
-            f"{keyword} of instance {ds.SOPInstanceUID} cannot be read in its Specific Character "
-            f"Set {ds.get('SpecificCharacterSet')}"
-        )
-    return ""
+    several = not isinstance(value, (str, PersonName))
+    texts = [str(item) for item in value] if several else [str(value)]
+    if any(REPLACEMENT_CHARACTER in text for text in texts) and encoded:
+        texts = _guessed(encoded, assumed).split("\\") if several else [_guessed(encoded, assumed)]
+    elif not _declares_character_set(ds):
+        texts = [_guessed_again(text, assumed) for text in texts]
+    if any(REPLACEMENT_CHARACTER in text for text in texts):
+        if keyword in TYPE_2:
+            raise UnfitSource(
+                f"{keyword} of instance {ds.get('SOPInstanceUID')} cannot be read in its Specific "
+                f"Character Set {ds.get('SpecificCharacterSet')}"
+            )
+        return ""
+    texts = [text.rstrip("\0 ") for text in texts]
+    return texts if several else texts[0]
+
+
+def _guessed_again(text: str, assumed: str) -> str:
+    """Text that was decoded as Latin-1 for want of a declared character set."""
+    if text.isascii() or any(ord(character) > 255 for character in text):
+        return text
+    return _guessed(text.encode("latin-1"), assumed)
 
 
 def _declares_character_set(ds: Dataset) -> bool:
     return ds.get("SpecificCharacterSet") not in (None, "", "ISO_IR 6", [])
-
-
-def _is_latin(text: str) -> bool:
-    return all(ord(character) < 256 for character in text)
 
 
 def _guessed(encoded: bytes, assumed: str) -> str:

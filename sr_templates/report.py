@@ -19,6 +19,7 @@ from highdicom.sr import (
     ReferencedSegment,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
+    SourceImageForSegmentation,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
@@ -78,7 +79,7 @@ def measurement_report(
             *_segment_groups(findings, seg, identity, maker),
         ],
     )
-    evidence = stamp.nameless(sources)
+    evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(_identifiers(seg))
     result = ComprehensiveSR(
@@ -165,14 +166,40 @@ def _segment_groups(
                 finding_sites=_sites([segment]),
                 algorithm_id=_algorithm(maker),
                 measurements=_measurements(findings, segment.number),
-                referenced_segment=ReferencedSegment.from_segmentation(
-                    seg, segment_number=int(item.SegmentNumber)
-                ),
+                referenced_segment=_referenced_segment(seg, int(item.SegmentNumber)),
             )
         )
     if len(groups) != len(described):
         raise ValueError("the segmentation has segments that the findings do not have")
     return groups
+
+
+def _referenced_segment(seg: Dataset, number: int) -> ReferencedSegment:
+    """Refer to a segment and the images it was drawn on.
+
+    highdicom's ``ReferencedSegment.from_segmentation`` cannot read a segmentation of one segment.
+    """
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    frames: dict[tuple[str, str], list[int]] = {}
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        holder = group if "SegmentIdentificationSequence" in group else shared
+        if holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
+            continue
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        numbers = frames.setdefault(
+            (str(image.ReferencedSOPClassUID), str(image.ReferencedSOPInstanceUID)), []
+        )
+        if image.get("ReferencedFrameNumber"):
+            numbers.append(int(image.ReferencedFrameNumber))
+    return ReferencedSegment(
+        seg.SOPClassUID,
+        seg.SOPInstanceUID,
+        number,
+        source_images=[
+            SourceImageForSegmentation(class_uid, instance_uid, numbers or None)
+            for (class_uid, instance_uid), numbers in frames.items()
+        ],
+    )
 
 
 def _tracking(

@@ -68,7 +68,7 @@ def segmentation(
     masks = _masks(findings.labels, volume, grid, segments)
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
-        source_images=stamp.nameless(sources),
+        source_images=stamp.anonymous(sources),
         pixel_array=masks,
         segmentation_type="BINARY",
         segment_descriptions=[

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from highdicom import AlgorithmIdentificationSequence, ContributingEquipment
+from pydicom import config
 from pydicom.dataset import Dataset
 
 from sr_templates import codes
@@ -122,17 +123,22 @@ def local(at: datetime, source: Dataset) -> datetime:
     return at.astimezone(zone)
 
 
-def nameless(sources: Sequence[Dataset]) -> list[Dataset]:
-    """Return copies without names: highdicom prints a name it doubts in a warning."""
+def anonymous(sources: Sequence[Dataset]) -> list[Dataset]:
+    """Return copies without patient data: highdicom and pydicom print values they doubt.
+
+    `stamp` puts the patient back into the finished object.
+    """
     copies = [deepcopy(ds) for ds in sources]  # a shallow copy would share its elements
     for ds in copies:
-        ds.PatientName = ""
-        ds.ReferringPhysicianName = ""
+        for keyword in TYPE_2:
+            setattr(ds, keyword, "")
+        for keyword in TYPE_3:
+            ds.pop(keyword, None)
     return copies
 
 
 def stamp(result: Dataset, source: Dataset, maker: Maker) -> None:
-    """Finish an object highdicom built: the patient's names, and our time for every clock's.
+    """Finish an object highdicom built: the patient, and our time for every clock's.
 
     Parameters
     ----------
@@ -145,10 +151,12 @@ def stamp(result: Dataset, source: Dataset, maker: Maker) -> None:
     at = local(maker.at, source)
     date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
     result.SpecificCharacterSet = UTF8
-    for keyword in (*TYPE_2, *TYPE_3):
-        if keyword in source:
-            value = source[keyword].value
-            setattr(result, keyword, str(value) if source[keyword].VR == "PN" else value)
+    with config.disable_value_validation():  # an overlong value is kept: a PACS matches by it
+        for keyword in (*TYPE_2, *TYPE_3):
+            if keyword in source:
+                value = source[keyword].value
+                result.pop(keyword, None)  # an element keeps the validation it was made with
+                setattr(result, keyword, str(value) if source[keyword].VR == "PN" else value)
     for keyword in ("InstanceCreation", "Content", "Series"):
         setattr(result, f"{keyword}Date", date)
         setattr(result, f"{keyword}Time", time)

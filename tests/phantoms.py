@@ -66,7 +66,7 @@ def oblique(degrees: float = 17.0) -> tuple[float, ...]:
     return tuple(float(value) for value in axes.ravel())
 
 
-def head_ct(shape: Shape = Shape()) -> NDArray[np.float32]:  # noqa: B008 - frozen
+def head_ct(shape: Shape = Shape()) -> NDArray[np.float32]:
     """Hounsfield units of a simple head, shape (columns, rows, slices)."""
     away = shape.world() - np.array((-shape.center[0], -shape.center[1], shape.center[2]))
     radius = (away / (70.0, 88.0, 68.0)) ** 2
@@ -78,7 +78,7 @@ def head_ct(shape: Shape = Shape()) -> NDArray[np.float32]:  # noqa: B008 - froz
     ventricle = ((np.abs(away) - (9.0, 0.0, 0.0)) / (6.0, 24.0, 14.0)) ** 2
     array[ventricle.sum(axis=-1) < 1.0] = 6.0
     noise = np.random.default_rng(7).normal(0.0, 3.0, array.shape)
-    return np.asarray(array + noise.round(), np.float32)
+    return np.asarray(array + np.round(noise), np.float32)
 
 
 def ball(shape: Shape, center: Sequence[float], radii: Sequence[float]) -> NDArray[np.bool_]:
@@ -89,7 +89,7 @@ def ball(shape: Shape, center: Sequence[float], radii: Sequence[float]) -> NDArr
 
 
 def ct_series(
-    shape: Shape = Shape(),  # noqa: B008 - frozen
+    shape: Shape = Shape(),
     array: NDArray[np.float32] | None = None,
     *,
     seed: str = "phantom",
@@ -112,7 +112,7 @@ def ct_series(
 
 def ct_volume(
     sources: Sequence[Dataset],
-    shape: Shape = Shape(),  # noqa: B008 - frozen
+    shape: Shape = Shape(),
     array: NDArray[np.float32] | None = None,
 ) -> Volume:
     """Return what a converter makes of `ct_series`."""
