@@ -252,7 +252,7 @@ class _Reader:
             own = self.path.parent / "node-data"
             data = SYSTEM_DATA_FOLDER if SYSTEM_DATA_FOLDER.is_dir() else own
         data = data.absolute()
-        url = node.database_url or f"sqlite:///{data / 'scorenode.sqlite'}"
+        url = node.database_url or f"sqlite:///{data / 'node.db'}"
         return replace(node, data_folder=data, database_url=url)
 
 

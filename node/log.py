@@ -59,7 +59,7 @@ KEYS: Mapping[str, Kind] = _kinds(
     NUMBER="""job_id delivery_id association_id series_id result_id port pid instances jobs
         results objects tasks deliveries rules problems generation attempt attempts failures woken
         released count lost stored refused duplicates conflicts bytes free_bytes memory_bytes
-        seconds wait_seconds late_seconds exit_code line progress associations deleted
+        seconds wait_seconds late_seconds exit_code line progress associations leftovers deleted
         max_associations queued depth files rows""",
     SENTENCE="sentence",
 )

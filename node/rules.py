@@ -309,7 +309,7 @@ class Rule:
         """What the first destination that says something says of the result series."""
         return next((d.series for d in self.deliver if d.series), ResultSeries())
 
-    def labels(self) -> dict[Slot, SeriesLabel]:
+    def labels(self) -> dict[str, SeriesLabel]:
         """Series Number and Description of each kind of result, as a `JobSpec` wants them."""
         description = self.series.description or self.name
         return {

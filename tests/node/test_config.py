@@ -89,7 +89,7 @@ def test_a_good_file_becomes_frozen_values_with_units_in_their_names(tmp_path: P
     config = _load(tmp_path, GOOD)
 
     assert config.node.data_folder == tmp_path / "store"
-    assert config.node.database_url == f"sqlite:///{tmp_path}/store/scorenode.sqlite"
+    assert config.node.database_url == f"sqlite:///{tmp_path}/store/node.db"
     assert config.node.broker_url == "sql"
     assert config.node.disk.refuse_free == FreeSpace(size_bytes=10**10)
     assert config.node.memory.step_bytes == 4 * 2**30

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from node.conditions import Header, evaluate, tally
 from node.config import load
+from node.default_config import default_config
+from node.header import scan
 from node.routing import (
     ROUTING_KEYS,
     CompletionVerdict,
@@ -20,6 +23,7 @@ from node.routing import (
     header_keys,
 )
 from node.rules import Rule
+from tests.shared_data import shared
 
 
 def _rules(folder: Path, *rules: str) -> tuple[Rule, ...]:
@@ -268,6 +272,45 @@ def test_our_own_results_are_never_scored(tmp_path: Path) -> None:
 
     assert decision.outcome == "not_matched"
     assert "this node made this series" in decision.sentence
+
+
+def _real_series(folder: Path, rules: Sequence[Rule]) -> dict[str, list[Header]]:
+    """Headers of every series of a folder, as the receiver collects them."""
+    series: dict[str, list[Header]] = {}
+    keys = header_keys(rules) | {"SeriesInstanceUID"}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            read_preamble(file, force=False)
+            syntax = str(_read_file_meta_info(file).TransferSyntaxUID)
+            values = scan(file.read(), syntax, keys).values
+        series.setdefault(str(values["SeriesInstanceUID"][0]), []).append(values)
+    return series
+
+
+def test_the_first_rule_takes_the_axial_series_of_a_real_study_and_not_its_scout(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "scorenode.yaml"
+    path.write_text(default_config(Path("data")))
+    rules = load(path).rules
+    study = _real_series(shared("ct_head_phantom_philips_study", "dicom"), rules)
+
+    decided = {len(headers): decide(rules, _facts(headers))[0] for headers in study.values()}
+
+    assert {n: decision.outcome for n, decision in decided.items()} == {
+        1: "not_matched",
+        28: "matched",
+    }
+    assert "ImageType includes ORIGINAL, PRIMARY and excludes LOCALIZER" in decided[1].sentence
+
+
+def test_the_first_rule_takes_no_mr(tmp_path: Path) -> None:
+    path = tmp_path / "scorenode.yaml"
+    path.write_text(default_config(Path("data")))
+    rules = load(path).rules
+    (headers,) = _real_series(shared("t1_siemens_xa30_enhanced", "dicom"), rules).values()
+
+    assert decide(rules, _facts(headers))[0].outcome == "not_matched"
 
 
 def test_decisions_survive_the_database(tmp_path: Path) -> None:
