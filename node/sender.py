@@ -121,5 +121,7 @@ def destination_of(peer: Peer, own_ae_title: str) -> Destination:
         port=peer.address.port,
         ae_title=peer.address.ae_title,
         own_ae_title=own_ae_title,
-        timeout_seconds=peer.timeout_seconds,
+        connect_seconds=min(peer.timeout_seconds, 10.0),
+        associate_seconds=peer.timeout_seconds,
+        response_seconds=peer.timeout_seconds,
     )

@@ -20,18 +20,19 @@ from typing import IO, Any
 from pipelines.base import Step, Verdict
 
 POLL_SECONDS = 0.1
-_PASSED_ON = [
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH",
-    "SCORENODE_CRASH_AT",
-]
+_PASSED_ON = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+    }
+)
 _PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH_", "COVERAGE_")
 
 Tick = Callable[[float, str], None]
@@ -43,9 +44,15 @@ class Runner:
 
     The child is a fresh interpreter (nothing of this process is inherited: no database
     connection, no socket), gets no secrets in its environment and dies with its parent.
+
+    Parameters
+    ----------
+    module : str
+        What the child runs; a test hands in one that misbehaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "pipelines.runner_child") -> None:
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._faults: IO[bytes] | None = None
         self._buffer = b""
@@ -104,7 +111,7 @@ class Runner:
             [
                 sys.executable,
                 "-m",
-                "pipelines.runner_child",
+                self._module,
                 str(os.getpid()),
                 str(self._faults.fileno()),
             ],

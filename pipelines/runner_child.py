@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ _PR_SET_PDEATHSIG = 1
 PROGRESS_EVERY_SECONDS = 0.2
 
 
-def main(parent: int, faults: int) -> None:
+Report = Callable[[float, str], None]
+Serve = Callable[[Path, Any, Report], dict[str, Any]]
+"""Does one step in a job's folder; the verdict as a mapping."""
+
+
+def main(parent: int, faults: int, serve: Serve) -> None:
     """Serve requests until standard input ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -36,22 +42,28 @@ def main(parent: int, faults: int) -> None:
     warnings.simplefilter("ignore")
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _send(out, {"verdict": _serve(Path(request["folder"]), request["step"], out)})
+        _send(out, {"verdict": serve(Path(request["folder"]), request["step"], _reporter(out))})
 
 
-def _serve(folder: Path, step: Any, out: int) -> dict[str, Any]:
+def serve_step(folder: Path, step: Any, report: Report) -> dict[str, Any]:
+    """Do the step that ``job.json`` describes."""
     from pipelines.steps.run import run_step
 
     spec = JobSpec.from_json((folder / "job.json").read_text())
+    return asdict(run_step(spec, step, folder, report))
+
+
+def _reporter(out: int) -> Report:
+    """Pass progress on, not too often."""
     last = 0.0
 
-    def progress(fraction: float, note: str) -> None:
+    def report(fraction: float, note: str) -> None:
         nonlocal last
         if time.monotonic() - last >= PROGRESS_EVERY_SECONDS:
             last = time.monotonic()
             _send(out, {"progress": fraction, "note": note})
 
-    return asdict(run_step(spec, step, folder, progress))
+    return report
 
 
 def _send(out: int, message: dict[str, Any]) -> None:
@@ -61,4 +73,4 @@ def _send(out: int, message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), serve_step)

@@ -9,7 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from storage import deliveries, jobs, reaper, tasks
-from storage.base import DeliveryState, Job, JobState, LeaseLost
+from storage.base import (
+    ClosedSeries,
+    CompletionVerdict,
+    DeliveryState,
+    Job,
+    JobState,
+    LeaseLost,
+)
 from storage.database import Database
 from storage.deliveries import RetrySchedule
 from storage.intake import Intake
@@ -233,8 +240,8 @@ def test_the_same_work_is_never_opened_twice(database: Database, job_id: int) ->
 
     with database.transaction() as tx:
         instances, peers = series.instances_of(tx, _get(database, job_id).series_id)
-        closed = series.ClosedSeries(
-            _get(database, job_id).series_id, "1", "2", 1, series.CompletionVerdict.QUIET,
+        closed = ClosedSeries(
+            _get(database, job_id).series_id, "1", "2", 1, CompletionVerdict.QUIET,
             instances, "d", peers,
         )  # fmt: skip
         assert jobs.insert(tx, closed, new_job("a" * 64)) is None
