@@ -11,6 +11,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from sr_templates.normalise import TEXTS
 
 LONG_VALUE = "The value length"
 """How pydicom's warning of an overlong value begins: the source's own value is kept as it came,
@@ -43,6 +44,7 @@ def to_bytes(ds: Dataset) -> bytes:
     ----------
     DICOM PS3.10 7.1.
     """
+    _refuse_undeclared_text(ds)
     buffer = BytesIO()
     meta = _file_meta(ds)
     shell = copy(ds)
@@ -61,6 +63,18 @@ def to_bytes(ds: Dataset) -> bytes:
                 f"({type(error).__name__})"
             ) from None
     return buffer.getvalue()
+
+
+def _refuse_undeclared_text(ds: Dataset) -> None:
+    """Without a declared character set text is ASCII; pydicom would write it as Latin-1."""
+    if ds.get("SpecificCharacterSet") not in (None, "", "ISO_IR 6"):
+        return
+    for element in ds.iterall():
+        if element.VR in TEXTS and not str(element.value).isascii():
+            raise Unwritable(
+                f"instance {ds.get('SOPInstanceUID')} cannot be written without loss: "
+                f"{element.keyword} holds more than ASCII and no Specific Character Set is declared"
+            )
 
 
 def _file_meta(ds: Dataset) -> FileMetaDataset:

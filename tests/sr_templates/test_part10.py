@@ -1,0 +1,47 @@
+"""What is written is what was meant, or nothing is written."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from pydicom import dcmread
+
+from sr_templates.base import IMPLEMENTATION_CLASS_UID
+from sr_templates.part10 import Unwritable, to_bytes
+from tests.phantoms import ct_series
+
+
+def test_a_file_has_an_empty_preamble_and_our_implementation() -> None:
+    data = to_bytes(ct_series()[0])
+
+    assert data[:132] == bytes(128) + b"DICM"
+    assert dcmread(BytesIO(data)).file_meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+
+
+def test_what_was_written_is_read_again() -> None:
+    ds = ct_series()[0]
+
+    assert dcmread(BytesIO(to_bytes(ds))) == ds
+
+
+def test_the_dataset_stays_as_it_was() -> None:
+    ds = ct_series()[0]
+    meta = ds.file_meta
+
+    to_bytes(ds)
+
+    assert ds.file_meta is meta
+    assert "ImplementationClassUID" not in meta
+
+
+def test_text_outside_its_character_set_is_refused_without_showing_it() -> None:
+    ds = ct_series()[0]
+    ds.StudyDescription = "Αιμορραγία"
+
+    with pytest.raises(Unwritable, match="cannot be written without loss") as refused:
+        to_bytes(ds)
+
+    assert "Αιμορραγία" not in str(refused.value)
+    assert str(ds.SOPInstanceUID) in str(refused.value)
+    assert refused.value.__suppress_context__
