@@ -306,7 +306,8 @@ def _draw_strip(
     for index in slices:
         y = corner[1] + round(middles[index])
         sheet.draw.line((corner[0], y, end + 8, y), YELLOW, 1)
-    for index, anchor in ((slices[0], "lt"), (slices[-1], "lb")):
+    ends = sorted((slices[0], slices[-1]), key=lambda index: middles[index])
+    for index, anchor in zip(ends, ("lb", "lt"), strict=True):
         name = _name(index, view, instance_numbers).split()[-1].partition("/")[0]
         y = corner[1] + round(middles[index]) + (4 if anchor == "lt" else -4)
         sheet.draw.text((end + 8, y), name, YELLOW, _font(20, True), anchor)

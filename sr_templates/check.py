@@ -82,6 +82,8 @@ def _guarded(
         found.append(f"an attribute is missing ({str(error)[:80]})")
     except UnfitSource as error:
         found.append(str(error))
+    except ValueError:
+        found.append("the number of frames does not fit the pixel data")
     return found
 
 

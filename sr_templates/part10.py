@@ -46,14 +46,13 @@ def to_bytes(ds: Dataset) -> bytes:
     """
     _refuse_undeclared_text(ds)
     buffer = BytesIO()
-    meta = _file_meta(ds)
     shell = copy(ds)
-    shell.file_meta = meta
     shell.preamble = b"\0" * 128
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=LONG_VALUE)
         try:
+            shell.file_meta = _file_meta(ds)
             dcmwrite(buffer, shell, enforce_file_format=True)
         except (Warning, ValueError, TypeError, AttributeError, UnicodeError) as error:
             # The message of a foreign error may hold patient data, so only its kind is told.

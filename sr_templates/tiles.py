@@ -301,24 +301,27 @@ def scout(view: View, findings: Findings, size: tuple[int, int]) -> tuple[Image.
     Returns
     -------
     Image
-        RGB; slices run up, towards the end of the third axis.
+        RGB; the patient's head, right side or front is up, as the slices are stacked.
     list of float
         y of the middle of each slice.
     """
     right, down = view.axes
     depth = np.clip(view.volume.array, -1000, 1500).mean(axis=right)
     depth = np.sqrt(np.clip(depth - np.percentile(depth, 2), 0, None))
-    gray = (depth / max(float(depth.max()), 1e-6) * 200).T[::-1]
+    gray = (depth / max(float(depth.max()), 1e-6) * 200).T
     gray = gray[:, ::-1] if view.flip_y else gray
     picture = np.repeat(gray[:, :, None], 3, axis=2)
     for segment in findings.segments if findings.labels is not None else ():
-        shadow = (findings.labels == segment.number).any(axis=right).T[::-1]  # type: ignore[union-attr]
+        shadow = (findings.labels == segment.number).any(axis=right).T  # type: ignore[union-attr]
         shadow = shadow[:, ::-1] if view.flip_y else shadow
         picture[shadow] = picture[shadow] * 0.35 + np.array(segment.color) * 0.65
+    upwards = view.volume.affine[int(np.abs(_cosines(view.volume)[:, 2]).argmax()), 2] > 0
+    picture = picture[::-1] if upwards else picture
     slices = picture.shape[0]
     mm = picture.shape[1] * view.volume.spacing[down], slices * view.volume.spacing[2]
     scale = min(size[0] / mm[0], size[1] / mm[1])
     pixels = max(1, round(mm[0] * scale)), max(1, round(mm[1] * scale))
-    image = Image.fromarray(picture.round().astype(np.uint8))
-    middles = [(slices - 0.5 - index) / slices * pixels[1] for index in range(slices)]
+    image = Image.fromarray(np.ascontiguousarray(picture.round().astype(np.uint8)))
+    middles = [(index + 0.5) / slices * pixels[1] for index in range(slices)]
+    middles = middles[::-1] if upwards else middles
     return image.resize(pixels, Image.Resampling.BICUBIC), middles

@@ -166,16 +166,20 @@ def test_a_small_lesion_is_magnified_about_its_middle() -> None:
     assert (right - left) * 3.25 == pytest.approx(50, abs=4)
 
 
-def test_the_scout_shows_where_slices_lie() -> None:
-    volume = phantom(PHANTOM)
+@pytest.mark.parametrize("downwards", [False, True])
+def test_the_scout_shows_the_head_up_and_where_slices_lie(downwards: bool) -> None:
     labels = np.zeros_like(bleeds(PHANTOM))
     labels[20:30, 25:35, 14] = 1
+    volume = phantom(PHANTOM)
+    if downwards:
+        volume, labels = flipped(volume, 2), labels[:, :, ::-1]
 
     picture, middles = scout(view_of(volume, (40.0, 80.0)), findings_of(labels, volume), (300, 212))
 
     _, y = red_center(np.asarray(picture))
-    assert middles == sorted(middles, reverse=True)
-    assert y == pytest.approx(middles[14], abs=2)
+    assert middles == sorted(middles, reverse=not downwards)
+    assert y == pytest.approx(2.5 / 17 * picture.height, abs=3)
+    assert y == pytest.approx(middles[2 if downwards else 14], abs=2)
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,25 @@ def no_orientation(ds: Dataset) -> None:
     del shared_groups(ds).PlaneOrientationSequence
 
 
+def half_the_pixels(ds: Dataset) -> None:
+    ds.PixelData = ds.PixelData[: len(ds.PixelData) // 4 * 2]
+
+
+def frame_lost(ds: Dataset) -> None:
+    del ds.PerFrameFunctionalGroupsSequence[-1]
+
+
+def no_sop_class(ds: Dataset) -> None:
+    del ds.SOPClassUID
+
+
 SEG_DEFECTS: dict[Callable[[Dataset], None], str] = {
     wrong_patient: "PatientID differs",
     wrong_name: "PatientName differs",
     missing_study_date: "StudyDate is missing",
     other_study: "StudyInstanceUID differs",
     wrong_modality: "Modality is 'PR'",
-    no_latin: "cannot be written without loss: PatientName holds more than ASCII",
+    no_latin: "cannot be written without loss: ReferringPhysicianName holds more than ASCII",
     other_frame_of_reference: "FrameOfReferenceUID differs",
     swapped_spacing: "lies where no source frame lies",
     flipped: "which lies elsewhere",
@@ -125,6 +137,9 @@ SEG_DEFECTS: dict[Callable[[Dataset], None], str] = {
     no_tracking: "segment 1 has no TrackingUID",
     undescribed_segment: "segment 2, which is not described",
     empty_segment: "segment 1 has no voxel",
+    half_the_pixels: "does not fit the pixel data",
+    frame_lost: "does not fit the pixel data",
+    no_sop_class: "cannot be written",
     no_orientation: "has no ImageOrientationPatient",
 }
 

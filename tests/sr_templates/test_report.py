@@ -87,10 +87,9 @@ def test_highdicom_reads_presence_segments_and_algorithm() -> None:
     assert [roi.tracking_uid for roi in rois] == [
         item.TrackingUID for item in made.segmentation.SegmentSequence
     ]
-    assert [roi.roi.referenced_segment_number for roi in rois] == [1, 2]
-    assert {roi.roi.referenced_sop_instance_uid for roi in rois} == {
-        made.segmentation.SOPInstanceUID
-    }
+    segments = [roi.referenced_segment for roi in rois]
+    assert [segment.referenced_segment_numbers[0] for segment in segments] == [1, 2]
+    assert {s.referenced_sop_instance_uid for s in segments} == {made.segmentation.SOPInstanceUID}
 
 
 def test_nothing_found_is_reported_as_absent_without_segments() -> None:
