@@ -370,3 +370,5 @@ def _finish(result: Dataset, sources: Sequence[Dataset], maker: Maker) -> None:
     if caution:
         result.ImageComments = caution
     result.PatientOrientation = None
+    if "BodyPartExamined" not in result:  # Type 2C: nothing then says that the part is not paired
+        result.Laterality = sources[0].get("Laterality", "")

@@ -213,6 +213,17 @@ def test_the_capture_passes_dciodvfy_and_our_check(found: bool, tmp_path: Path) 
     np.testing.assert_array_equal(dcmread(path).pixel_array[:TOP], page_top(made.findings))
 
 
+def test_the_capture_of_an_unnamed_body_part_passes_dciodvfy(tmp_path: Path) -> None:
+    sources = ct_series()
+    for ds in sources:
+        del ds.BodyPartExamined
+    made = case(sources=sources)
+
+    ds = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
+
+    assert dciodvfy_errors(save(ds, tmp_path / "capture.dcm")) == []
+
+
 def page_top(findings: Findings) -> NDArray[np.uint8]:
     return page(findings, phantom(PHANTOM), MAKER)[:TOP]
 
