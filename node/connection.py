@@ -61,6 +61,11 @@ class RefusedPDU(OSError):
 class MonotonicTimer(Timer):
     """pynetdicom's timer, deaf to changes of the clock."""
 
+    @classmethod
+    def instead_of(cls, timer: Timer) -> MonotonicTimer:
+        """Make one with the same limit."""
+        return cls(timer.timeout)
+
     @property
     def remaining(self) -> float:
         """Seconds until it expires; 1 when it never does."""
@@ -125,7 +130,44 @@ def read_request(connection: socket.socket, settings: GuardSettings) -> bytes:
     return bytes(header + read_exactly(connection, length, deadline))
 
 
-class GuardedSocket(AssociationSocket):
+class BoundedSocket(AssociationSocket):
+    """A connection on which no PDU takes for ever, in either direction, and that closes for sure.
+
+    pynetdicom's own would wait without limit for a peer that stopped reading or broke off in the
+    midst of a PDU, and its thread with it.
+    """
+
+    pdu_seconds = 60.0
+    largest_pdu = 1 << 24
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read a part of a PDU."""
+        if self.socket is None:
+            raise RefusedPDU("the connection is closed")
+        if nr_bytes > self.largest_pdu:
+            raise RefusedPDU(f"a PDU of {nr_bytes} bytes was refused")
+        return read_exactly(self.socket, nr_bytes, time.monotonic() + self.pdu_seconds)
+
+    def send(self, bytestream: bytes) -> None:
+        """Send, within the deadline of a PDU."""
+        try:
+            if self.socket is None:
+                raise RefusedPDU("the connection is closed")
+            self.socket.settimeout(self.pdu_seconds)
+            self.socket.sendall(bytestream)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")
+
+    def _shutdown_socket(self) -> None:
+        """Close, also where the peer is gone and there is nothing to shut down."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+class GuardedSocket(BoundedSocket):
     """Hands out the request that was read already, then PDUs within their limits."""
 
     def __init__(
@@ -137,7 +179,7 @@ class GuardedSocket(AssociationSocket):
     ) -> None:
         super().__init__(assoc, client_socket=connection)
         self._request = memoryview(request)
-        self._settings = settings
+        self.pdu_seconds = settings.pdu_seconds
         self._body_next = False
         self._ends = time.monotonic() + settings.longest_association_seconds
         self._poll = select.poll()
@@ -164,11 +206,7 @@ class GuardedSocket(AssociationSocket):
         if self._request:
             part, self._request = self._request[:nr_bytes], self._request[nr_bytes:]
             return bytearray(part)
-        if self.socket is None:
-            raise RefusedPDU("the connection is closed")
-        part_of_pdu = read_exactly(
-            self.socket, nr_bytes, time.monotonic() + self._settings.pdu_seconds
-        )
+        part_of_pdu = super().recv(nr_bytes)
         if not self._body_next and len(part_of_pdu) == 6:
             self._check(part_of_pdu)
         self._body_next = not self._body_next
@@ -183,21 +221,3 @@ class GuardedSocket(AssociationSocket):
             raise RefusedPDU(f"a PDU of type {kind:#04x} with {length} bytes was refused")
         if time.monotonic() > self._ends:
             raise RefusedPDU("the association lasted too long")
-
-    def send(self, bytestream: bytes) -> None:
-        """Send, within the deadline of a PDU."""
-        try:
-            if self.socket is None:
-                raise RefusedPDU("the connection is closed")
-            self.socket.settimeout(self._settings.pdu_seconds)
-            self.socket.sendall(bytestream)
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")
-
-    def _shutdown_socket(self) -> None:
-        """Close, also where the peer is gone and there is nothing to shut down."""
-        connection = self.socket
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()

@@ -85,15 +85,24 @@ class _Wish:
 _Plan = dict[int, _Wish]
 
 
-@dataclass(frozen=True)
 class _Encoding:
-    """How elements are written; `tag` turns a tag into the number its four bytes read as."""
+    """How elements are written: the readers of their heads, and delimiters as they then read."""
 
-    order: str
-    explicit: bool
+    def __init__(self, order: str, *, explicit: bool) -> None:
+        self.order = order
+        self.explicit = explicit
+        self.head = struct.Struct(order + ("I2sH" if explicit else "II")).unpack_from
+        self.item_head = struct.Struct(order + "II").unpack_from
+        self.u32 = struct.Struct(order + "I").unpack_from
+        self.item, self.item_end, self.sequence_end, self.pixels = (
+            self.tag(tag) for tag in (_ITEM, _ITEM_END, _SEQUENCE_END, _PIXEL_DATA)
+        )
 
     def tag(self, tag: int) -> int:
-        """Tags are two 16-bit numbers: as one little-endian 32-bit number they read swapped."""
+        """Turn a tag into the number its four bytes read as, and back.
+
+        Tags are two 16-bit numbers: as one little-endian 32-bit number they read swapped.
+        """
         return tag if self.order == ">" else (tag & 0xFFFF) << 16 | tag >> 16
 
 
@@ -176,20 +185,8 @@ class _Walk:
         self._end = len(data)
         self._left = MOST_ELEMENTS
         self._deadline = time.monotonic() + SECONDS
-        self._use(encoding)
-        self.values: dict[str, list[Value]] = {}
-
-    def _use(self, encoding: _Encoding) -> None:
-        order = encoding.order
         self._encoding = encoding
-        self._order = order
-        form = "I2sH" if encoding.explicit else "II"
-        self._head = struct.Struct(order + form).unpack_from
-        self._item_head = struct.Struct(order + "II").unpack_from
-        self._u32 = struct.Struct(order + "I").unpack_from
-        self._item, self._item_end, self._sequence_end, self._pixels = (
-            encoding.tag(tag) for tag in (_ITEM, _ITEM_END, _SEQUENCE_END, _PIXEL_DATA)
-        )
+        self.values: dict[str, list[Value]] = {}
 
     def run(self, plan: _Plan) -> HeaderScan:
         """Walk from the first element to the last byte."""
@@ -203,7 +200,8 @@ class _Walk:
         self, at: int, end: int, plan: _Plan, level: _Level, depth: int, *, delimited: bool
     ) -> int:
         """Walk the elements of a data set or item; return where it ended."""
-        data, head, explicit, wish_of = self._data, self._head, self._encoding.explicit, plan.get
+        data, encoding, wish_of = self._data, self._encoding, plan.get
+        head, explicit = encoding.head, encoding.explicit
         vr = b""
         while at + 8 <= end:
             self._left -= 1
@@ -217,10 +215,7 @@ class _Walk:
                         if self._is_end(tag, at, delimited=delimited):
                             return at
                         continue
-                    length = self._long_length(tag, vr, at, end)
-                    if length < 0:
-                        return end
-                    at += 4
+                    vr, length, at = self._uncommon(tag, vr, length, at, end)
             else:
                 tag, length = head(data, at)
                 at += 8
@@ -249,31 +244,41 @@ class _Walk:
 
     def _is_end(self, tag: int, at: int, *, delimited: bool) -> bool:
         """Whether a delimiter ends this item; one that ends nothing is overlooked."""
-        if tag == self._item_end and delimited:
+        if tag == self._encoding.item_end and delimited:
             return True
-        length = self._u32(self._data, at - 4)[0]
-        if tag in (self._item_end, self._sequence_end) and length == 0 and not delimited:
+        length = self._encoding.u32(self._data, at - 4)[0]
+        if (
+            tag in (self._encoding.item_end, self._encoding.sequence_end)
+            and length == 0
+            and not delimited
+        ):
             return False
         raise HeaderError(self._tag(tag), f"{self._name(tag)} is out of place")
 
-    def _long_length(self, tag: int, vr: bytes, at: int, end: int) -> int:
-        """Length of an element whose VR has a 32-bit one; -1 when only padding is left."""
-        if vr not in _LONG and not (vr.isalpha() and vr.isupper()):
-            if not any(bytes(self._data[at - 8 : end])):
-                return -1
-            raise HeaderError(self._tag(tag), f"{self._name(tag)} has no Value Representation")
+    def _uncommon(
+        self, tag: int, vr: bytes, length: int, at: int, end: int
+    ) -> tuple[bytes, int, int]:
+        """VR, length and place of the value of an element that has no 16-bit length.
+
+        A VR that is none at all means an element in implicit form, which some scanners write in
+        the midst of explicit ones; a VR from the future has a 32-bit length (PS3.5 6.2).
+        """
+        if vr not in _LONG:
+            if not (vr.isalpha() and vr.isupper()):
+                return b"", self._encoding.u32(self._data, at - 4)[0], at
+            if length:
+                return vr, length, at
         if at + 4 > end:
             raise self._truncated(tag)
-        length: int = self._u32(self._data, at)[0]
-        return length
+        return vr, self._encoding.u32(self._data, at)[0], at + 4
 
     def _undefined(
         self, tag: int, vr: bytes, at: int, end: int, wish: _Wish | None, level: _Level, depth: int
     ) -> int:
         """Walk an element without length: encapsulated pixels or a sequence."""
-        if tag == self._pixels or vr in (b"OB", b"OW"):
+        if tag == self._encoding.pixels or vr in (b"OB", b"OW"):
             return self._fragments(tag, at, end)
-        if vr == b"UN":
+        if vr == b"UN" or (not vr and self._encoding.explicit):
             return self._unknown(tag, at, end, wish, level, depth)
         if vr not in (b"SQ", b""):
             raise HeaderError(self._tag(tag), f"{self._name(tag)} has no length")
@@ -282,15 +287,15 @@ class _Walk:
     def _unknown(
         self, tag: int, at: int, end: int, wish: _Wish | None, level: _Level, depth: int
     ) -> int:
-        """Walk a sequence of VR UN: its items are Implicit VR Little Endian (PS3.5 6.2.2)."""
+        """Walk a sequence without the VR SQ: its items are in implicit form (PS3.5 6.2.2)."""
         outer = self._encoding
         if outer.order == ">":
             wish = None
-        self._use(_IMPLICIT_LITTLE)
+        self._encoding = _IMPLICIT_LITTLE
         try:
             return self._sequence(tag, at, end, wish, level, depth, delimited=True)
         finally:
-            self._use(outer)
+            self._encoding = outer
 
     def _sequence(
         self,
@@ -312,12 +317,12 @@ class _Walk:
             self._left -= 1
             if not self._left & 127:
                 self._check_limits()
-            found, length = self._item_head(self._data, at)
+            found, length = self._encoding.item_head(self._data, at)
             at += 8
-            if found == self._sequence_end and delimited:
+            if found == self._encoding.sequence_end and delimited:
                 self._count_items(wish, items)
                 return at
-            if found != self._item:
+            if found != self._encoding.item:
                 raise HeaderError(self._tag(tag), f"{self._name(tag)} holds something but items")
             items += 1
             inner = _Level(level.encodings, level.signed)
@@ -336,14 +341,14 @@ class _Walk:
 
     def _fragments(self, tag: int, at: int, end: int) -> int:
         """Walk encapsulated pixel data by the lengths of its fragments."""
-        data, head, item = self._data, self._item_head, self._item
+        data, head, item = self._data, self._encoding.item_head, self._encoding.item
         steps = 0
         while at + 8 <= end:
             found, length = head(data, at)
             at += 8
             if found == item and at + length <= end:
                 at += length
-            elif found == self._sequence_end:
+            elif found == self._encoding.sequence_end:
                 return at
             else:
                 break
@@ -371,7 +376,7 @@ class _Walk:
             return
         if name.startswith("US or SS"):
             name = "SS" if level.signed else "US"
-        values = decode(raw, name, self._order, level.encodings)
+        values = decode(raw, name, self._encoding.order, level.encodings)
         for key in wish.names:
             if depth:
                 self.values.setdefault(key, []).extend(values)
@@ -383,12 +388,12 @@ class _Walk:
     ) -> None:
         outer = self._encoding
         if vr == b"UN" and outer.order == "<":
-            self._use(_IMPLICIT_LITTLE)
+            self._encoding = _IMPLICIT_LITTLE
         try:
             tag = self._tag(wish.tag)
             self._sequence(tag, at, at + length, wish, level, depth, delimited=False)
         finally:
-            self._use(outer)
+            self._encoding = outer
 
     def _count_items(self, wish: _Wish | None, items: int) -> None:
         if wish is not None:

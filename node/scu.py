@@ -13,8 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AddressInformation
 
+from node.connection import BoundedSocket, MonotonicTimer
 from node.guard import keep_pynetdicom_quiet
 from node.statuses import Kind, is_warning, kind_of, meaning_of
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -140,7 +143,7 @@ def echo(destination: Destination) -> SendOutcome:
     try:
         if call.failure:
             return call.failure
-        answer = call.association.send_c_echo()
+        answer = call.echo()
         if "Status" not in answer:
             return SendOutcome("retry", None, f"{destination} did not answer C-ECHO")
         if answer.Status:
@@ -149,6 +152,25 @@ def echo(destination: Destination) -> SendOutcome:
         return SendOutcome("sent", 0, "")
     finally:
         call.end()
+
+
+class CallingAE(AE):
+    """An AE whose associations never wait for ever for a peer that stopped in mid-sentence."""
+
+    pdu_seconds = 60.0
+
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[ssl.SSLContext, str] | None,
+    ) -> BoundedSocket:
+        assoc.dul.artim_timer = MonotonicTimer.instead_of(assoc.dul.artim_timer)
+        assoc.dul._idle_timer = MonotonicTimer.instead_of(assoc.dul._idle_timer)
+        bounded = BoundedSocket(assoc, address=address)
+        bounded.pdu_seconds = self.pdu_seconds
+        bounded.tls_args = tls_args
+        return bounded
 
 
 class _Call:
@@ -160,12 +182,17 @@ class _Call:
         _config.STORE_SEND_CHUNKED_DATASET = True
         self.destination = destination
         self._connected = self._accepted = False
-        self.association = self._associate(contexts)
         self._message_id = 0
+        self._association: Association | None = None
+        try:
+            self._association = self._associate(contexts)
+        except OSError as error:
+            log.warning("destination.unknown", ae_title=destination.ae_title, error=str(error))
 
     def _associate(self, contexts: Sequence[tuple[str, str]]) -> Association:
         there = self.destination
-        ae = AE(ae_title=there.own_ae_title)
+        ae = CallingAE(ae_title=there.own_ae_title)
+        ae.pdu_seconds = there.response_seconds
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = there.connect_seconds
@@ -198,7 +225,9 @@ class _Call:
     @property
     def failure(self) -> SendOutcome | None:
         """Why nothing can be sent now."""
-        assoc, there = self.association, self.destination
+        assoc, there = self._association, self.destination
+        if assoc is None:
+            return SendOutcome("retry", None, f"{there} cannot be found by its host name")
         if assoc.is_established:
             return None
         if assoc.is_rejected:
@@ -215,41 +244,61 @@ class _Call:
             return SendOutcome("refused", None, sentence)
         return SendOutcome("retry", None, f"{there} ended the association before this object")
 
-    def accepts(self, sop_class_uid: str, transfer_syntax_uid: str) -> bool:
+    @property
+    def association(self) -> Association:
+        """The association, where there is one."""
+        if self._association is None:
+            raise RuntimeError(f"there is no association with {self.destination}")
+        return self._association
+
+    def accepts(self, file: OutgoingObject) -> bool:
         """Whether an object can be sent as it is."""
         return any(
-            context.abstract_syntax == sop_class_uid
-            and context.transfer_syntax[0] == transfer_syntax_uid
+            context.abstract_syntax == file.sop_class_uid
+            and context.transfer_syntax[0] == file.transfer_syntax_uid
             for context in self.association.accepted_contexts
         )
 
-    def next_message_id(self) -> int:
-        """Give a request its number."""
+    def echo(self) -> Dataset:
+        """Ask for an answer; an empty data set when there is none."""
+        return self.association.send_c_echo()
+
+    def store(self, path: Path) -> Dataset:
+        """Send one file and wait for the answer; an empty data set when there is none."""
         self._message_id = self._message_id % 65535 + 1
-        return self._message_id
+        return self.association.send_c_store(path, msg_id=self._message_id)
 
     def end(self) -> None:
         """Release the association, where there is one."""
-        if self.association.is_established:
-            self.association.release()
+        if self._association is not None and self._association.is_established:
+            self._association.release()
 
 
 def _store(call: _Call, file: OutgoingObject) -> SendOutcome:
     """Send one object and read the answer."""
     there, uid = call.destination, file.sop_instance_uid
-    if not call.accepts(file.sop_class_uid, file.transfer_syntax_uid):
+    if not call.accepts(file):
         what = f"SOP class {file.sop_class_uid} in transfer syntax {file.transfer_syntax_uid}"
         sentence = f"{there} {_NO_PRESENTATION_CONTEXT_WORDS} {what}"
         return SendOutcome("refused", None, sentence)
     try:
-        answer = call.association.send_c_store(file.path, msg_id=call.next_message_id())
+        if not _is_what_it_is_called(file):
+            return SendOutcome("refused", None, f"the file of {uid} holds another object")
+        answer = call.store(file.path)
     except OSError as error:
         return SendOutcome("retry", None, f"the file of {uid} cannot be read ({error.strerror})")
     except (InvalidDicomError, AttributeError, ValueError):
-        return SendOutcome("refused", None, f"the file of {uid} is not what it was stored as")
+        return SendOutcome("refused", None, f"the file of {uid} is not a DICOM file")
     except RuntimeError:
         return SendOutcome("retry", None, f"{there} ended the association before {uid}")
     return _outcome(there, uid, answer)
+
+
+def _is_what_it_is_called(file: OutgoingObject) -> bool:
+    """Whether the file's own header names the object that we are about to send under its name."""
+    meta, _ = split_dataset(file.path)
+    named = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
+    return named == (file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid)
 
 
 def _outcome(there: Destination, uid: str, answer: Dataset) -> SendOutcome:

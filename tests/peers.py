@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -24,7 +24,7 @@ from node.access import PeerRule
 from node.association_rows import AssociationRows
 from node.pacs import StandInPACS
 from node.receiver import Receiver, ReceiverSettings
-from node.scu import Destination, OutgoingObject
+from node.scu import CallingAE, Destination, OutgoingObject
 from node.store_service import StoreService
 from storage.database import Database
 from storage.intake import Intake
@@ -166,9 +166,8 @@ def running_receiver(
     intake = Intake(database, store, broken.append)
     rows = AssociationRows(database)
     peer = PeerRule("modality", (MODALITY,), (LOOPBACK,))
-    settings = ReceiverSettings(
-        **{"ae_title": AE_TITLE, "peers": (peer,), "host": "127.0.0.1", "port": 0} | values
-    )
+    chosen: dict[str, Any] = {"peers": (peer,), "host": "127.0.0.1", "port": 0} | values
+    settings = ReceiverSettings(AE_TITLE, **chosen)
     keys = frozenset({"Modality", "SeriesDescription", "InstanceNumber"})
     service = StoreService(intake, lambda: keys, free_mark=lambda total: 0)
     events: list[tuple[str, dict[str, object]]] = []
@@ -215,7 +214,7 @@ def encoded(ds: Dataset) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, ds)
-    return cast(bytes, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def part10(ds: Dataset, path: Path) -> OutgoingObject:
@@ -239,7 +238,7 @@ def associated(
     called: str = AE_TITLE,
 ) -> Iterator[Association]:
     """Open an association with CT and Verification; released at the end where it still is."""
-    ae = AE(calling)
+    ae = CallingAE(calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 20
     ae.add_requested_context(Verification)
     for abstract, syntaxes in contexts or [(CTImageStorage, [ExplicitVRLittleEndian])]:
