@@ -41,7 +41,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
         _refuse_modality(datasets, modalities)
     context.progress(0.3, "building the volume")
     volume = volume_from_series(datasets)
-    refuse_unfit(package, datasets, volume)
+    refuse_unfit(package, volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
     converter = write_nifti(volume, datasets, context.folder / IMAGE)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from models.package import load_package
-
 from models.base import BrokenPackage, Predictor, UnfitInput
+from models.package import load_package
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import Scored, load_volume, save_findings
 from pipelines.steps.packages import package_of

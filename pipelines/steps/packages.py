@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.package import ModelPackage, load_package
-
 from models.base import BrokenPackage
+from models.package import ModelPackage, load_package
 from pipelines.base import Misconfigured
 
 
@@ -22,3 +21,27 @@ def package_of(folder: str) -> ModelPackage:
         return load_package(Path(folder))
     except BrokenPackage as error:
         raise Misconfigured(f"The model package cannot be used: {error}") from error
+
+
+def refuse_unfit(package: ModelPackage, volume: Volume) -> None:
+    """Refuse a volume whose facts are not what the package's manifest asks for.
+
+    Raises
+    ------
+    NotScored
+        Modality, plane, or a number of the geometry is not the model's.
+    """
+    wanted, facts = package.input, volume.facts
+    model = f"{package.identity.family} {package.identity.version}"
+    for word, limit in (("modality", wanted.modality), ("plane", wanted.plane)):
+        if limit not in ("any", facts[word]):
+            raise NotScored(f"wrong_{word}", f"The {word} is {facts[word]}; {model} takes {limit}.")
+    for word, words, unit in LIMITED:
+        limits: Limits = getattr(wanted, word)
+        found = float(facts[word])
+        if not limits.min <= found <= limits.max:
+            raise NotScored(
+                f"unfit_{word}",
+                f"The volume has {words} of {found:g}{unit}; {model} takes {limits.min:g} to "
+                f"{limits.max:g}{unit}.",
+            )
