@@ -8,6 +8,7 @@ goes wrong in a thread of pynetdicom ends its association instead of the thread 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import struct
@@ -125,6 +126,15 @@ class GuardedAssociation(Association):
             if self.dul.socket is not None:
                 self.dul.socket.close()
             server.ended(self)
+
+    def cut(self) -> None:
+        """End it from another thread, without waiting for a peer that may not listen."""
+        connection = self.dul.socket.socket if self.dul.socket is not None else None
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.settimeout(1.0)
+                connection.sendall(_ABORT)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Serve a message; one that is no valid request is no reason to keep a peer waiting."""

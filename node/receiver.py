@@ -204,9 +204,9 @@ class Receiver:
         self._thread.join()
         self._await_no_association(self.settings.drain_seconds)
         for assoc in self._server.live:
-            assoc.abort()
+            assoc.cut()
         self._await_no_association(5.0)
-        self._tell("receiver.stopped", still_open=len(self._server.live))
+        self._tell("receiver.stopped", associations=len(self._server.live))
 
     def _await_no_association(self, seconds: float) -> None:
         server = cast(GuardedServer, self._server)
@@ -327,10 +327,10 @@ class Receiver:
         if status.code == SUCCESS:
             session.stored += 1
             session.bytes += size
-            self._tell("instance.stored", acceptance=str(acceptance), **facts)
+            self._tell("instance.stored", outcome=str(acceptance), **facts)
         else:
             session.refused += 1
-            self._tell("instance.refused", comment=status.comment, **facts)
+            self._tell("instance.refused", sentence=status.comment, **facts)
 
     def _tell(self, event: str, **facts: object) -> None:
         """Log an event and hand it on."""

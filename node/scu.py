@@ -187,7 +187,7 @@ class _Call:
         try:
             self._association = self._associate(contexts)
         except OSError as error:
-            log.warning("destination.unknown", ae_title=destination.ae_title, error=str(error))
+            log.warning("destination.unknown", host=destination.host, error=type(error).__name__)
 
     def _associate(self, contexts: Sequence[tuple[str, str]]) -> Association:
         there = self.destination

@@ -129,7 +129,7 @@ class StoreService:
         """Names to scan for; the same tuple as long as the rules are the same."""
         asked = self._header_keys()
         known, keys = self._wanted
-        if asked is not known:
+        if asked != known:
             keys = (*IDENTITY_KEYS, *sorted(set(asked) - set(IDENTITY_KEYS)))
             self._wanted = asked, keys
         return keys

@@ -236,7 +236,7 @@ def test_other_bytes_under_a_known_uid_are_kept_beside_the_first(node: RunningRe
     with node.database.snapshot() as tx:
         conflict = tx.execute(sa.select(tables.Conflict)).one()
     assert conflict.sha256 == hashlib.sha256(encoded(other)).hexdigest()
-    assert [fact["acceptance"] for fact in node.named("instance.stored")] == ["stored", "conflict"]
+    assert [fact["outcome"] for fact in node.named("instance.stored")] == ["stored", "conflict"]
 
 
 def test_many_associations_at_once_lose_nothing(node: RunningReceiver) -> None:
@@ -480,6 +480,16 @@ def test_stopping_lets_the_object_in_progress_finish(tmp_path: Path) -> None:
         node.receiver.stop()
         sender.join()
     assert statuses == [SUCCESS]
+
+
+def test_stopping_cuts_an_association_that_does_not_end(tmp_path: Path) -> None:
+    with running_receiver(tmp_path, drain_seconds=0.2) as node:
+        with associated(node.port) as assoc:
+            began = time.monotonic()
+            node.receiver.stop()
+            assert time.monotonic() - began < 10
+            eventually(lambda: not assoc.is_established)
+        assert node.receiver.associations == 0
 
 
 # -- a full disk -----------------------------------------------------------------------------
