@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.base import BrokenPackage
-from models.package import ModelPackage, load_package
-from pipelines.base import Misconfigured
+from models.base import BrokenPackage, Volume
+from models.package import Limits, ModelPackage, load_package
+from pipelines.base import Misconfigured, NotScored
+
+LIMITED = (
+    ("slices", "a number of slices", ""),
+    ("slice_step_mm", "a slice step", " mm"),
+    ("coverage_mm", "a coverage", " mm"),
+)
+"""Facts a manifest may limit, with words and unit for a sentence."""
 
 
 def package_of(folder: str) -> ModelPackage:
