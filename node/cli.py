@@ -125,6 +125,7 @@ def serve(
         raise fail(f"There is no role {unknown[0]}; there are {', '.join(ROLES)}.", USAGE)
     log.configure(sys.stdout, loaded.node.log_level)
     try:
+        loaded.node.data_folder.mkdir(parents=True, exist_ok=True)
         lock = lock_data_folder(loaded.node.data_folder) if len(roles) == len(ROLES) else -1
         database = Database(database_url(loaded))
         migrate(database)

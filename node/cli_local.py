@@ -251,8 +251,8 @@ def _model_row(name: str, folder: Path) -> dict[str, str]:
 @train_app.command("haemorrhage")
 def train_haemorrhage(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=12, help="How many head CT phantoms.")] = 240,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
+    phantoms: Annotated[int, typer.Option(min=24, help="How many head CT phantoms.")] = 240,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
     seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
 ) -> None:
     """Train the demonstration model for haemorrhage on our own phantoms."""

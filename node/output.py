@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+WIDTH_WITHOUT_TERMINAL = 200
+
+console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 errors = Console(stderr=True)
 
 
@@ -22,8 +25,9 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = list(columns)
     for name in names:
-        # A UID that is cut off cannot be copied.
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name.endswith("uid"))
+        # A UID that is cut off cannot be copied; only sentences may be broken over lines.
+        is_long = "sentence" in name or name in ("folder", "title", "trouble")
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=not is_long)
     for row in rows:
         table.add_row(*(text(row[name]) for name in names))
     console.print(table if rows else "nothing")

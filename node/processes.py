@@ -1,4 +1,7 @@
-"""What each process of a node runs: one role, until told to stop."""
+"""What each process of a node runs: one role, until told to stop.
+
+Each role imports what it needs itself, so that a receiver listens soon and stays small.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,20 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 
 from node import log as log_setup
 from node.access import PeerRule
-from node.association_rows import AssociationRows
 from node.config import Config, load
-from node.coordinator import Coordinator
-from node.health import Health
 from node.parts import VERSION, Parts, open_parts
 from node.problems import ConfigError
-from node.receiver import Receiver, ReceiverSettings
-from node.routing import header_keys
-from node.sender import Sender
-from node.store_service import StoreService
-from pipelines.actors import declare
-from pipelines.broker import start_worker
-from pipelines.stages import Stages
 from storage import nodes
 from storage.base import StoreUnavailable
-from storage.intake import Intake
+
+if TYPE_CHECKING:
+    from node.receiver import ReceiverSettings
 
 HEARTBEAT_SECONDS = 5.0
 DISK_FAILED = 70
@@ -61,12 +57,19 @@ def main(role: str, config_path: str) -> int:
 
 def run_receiver(parts: Parts) -> None:
     """Receive until told to stop; SIGHUP reads peers and rules again."""
+    from node.association_rows import AssociationRows
+    from node.receiver import Receiver
+    from node.routing import header_keys
+    from node.store_service import StoreService
+    from storage.intake import Intake
+
     swept = parts.objects.sweep_incoming()
     current = [parts.config]
+    keys = [header_keys(parts.config.rules)]
     intake = Intake(parts.database, parts.objects, _die_of_disk)
     service = StoreService(
         intake,
-        lambda: header_keys(current[0].rules),
+        lambda: keys[0],
         lambda total: current[0].node.disk.refuse_free.in_bytes(total),
     )
     rows = AssociationRows(parts.database)
@@ -80,6 +83,7 @@ def run_receiver(parts: Parts) -> None:
             current[0] = load(parts.config.path)
         except (ConfigError, OSError):
             return  # the supervisor has said so already
+        keys[0] = header_keys(current[0].rules)
         receiver.reconfigure(receiver_settings(current[0], parts.owner))
 
     signal.signal(signal.SIGHUP, reload)
@@ -96,6 +100,9 @@ def run_receiver(parts: Parts) -> None:
 
 def run_coordinator(parts: Parts) -> None:
     """Close, route, reap; answer health checks."""
+    from node.coordinator import Coordinator
+    from node.health import Health
+
     health = Health(parts.config, parts.database, parts.objects)
     try:
         health.start()
@@ -130,6 +137,11 @@ _ROLES: dict[str, Callable[[Parts], None]] = {
 
 
 def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
+    from node.sender import Sender
+    from pipelines.actors import declare
+    from pipelines.broker import start_worker
+    from pipelines.stages import Stages
+
     sends = queues == ["deliver"]
     stages = Stages(
         parts.database,
@@ -147,12 +159,14 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
         parts.queue_prefix,
     )
     worker = start_worker(parts.broker, [parts.queue_prefix + queue for queue in queues], threads)
-    _beat(parts, role, lambda: {})
+    _beat(parts, role, dict)
     worker.stop(timeout=STOP_MILLISECONDS)
 
 
 def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
     """Say who may call and where, as the configuration has it."""
+    from node.receiver import ReceiverSettings
+
     names = config.node.accept_from
     return ReceiverSettings(
         ae_title=config.node.ae_title,

@@ -1,0 +1,281 @@
+"""A model package: a folder with ``model.yaml``, weights that cannot run code, a test vector.
+
+Reading one imports no torch. Every file is hashed and compared with the manifest each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models.base import BrokenPackage, Code, IntendedUse, ModelIdentity, Predictor, Segment
+from models.catalogue import MANIFEST
+
+SCHEMA = "scorenode-model/1"
+PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
+MOST_MANIFEST_BYTES = 1 << 20
+
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Color = tuple[
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
+]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class FileEntry(_Closed):
+    """A file of the package and its digest."""
+
+    path: str
+    sha256: _Digest
+
+    @field_validator("path")
+    @classmethod
+    def _stay_inside(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_.-]+)?", value):
+            raise ValueError("a path is a plain name, or a folder and a name")
+        if ".." in value:
+            raise ValueError("a path stays inside the package")
+        return value
+
+
+class Files(_Closed):
+    """The files a package is made of."""
+
+    weights: FileEntry
+    config: FileEntry
+    test_vector: FileEntry
+
+
+class Limits(_Closed):
+    """A lowest and a highest value that are still accepted."""
+
+    min: float = 0.0
+    max: float = float("inf")
+
+
+class Input(_Closed):
+    """What series the model is for; anything else is not scored."""
+
+    modality: str
+    plane: Literal["axial", "sagittal", "coronal", "any"] = "any"
+    slices: Limits = Limits()
+    slice_step_mm: Limits = Limits()
+    coverage_mm: Limits = Limits()
+    content: Literal["head-ct", "any"] = "any"
+
+
+class SegmentEntry(_Closed):
+    """One kind of voxel the model labels, coded."""
+
+    number: Annotated[int, Field(ge=1, le=255)]
+    label: Annotated[str, Field(min_length=1, max_length=64)]
+    category: Code
+    type: Code
+    anatomic_region: Code | None = None
+    color: _Color = (255, 0, 0)
+
+
+class Postprocess(_Closed):
+    """From probabilities to voxels."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    min_component_ml: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Runtime(_Closed):
+    """What runs the weights."""
+
+    kind: Literal["torch-safetensors"]
+    architecture: Literal["monai-unet-2.5d"]
+
+
+class TestVector(_Closed):
+    """How close the package must come to its own test output."""
+
+    __test__ = False
+    atol: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Manifest(_Closed):
+    """The content of ``model.yaml``."""
+
+    schema_: Annotated[Literal["scorenode-model/1"], Field(alias="schema")]
+    family: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    title: Annotated[str, Field(min_length=1, max_length=128)]
+    intended_use: IntendedUse
+    licence: str
+    finding: Code
+    files: Files
+    runtime: Runtime
+    input: Input
+    segments: Annotated[tuple[SegmentEntry, ...], Field(min_length=1)]
+    postprocess: Postprocess = Postprocess()
+    test_vector: TestVector = TestVector()
+    training: Mapping[str, str | int | float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A verified package.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+    identity : ModelIdentity
+    """
+
+    folder: Path
+    manifest: Manifest
+    identity: ModelIdentity
+
+    @property
+    def input(self) -> Input:
+        """What series the model is for."""
+        return self.manifest.input
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Every kind of voxel it labels."""
+        return tuple(Segment(**entry.model_dump()) for entry in self.manifest.segments)
+
+    def file(self, entry: FileEntry) -> Path:
+        """Where a file of the package lies."""
+        return self.folder / entry.path
+
+    def configuration(self) -> dict[str, Any]:
+        """Read the architecture's configuration."""
+        found: dict[str, Any] = json.loads(self.file(self.manifest.files.config).read_bytes())
+        return found
+
+    def predictor(self, device: str = "auto") -> Predictor:
+        """Load the model and run its test vector; imports torch.
+
+        Raises
+        ------
+        BrokenPackage
+            The weights do not fit, or the test vector comes out differently.
+        """
+        from models.unet import load_predictor
+
+        return load_predictor(self, device)
+
+
+def load_package(folder: Path | str) -> ModelPackage:
+    """Read and verify a package.
+
+    Raises
+    ------
+    BrokenPackage
+        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
+    """
+    folder = Path(folder)
+    data = _manifest_bytes(folder)
+    manifest = _parse(folder, data)
+    _refuse_strangers(folder, manifest)
+    for entry in (manifest.files.weights, manifest.files.config, manifest.files.test_vector):
+        _verify(folder, entry)
+    identity = ModelIdentity(
+        family=manifest.family,
+        version=manifest.version,
+        title=manifest.title,
+        intended_use=manifest.intended_use,
+        sha256=hashlib.sha256(data).hexdigest(),
+        weights_sha256=manifest.files.weights.sha256,
+        finding=manifest.finding,
+        parameters={
+            "threshold": f"{manifest.postprocess.threshold:g}",
+            "min_component_ml": f"{manifest.postprocess.min_component_ml:g}",
+        },
+    )
+    return ModelPackage(folder, manifest, identity)
+
+
+def entry_for(folder: Path, name: str) -> FileEntry:
+    """Describe a file for a manifest that is being written."""
+    return FileEntry(path=name, sha256=_digest(folder / name))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``model.yaml``."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    content = manifest.model_dump(by_alias=True, mode="json")
+    for key in ("slices", "slice_step_mm", "coverage_mm"):
+        limits = content["input"][key]
+        content["input"][key] = {k: v for k, v in limits.items() if v is not None}
+    with (folder / MANIFEST).open("w") as file:
+        yaml.dump(content, file)
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MOST_MANIFEST_BYTES:
+            raise BrokenPackage(f"{path} is larger than 1 MiB.")
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _parse(folder: Path, data: bytes) -> Manifest:
+    try:
+        content = YAML(typ="safe", pure=True).load(data)
+        return Manifest.model_validate(content)
+    except YAMLError as error:
+        raise BrokenPackage(f"{folder / MANIFEST} is not YAML.") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {wrong}.") from error
+
+
+def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
+    """Pickles run code when they are read; none may lie in a package."""
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in PICKLES:
+            raise BrokenPackage(
+                f"{path.name} is of a kind that can run code when it is read; packages hold "
+                "safetensors. Convert it first."
+            )
+    if not manifest.files.weights.path.endswith(".safetensors"):
+        raise BrokenPackage("The weights must be a .safetensors file.")
+    if not manifest.files.test_vector.path.endswith(".npz"):
+        raise BrokenPackage("The test vector must be an .npz file.")
+
+
+def _verify(folder: Path, entry: FileEntry) -> None:
+    path = folder / entry.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BrokenPackage(f"{entry.path} leads out of the package.")
+    try:
+        digest = _digest(path)
+    except OSError as error:
+        raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+    if digest != entry.sha256:
+        raise BrokenPackage(
+            f"{path} is not the file of the manifest: its SHA-256 is {digest[:12]}..., "
+            f"wanted {entry.sha256[:12]}... Install the package anew."
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

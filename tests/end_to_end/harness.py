@@ -1,0 +1,213 @@
+"""A node as an admin runs it: ``scorenode serve`` in processes of its own, beside real peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from node.config import load
+from node.parts import database_url
+from node.scu import Destination, echo
+from storage import queries
+from storage.base import StoreUnavailable
+from storage.database import Database
+from tests.tools import tool
+
+PATIENT_NAME = "Planted^Patient"
+PATIENT_ID = "PLANTED-ID-4711"
+PATIENT_BIRTH_DATE = "19330517"
+START_SECONDS = 60.0
+WORK_SECONDS = 180.0
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = WORK_SECONDS) -> None:
+    """Wait for a condition, with a deadline."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class NodeUnderTest:
+    """A running node; `log_text` is all it ever said."""
+
+    folder: Path
+    destination_port: int
+    destination_ae_title: str = "PACS"
+    database: str = ""
+    broker: str = "sql"
+    quiet: str = "1s"
+    when: str = "{ Modality: CT }"
+    refuse_free: str = "1MB"
+    data: Path | None = None
+    port: int = field(default_factory=free_port)
+    health_port: int = field(default_factory=free_port)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data = self.data or self.folder / "node-data"
+        self.write_config()
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "scorenode.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "node.log"
+
+    @property
+    def log_text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def write_config(self) -> None:
+        """Write the configuration an admin would write for this test."""
+        database = f"database: {self.database}" if self.database else ""
+        self.config.write_text(f"""\
+schema: 1
+node:
+  ae_title: SCORENODE
+  station: test-node
+  listen: {{ host: 127.0.0.1, port: {self.port} }}
+  health: {{ host: 127.0.0.1, port: {self.health_port} }}
+  data: '{self.data}'
+  {database}
+  broker: {self.broker}
+  disk: {{ refuse_free: {self.refuse_free} }}
+peers:
+  SENDER:
+    sends_as: [STORESCU, SENDER]
+    from_networks: [127.0.0.0/8]
+  PACS:
+    address: {{ host: 127.0.0.1, port: {self.destination_port},
+                ae_title: {self.destination_ae_title} }}
+    takes_demonstration: yes
+    timeout: 10s
+completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+rules:
+  - name: head-ct
+    mode: live
+    when: {self.when}
+    run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }}
+    deliver:
+      - to: PACS
+        send: [seg, sr, capture]
+        series: {{ number: 9101, description: 'AI ICH test' }}
+        retry: {{ after: [1s, 1s, 2s] }}
+""")
+
+    def start(self, **environment: str) -> None:
+        """Start the node and wait until it answers C-ECHO."""
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "node.cli", "serve", "--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
+            )
+        until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+
+    def answers(self) -> bool:
+        """Whether it answers C-ECHO."""
+        node = Destination("127.0.0.1", self.port, "SCORENODE", "SENDER", connect_seconds=2.0)
+        return echo(node).kind == "sent"
+
+    def stop(self) -> None:
+        """Stop it as an admin does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill the supervisor; the kernel ends its children with it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            until(lambda: not self.answers(), "the killed node to be gone", 20)
+
+    def pids(self, role: str) -> list[int]:
+        """Processes of one role."""
+        found = subprocess.run(
+            ["pgrep", "-f", f"node.processes {role} {self.config}"],
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def push(self, folder: Path, *, check: bool = True) -> int:
+        """Send a folder with DCMTK's storescu, whatever its transfer syntaxes."""
+        command = [tool("storescu"), "-aet", "STORESCU", "-aec", "SCORENODE", "+sd", "+r", "-R"]
+        command += ["127.0.0.1", str(self.port), str(folder)]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+        if check:
+            assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return done.returncode
+
+    def store(self) -> Database:
+        """Open its database."""
+        return Database(database_url(load(self.config)))
+
+    def wait_idle(self, series: int = 1, seconds: float = WORK_SECONDS) -> None:
+        """Wait until so many series were decided and all jobs have ended."""
+        database = self.store()
+
+        def idle() -> bool:
+            try:
+                with database.snapshot() as tx:
+                    rows = queries.series_list(tx)
+                    return len(rows) >= series and queries.unfinished(tx) == 0
+            except StoreUnavailable:
+                return False
+
+        try:
+            until(idle, f"{series} series to be decided and their jobs to end", seconds)
+        finally:
+            database.close()
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line on this node."""
+        done = subprocess.run(
+            [sys.executable, "-m", "node.cli", *arguments, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command with ``--json``; what it printed."""
+        return json.loads(self.cli(*arguments, "--json").stdout)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs with their steps, results and deliveries."""
+        database = self.store()
+        try:
+            with database.snapshot() as tx:
+                ids = [job["id"] for job in queries.jobs_list(tx)]
+                return [queries.job_show(tx, job_id) or {} for job_id in ids]
+        finally:
+            database.close()
