@@ -173,7 +173,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from storage import events, queries
 
     with store(config) as database, database.snapshot() as tx:
-        found = {
+        found: dict[str, Any] = {
             "processes": queries.nodes(tx),
             "counts": queries.counts(tx),
             "destinations": queries.destinations(tx),

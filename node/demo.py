@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ class Demo:
             ok = ok and slots == {"seg", "sr", "capture"}
         return ok
 
-    def _show_received(self, received: dict[str, tuple[Path, pydicom.Dataset]]) -> None:
+    def _show_received(self, received: Mapping[str, tuple[Path, pydicom.Dataset]]) -> None:
         from sr_templates.text import render, series_line
 
         self._say(f"\nThe PACS has {len(received)} new objects:")

@@ -18,6 +18,8 @@ from storage.database import Database
 from storage.objects import FileObjects
 
 SILENT_SECONDS = 20.0
+Samples = dict[tuple[str, ...], float]
+"""Values of labels to the value of a gauge."""
 
 
 class Health(Collector):
@@ -98,8 +100,10 @@ class Health(Collector):
     def collect(self) -> list[Metric]:
         """Read all gauges at once."""
         free, _ = self._objects.free_bytes()
-        metrics = [
-            _gauge("scorenode_disk_free_bytes", "Free bytes of the data folder.", {(): free}),
+        metrics: list[Metric] = [
+            _gauge(
+                "scorenode_disk_free_bytes", "Free bytes of the data folder.", {(): float(free)}
+            ),
             _gauge("scorenode_accepting", "1: ready to receive.", {(): float(not self.reasons())}),
         ]
         try:
@@ -108,7 +112,7 @@ class Health(Collector):
         except StoreUnavailable:
             return metrics
         for name in ("series", "jobs", "deliveries", "tasks"):
-            samples = {(state,): float(n) for state, n in counts[name].items()}
+            samples: Samples = {(state,): float(n) for state, n in counts[name].items()}
             metrics.append(_gauge(f"scorenode_{name}", f"{name} by state", samples, ["state"]))
         metrics.append(
             _gauge("scorenode_instances", "Instances held.", {(): float(counts["instances"])})
@@ -124,7 +128,7 @@ class Health(Collector):
 
 
 def _gauge(
-    name: str, text: str, samples: dict[tuple[str, ...], float], labels: list[str] | None = None
+    name: str, text: str, samples: Samples, labels: list[str] | None = None
 ) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=labels or [])
     for key, value in samples.items():

@@ -67,9 +67,11 @@ def open_parts(config: Config, policy: RetryPolicy | None = None) -> Parts:
     database = Database(database_url(config))
     objects = FileObjects(config.node.data_folder)
     owner = new_owner()
+    broker: Broker
+    wakeup: Wakeup
     if config.node.broker_url == "sql":
-        broker: Broker = SQLBroker(database, owner, lease_seconds=policy.lease_seconds)
-        wakeup, prefix = broker, ""
+        broker = wakeup = SQLBroker(database, owner, lease_seconds=policy.lease_seconds)
+        prefix = ""
     else:
         prefix = f"scorenode.{_store_id(database)}."
         broker = external_broker(config.node.broker_url)
