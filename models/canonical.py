@@ -42,8 +42,17 @@ def orientation_of(affine: NDArray[np.float64]) -> Orientation:
     ----------
     affine : NDArray[np.float64]
         4 x 4, voxel indices to RAS+ mm.
+
+    Raises
+    ------
+    ValueError
+        The affine puts different voxels in the same place, or nowhere.
     """
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    steps = affine[:3, :3]
+    lengths = np.linalg.norm(steps, axis=0)
+    if not (np.isfinite(lengths).all() and abs(np.linalg.det(steps)) > 1e-6 * lengths.prod() > 0):
+        raise ValueError("The affine is not invertible: its three axes do not span space.")
+    directions = steps / lengths
     axes: list[int] = [-1, -1, -1]
     flips = [False, False, False]
     left = np.abs(directions)

@@ -17,15 +17,21 @@ def list_packages(folders: Iterable[Path]) -> dict[str, Path]:
     Parameters
     ----------
     folders : iterable of Path
-        Each holds packages as folders; one that is not there is passed over.
+        Each holds packages as folders; one that is not there is passed over, and so are
+        folders whose name begins with a dot.
+
+    Raises
+    ------
+    BrokenPackage
+        A folder may not be read.
     """
     found: dict[str, Path] = {}
     for folder in (*folders, BUILT_IN):
-        if not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir()):
-            if (path / MANIFEST).is_file():
+        try:
+            for path in _packages_in(folder):
                 found.setdefault(path.name, path)
+        except OSError as error:
+            raise BrokenPackage(f"{folder} cannot be read: {error.strerror}.") from error
     return found
 
 
@@ -42,3 +48,13 @@ def find_package(name: str, folders: Iterable[Path]) -> Path:
         known = ", ".join(sorted(found)) or "none"
         raise BrokenPackage(f"There is no model package {name!r}; there are: {known}.")
     return found[name]
+
+
+def _packages_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and (path / MANIFEST).is_file()
+    ]

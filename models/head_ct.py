@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.base import UnfitInput, Volume
+from models.canonical import orientation_of
 
 BONE_HU = 250.0
 SOFT_HU = (-5.0, 90.0)
@@ -39,17 +40,19 @@ class HeadFacts:
 
 
 def head_facts(volume: Volume) -> HeadFacts:
-    """Measure bone and what it encloses, slice by slice.
+    """Measure bone and what it encloses, in planes close to axial.
 
     Parameters
     ----------
     volume : Volume
-        Slices along the third axis, HU.
+        HU, any orientation.
     """
-    step = np.maximum(np.rint(_GRID_MM / volume.spacing[:2]).astype(int), 1)
-    array = volume.array[:: step[0], :: step[1]]
+    orientation = orientation_of(volume.affine)
+    spacing = volume.spacing[list(orientation.axes[:2])]
+    step = np.maximum(np.rint(_GRID_MM / spacing).astype(int), 1)
+    array = orientation.to_ras(volume.array)[:: step[0], :: step[1]]
     voxel_ml = volume.voxel_ml * float(step.prod())
-    pixel_mm = volume.spacing[:2] * step
+    pixel_mm = spacing * step
     bone = array > BONE_HU
     inside = np.stack(
         [_enclosed(bone[:, :, k], float(pixel_mm.mean())) for k in range(bone.shape[2])], axis=2
@@ -66,8 +69,10 @@ def refuse_unless_head(volume: Volume) -> HeadFacts:
     Raises
     ------
     UnfitInput
-        Bone, enclosed soft tissue or its density is not that of an adult head.
+        Bone, enclosed soft tissue or its density is not that of an adult head, or a voxel holds
+        no number.
     """
+    refuse_unless_finite(volume)
     facts = head_facts(volume)
     _within("no_skull", "bone", facts.bone_ml, BONE_ML, "ml")
     _within("no_brain", "soft tissue inside the skull", facts.enclosed_ml, BRAIN_ML, "ml")
@@ -79,6 +84,24 @@ def refuse_unless_head(volume: Volume) -> HeadFacts:
         "HU",
     )
     return facts
+
+
+def refuse_unless_finite(volume: Volume) -> None:
+    """Let a volume pass whose voxels are all numbers.
+
+    Raises
+    ------
+    UnfitInput
+        There is no voxel, or one is infinite or not a number.
+    """
+    if volume.array.ndim != 3 or volume.array.size == 0:
+        shape = " x ".join(map(str, volume.array.shape))
+        raise UnfitInput("no_volume", f"This is no volume: its shape is {shape or 'empty'}.")
+    if not np.isfinite(volume.array).all():
+        count = int(np.count_nonzero(~np.isfinite(volume.array)))
+        raise UnfitInput(
+            "not_finite", f"{count} voxels of this volume are not finite numbers, wanted none."
+        )
 
 
 def _within(reason: str, what: str, found: float, limits: tuple[float, float], unit: str) -> None:

@@ -13,18 +13,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
-from models.base import BrokenPackage, Code, IntendedUse, ModelIdentity, Predictor, Segment
+from models.base import BrokenPackage, IntendedUse, ModelIdentity, Predictor, Segment
 from models.catalogue import MANIFEST
 
-SCHEMA = "scorenode-model/1"
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
-MOST_MANIFEST_BYTES = 1 << 20
+MOST_MANIFEST_BYTES = 64 << 10
+MOST_MISTAKES = 8
+"""More mistakes of a manifest are counted, not told."""
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Code = tuple[
+    Annotated[str, Field(min_length=1, max_length=16)],
+    Annotated[str, Field(min_length=1, max_length=64)],
+    Annotated[str, Field(min_length=1, max_length=64)],
+]
 _Color = tuple[
     Annotated[int, Field(ge=0, le=255)],
     Annotated[int, Field(ge=0, le=255)],
@@ -33,7 +47,9 @@ _Color = tuple[
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class FileEntry(_Closed):
@@ -64,7 +80,13 @@ class Limits(_Closed):
     """A lowest and a highest value that are still accepted."""
 
     min: float = 0.0
-    max: float = float("inf")
+    max: Annotated[float, Field(allow_inf_nan=True)] = float("inf")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Limits:
+        if not self.min <= self.max:
+            raise ValueError("min is not below max")
+        return self
 
 
 class Input(_Closed):
@@ -83,9 +105,9 @@ class SegmentEntry(_Closed):
 
     number: Annotated[int, Field(ge=1, le=255)]
     label: Annotated[str, Field(min_length=1, max_length=64)]
-    category: Code
-    type: Code
-    anatomic_region: Code | None = None
+    category: _Code
+    type: _Code
+    anatomic_region: _Code | None = None
     color: _Color = (255, 0, 0)
 
 
@@ -107,7 +129,7 @@ class TestVector(_Closed):
     """How close the package must come to its own test output."""
 
     __test__ = False
-    atol: Annotated[float, Field(gt=0)] = 1e-3
+    atol: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
 
 
 class Manifest(_Closed):
@@ -119,7 +141,7 @@ class Manifest(_Closed):
     title: Annotated[str, Field(min_length=1, max_length=128)]
     intended_use: IntendedUse
     licence: str
-    finding: Code
+    finding: _Code
     files: Files
     runtime: Runtime
     input: Input
@@ -127,6 +149,13 @@ class Manifest(_Closed):
     postprocess: Postprocess = Postprocess()
     test_vector: TestVector = TestVector()
     training: Mapping[str, str | int | float] = Field(default_factory=dict)
+
+    @field_validator("segments")
+    @classmethod
+    def _numbered(cls, value: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
+        if [entry.number for entry in value] != list(range(1, len(value) + 1)):
+            raise ValueError("segments are numbered 1, 2, 3 and so on, in this order")
+        return value
 
 
 @dataclass(frozen=True)
@@ -158,9 +187,37 @@ class ModelPackage:
         """Where a file of the package lies."""
         return self.folder / entry.path
 
+    def read(self, entry: FileEntry) -> bytes:
+        """Read a file of the package; what is returned is what was verified.
+
+        Raises
+        ------
+        BrokenPackage
+            It is not the file of the manifest, or no longer.
+        """
+        path = _plain_file(self.folder, entry.path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+        _compare(path, hashlib.sha256(data).hexdigest(), entry)
+        return data
+
     def configuration(self) -> dict[str, Any]:
-        """Read the architecture's configuration."""
-        found: dict[str, Any] = json.loads(self.file(self.manifest.files.config).read_bytes())
+        """Read the architecture's configuration.
+
+        Raises
+        ------
+        BrokenPackage
+            It is altered, or no JSON object.
+        """
+        entry = self.manifest.files.config
+        try:
+            found = json.loads(self.read(entry))
+        except (ValueError, RecursionError) as error:
+            raise BrokenPackage(f"{self.file(entry)} is not JSON.") from error
+        if not isinstance(found, dict):
+            raise BrokenPackage(f"{self.file(entry)} is no JSON object.")
         return found
 
     def predictor(self, device: str = "auto") -> Predictor:
@@ -225,26 +282,50 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _manifest_bytes(folder: Path) -> bytes:
-    path = folder / MANIFEST
+    path = _plain_file(folder, MANIFEST)
     try:
-        if path.stat().st_size > MOST_MANIFEST_BYTES:
-            raise BrokenPackage(f"{path} is larger than 1 MiB.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > MOST_MANIFEST_BYTES:
+        raise BrokenPackage(f"{path} is larger than {MOST_MANIFEST_BYTES >> 10} KiB.")
+    return data
 
 
 def _parse(folder: Path, data: bytes) -> Manifest:
+    path = folder / MANIFEST
     try:
-        content = YAML(typ="safe", pure=True).load(data)
-        return Manifest.model_validate(content)
-    except YAMLError as error:
-        raise BrokenPackage(f"{folder / MANIFEST} is not YAML.") from error
+        return Manifest.model_validate(_yaml(path, data))
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
-        raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {wrong}.") from error
+        raise BrokenPackage(f"{path} is not a manifest: {_mistakes(error)}.") from error
+
+
+def _yaml(path: Path, data: bytes) -> object:
+    """Read YAML without aliases: a few lines of them can stand for gigabytes."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        text = data.decode()
+        if any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
+            raise BrokenPackage(f"{path} uses a YAML alias; manifests are written out.")
+        content: object = yaml.load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise BrokenPackage(f"{path} is not YAML{where}.") from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenPackage(f"{path} is not YAML in UTF-8.") from error
+    return content
+
+
+def _mistakes(error: ValidationError) -> str:
+    """Name what is wrong and where, without the values."""
+    told = [
+        f"{'.'.join(map(str, item['loc']))[:80] or 'content'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+    more = len(told) - MOST_MISTAKES
+    return "; ".join(told[:MOST_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
@@ -252,23 +333,41 @@ def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
     for path in folder.rglob("*"):
         if path.suffix.lower() in PICKLES:
             raise BrokenPackage(
-                f"{path.name} is of a kind that can run code when it is read; packages hold "
+                f"{path} is of a kind that can run code when it is read; packages hold "
                 "safetensors. Convert it first."
             )
     if not manifest.files.weights.path.endswith(".safetensors"):
-        raise BrokenPackage("The weights must be a .safetensors file.")
+        raise BrokenPackage(f"The weights of {folder} must be a .safetensors file.")
     if not manifest.files.test_vector.path.endswith(".npz"):
-        raise BrokenPackage("The test vector must be an .npz file.")
+        raise BrokenPackage(f"The test vector of {folder} must be an .npz file.")
+
+
+def _plain_file(folder: Path, name: str) -> Path:
+    """Path of a file that lies in the package, also when it is a link."""
+    path = folder / name
+    try:
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+    except OSError as error:
+        raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+    except RuntimeError as error:
+        raise BrokenPackage(f"{path} is a link to itself.") from error
+    if not inside:
+        raise BrokenPackage(f"{path} leads out of the package.")
+    if not path.is_file():
+        raise BrokenPackage(f"{path} is no plain file.")
+    return path
 
 
 def _verify(folder: Path, entry: FileEntry) -> None:
-    path = folder / entry.path
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BrokenPackage(f"{entry.path} leads out of the package.")
+    path = _plain_file(folder, entry.path)
     try:
         digest = _digest(path)
     except OSError as error:
         raise BrokenPackage(f"{path} cannot be read: {error.strerror}.") from error
+    _compare(path, digest, entry)
+
+
+def _compare(path: Path, digest: str, entry: FileEntry) -> None:
     if digest != entry.sha256:
         raise BrokenPackage(
             f"{path} is not the file of the manifest: its SHA-256 is {digest[:12]}..., "

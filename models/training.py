@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,36 +14,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.losses.dice import DiceCELoss
-from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch.optim.lr_scheduler import OneCycleLR
 
 from models.base import Volume
 from models.canonical import orientation_of
-from models.package import (
-    FileEntry,
-    Files,
-    Input,
-    Limits,
-    Manifest,
-    Postprocess,
-    Runtime,
-    SegmentEntry,
-    TestVector,
-    entry_for,
-    load_package,
-    write_manifest,
-)
+from models.catalogue import MANIFEST
+from models.evaluation import evaluate, metrics_of
+from models.network import NetworkConfig, build
+from models.package import load_package
 from models.phantom_ct import KINDS, HeadPhantom, make_head_ct
+from models.training_package import card, write_package
 from models.training_pictures import draw_cases, draw_curve
-from models.unet import NetworkConfig, UNetPredictor, build, channels_of, load_predictor, resampled
+from models.unet import channels_of, deterministic, load_predictor, resampled
 
 BATCH = 12
 HELD_OUT_SHARE = 4
 """Every fourth phantom is held out."""
+LEAST_PHANTOMS = 20
+"""With fewer, no head without blood is held out."""
 LEARNING_RATE = 4e-3
 EMA_DECAY = 0.98
-SLICE_MM = (4.0, 5.0, 6.0)
+SLICES_MM = (4.0, 5.0, 6.0)
 _BLOOD_KINDS = [kind for kind in KINDS if kind != "none"]
 
 Progress = Callable[[float, str], None]
@@ -70,6 +60,8 @@ def train_haemorrhage(
     seed: int,
     progress: Progress,
     version: str = "0.1.0",
+    pixel_mm: float = 1.0,
+    slices_mm: Sequence[float] = SLICES_MM,
 ) -> dict[str, Any]:
     """Train, evaluate on phantoms held out, and write a model package.
 
@@ -78,28 +70,43 @@ def train_haemorrhage(
     Parameters
     ----------
     out : Path
-        Folder of the new package; replaced when it is there.
+        Folder of the new package; a package that is there is replaced at the end.
     phantoms, steps, seed : int
+        At least 20 phantoms and one step; a seed is not negative.
     progress : callable
         Told the fraction done and what is being done.
+    version : str
+        Of the package.
+    pixel_mm : float
+        Pixel size of the phantoms.
+    slices_mm : sequence of float
+        Slice distances of the phantoms, in turn.
 
     Returns
     -------
     dict
         Metrics on the held-out phantoms; also in ``metrics.json``.
+
+    Raises
+    ------
+    ValueError
+        There are too few phantoms or steps, or the folder holds something else than a package.
     """
+    _refuse_unusable(out, phantoms, steps, seed)
     config = NetworkConfig()
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with tempfile.TemporaryDirectory(prefix="scorenode-train-") as cache:
-        paths = _make_phantoms(Path(cache), phantoms, seed, progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="scorenode-train-") as cache,
+        tempfile.TemporaryDirectory(prefix=".train-", dir=out.parent) as work,
+    ):
+        grid = (pixel_mm, tuple(slices_mm))
+        paths = _make_phantoms(Path(cache), phantoms, seed, grid, progress)
         held_out = paths[HELD_OUT_SHARE - 1 :: HELD_OUT_SHARE]
         training = [path for path in paths if path not in held_out]
         cases = [_case(_read(path), config) for path in training]
-        network, losses = _fit(cases, config, steps, seed, progress)
-        if out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True)
+        with torch.random.fork_rng(devices=[]), deterministic():
+            torch.manual_seed(seed)
+            network, losses = _fit(cases, config, steps, seed, progress)
         summary: dict[str, str | int | float] = {
             "data": "head CT phantoms of this project",
             "phantoms": len(training),
@@ -107,22 +114,71 @@ def train_haemorrhage(
             "steps": steps,
             "seed": seed,
         }
-        _write_package(out, network, config, _read(held_out[0]).volume, summary, version)
-        predictor = load_predictor(load_package(out), "cpu")
-        results = list(_evaluate(predictor, held_out, progress))
-    metrics = _metrics(results)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    (out / "MODEL_CARD.md").write_text(_card(metrics, summary, version))
-    draw_curve(losses, out / "training.png")
-    draw_cases(results, out / "cases.png")
+        part = Path(work) / "package"
+        part.mkdir()
+        write_package(part, network, config, _read(held_out[0]).volume, summary, version)
+        draw_curve(losses, part / "training.png")
+        metrics = _write_evaluation(part, held_out, summary, version, progress)
+        _put_in_place(part, out)
     progress(1.0, "done")
     return metrics
 
 
-def _make_phantoms(folder: Path, count: int, seed: int, progress: Progress) -> list[Path]:
+def _refuse_unusable(out: Path, phantoms: int, steps: int, seed: int) -> None:
+    if phantoms < LEAST_PHANTOMS:
+        raise ValueError(
+            f"{phantoms} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
+            "with and without blood are held out."
+        )
+    if steps < 1:
+        raise ValueError(f"{steps} steps are too few: a network learns in 1 or more.")
+    if seed < 0:
+        raise ValueError(f"The seed is {seed}; wanted is 0 or more.")
+    if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} is there and is no model package; name another folder.")
+
+
+def _write_evaluation(
+    part: Path,
+    held_out: Sequence[Path],
+    summary: dict[str, str | int | float],
+    version: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measure the package as it will be used, and write what came out beside it."""
+    predictor = load_predictor(load_package(part), "cpu")
+    results = []
+    for number, path in enumerate(held_out):
+        results.append(evaluate(predictor, _read(path)))
+        progress(0.9 + 0.1 * number / len(held_out), "evaluating")
+    metrics = metrics_of(results)
+    (part / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    (part / "MODEL_CARD.md").write_text(card(metrics, summary, version))
+    draw_cases(results, part / "cases.png")
+    return metrics
+
+
+def _put_in_place(part: Path, out: Path) -> None:
+    """Replace the old package, if there is one; it is gone only when the new one is complete."""
+    if out.exists():
+        out.replace(part.with_name("old"))
+    part.replace(out)
+
+
+def _make_phantoms(
+    folder: Path,
+    count: int,
+    seed: int,
+    grid: tuple[float, tuple[float, ...]],
+    progress: Progress,
+) -> list[Path]:
     """Make phantoms in two processes, kinds in equal shares."""
     paths = [folder / f"{i:05d}.npz" for i in range(count)]
-    tasks = [(seed * 100_003 + i, _kind(i), SLICE_MM[i % 3], p) for i, p in enumerate(paths)]
+    pixel, slices = grid
+    tasks = [
+        (seed * 100_003 + i, _kind(i), (pixel, pixel, slices[i % len(slices)]), path)
+        for i, path in enumerate(paths)
+    ]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         for done, _ in enumerate(pool.imap_unordered(_make_one, tasks, chunksize=2)):
             progress(0.35 * done / count, "making phantoms")
@@ -136,9 +192,9 @@ def _kind(i: int) -> str:
     return _BLOOD_KINDS[(i + i // 20) % len(_BLOOD_KINDS)]
 
 
-def _make_one(task: tuple[int, str, float, Path]) -> None:
-    seed, kind, thickness, path = task
-    phantom = make_head_ct(seed, kind, spacing=(1.0, 1.0, thickness))
+def _make_one(task: tuple[int, str, tuple[float, float, float], Path]) -> None:
+    seed, kind, spacing, path = task
+    phantom = make_head_ct(seed, kind, spacing=spacing)
     np.savez_compressed(
         path,
         array=np.round(phantom.volume.array).astype(np.int16),
@@ -258,165 +314,3 @@ def _augmented(
     noise = torch.tensor(random.uniform(0.0, 0.08, (n, 1, 1, 1)), dtype=torch.float32)
     drawn = torch.from_numpy(random.standard_normal(tuple(inputs.shape), dtype=np.float32))
     return inputs * gain + bias + noise * drawn, truth
-
-
-def _write_package(
-    out: Path,
-    network: torch.nn.Module,
-    config: NetworkConfig,
-    sample: Volume,
-    summary: dict[str, str | int | float],
-    version: str,
-) -> None:
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, out / "weights.safetensors")
-    (out / "arch.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
-    blank = FileEntry(path="test_vector.npz", sha256="0" * 64)
-    files = Files(
-        weights=entry_for(out, "weights.safetensors"),
-        config=entry_for(out, "arch.json"),
-        test_vector=blank,
-    )
-    manifest = Manifest(
-        schema_="scorenode-model/1",
-        family="haemorrhage-unet",
-        version=version,
-        title="Intracranial haemorrhage, non-contrast head CT",
-        intended_use="demonstration",
-        licence="Apache-2.0",
-        finding=("SCT", "1386000", "Intracranial hemorrhage"),
-        files=files,
-        runtime=Runtime(kind="torch-safetensors", architecture="monai-unet-2.5d"),
-        input=Input(
-            modality="CT",
-            plane="axial",
-            slices=Limits(min=12, max=600),
-            slice_step_mm=Limits(min=0.4, max=10.0),
-            coverage_mm=Limits(min=80.0, max=400.0),
-            content="head-ct",
-        ),
-        segments=(
-            SegmentEntry(
-                number=1,
-                label="Haemorrhage",
-                category=("SCT", "49755003", "Morphologically Abnormal Structure"),
-                type=("SCT", "50960005", "Hemorrhage"),
-                anatomic_region=("SCT", "12738006", "Brain"),
-                color=(255, 40, 40),
-            ),
-        ),
-        postprocess=Postprocess(threshold=0.5, min_component_ml=0.1),
-        test_vector=TestVector(atol=5e-3),
-        training=summary,
-    )
-    _write_test_vector(out, network, config, sample, manifest)
-    entry = entry_for(out, "test_vector.npz")
-    complete = files.model_copy(update={"test_vector": entry})
-    write_manifest(out, manifest.model_copy(update={"files": complete}))
-
-
-def _write_test_vector(
-    out: Path,
-    network: torch.nn.Module,
-    config: NetworkConfig,
-    sample: Volume,
-    manifest: Manifest,
-) -> None:
-    """Keep a small piece of a volume and what the network says of it."""
-    middle = sample.array.shape[2] // 2
-    array = np.round(sample.array[::3, ::3, middle - 1 : middle + 2])
-    affine = sample.affine @ np.diag([3.0, 3.0, 1.0, 1.0])
-    piece = Volume(array.astype(np.float32), affine)
-    predictor = UNetPredictor.__new__(UNetPredictor)
-    predictor._network, predictor._config = network, config
-    predictor._device = torch.device("cpu")
-    probabilities = predictor.probabilities(piece, lambda done: None)
-    np.savez_compressed(
-        out / "test_vector.npz",
-        array=array.astype(np.int16),
-        affine=affine,
-        probabilities=probabilities.astype(np.float16),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """How one held-out phantom came out; volumes in ml."""
-
-    kind: str
-    dice: float
-    truth_ml: float
-    found_ml: float
-    overlap_ml: float
-    probability: float
-    array: NDArray[np.float32]
-    truth: NDArray[np.bool_]
-    found: NDArray[np.bool_]
-
-
-def _evaluate(
-    predictor: UNetPredictor, paths: Sequence[Path], progress: Progress
-) -> Iterator[Result]:
-    for number, path in enumerate(paths):
-        phantom = _read(path)
-        findings = predictor.predict(phantom.volume, lambda done: None)
-        assert findings.labels is not None  # noqa: S101 - this model labels voxels
-        found, truth = findings.labels > 0, phantom.labels > 0
-        overlap, both = int((found & truth).sum()), int(found.sum() + truth.sum())
-        ml = phantom.volume.voxel_ml
-        yield Result(
-            kind=phantom.kind,
-            dice=2.0 * overlap / both if both else 1.0,
-            truth_ml=float(truth.sum()) * ml,
-            found_ml=float(found.sum()) * ml,
-            overlap_ml=overlap * ml,
-            probability=findings.number("probability"),
-            array=phantom.volume.array,
-            truth=truth,
-            found=found,
-        )
-        progress(0.9 + 0.1 * number / len(paths), "evaluating")
-
-
-def _metrics(results: Sequence[Result]) -> dict[str, Any]:
-    """Sum up; Dice over phantoms with blood, false blood over those without."""
-    bleeds = [result for result in results if result.kind != "none"]
-    clean = [result for result in results if result.kind == "none"]
-    errors = [abs(result.found_ml - result.truth_ml) for result in bleeds]
-    dice = [result.dice for result in bleeds]
-    return {
-        "held_out": len(results),
-        "dice_mean": round(float(np.mean(dice)), 4),
-        "dice_median": round(float(np.median(dice)), 4),
-        "dice_by_kind": {
-            kind: round(float(np.mean([r.dice for r in bleeds if r.kind == kind])), 4)
-            for kind in sorted({result.kind for result in bleeds})
-        },
-        "volume_mae_ml": round(float(np.mean(errors)), 3),
-        "truth_mean_ml": round(float(np.mean([r.truth_ml for r in bleeds])), 3),
-        "detected": sum(result.overlap_ml > 0.1 for result in bleeds),
-        "with_blood": len(bleeds),
-        "false_blood_median_ml": round(float(np.median([r.found_ml for r in clean])), 3),
-        "false_blood_worst_ml": round(float(max(r.found_ml for r in clean)), 3),
-    }
-
-
-def _card(metrics: dict[str, Any], summary: dict[str, Any], version: str) -> str:
-    kinds = ", ".join(f"{kind} {dice:.2f}" for kind, dice in metrics["dice_by_kind"].items())
-    return f"""# Haemorrhage on head CT, demonstration model {version}
-
-**Not for clinical use.** Trained and tested on synthetic head CT phantoms only; it has never seen a
-patient's blood. It shows that the path from C-STORE to SEG and SR works.
-
-- Input: non-contrast head CT, axial, evenly spaced slices 0.4 to 10 mm apart, 80 to 400 mm long. A
-  series without a brain inside a skull is refused.
-- Network: MONAI U-Net, 2.5-D (a slice and its neighbours), batch norm, 1.25 mm pixels.
-- Training: {summary["phantoms"]} phantoms, {summary["steps"]} steps, seed {summary["seed"]}:
-  `scorenode train haemorrhage --phantoms {summary["phantoms"] + summary["held_out"]} \
---steps {summary["steps"]} --seed {summary["seed"]} --out DIR`
-- {metrics["held_out"]} phantoms held out: Dice mean {metrics["dice_mean"]:.3f}, median \
-{metrics["dice_median"]:.3f} ({kinds}); volume off by {metrics["volume_mae_ml"]:.1f} ml on a mean \
-of {metrics["truth_mean_ml"]:.1f} ml; {metrics["detected"]} of {metrics["with_blood"]} found; false \
-blood median {metrics["false_blood_median_ml"]:.2f} ml, worst {metrics["false_blood_worst_ml"]:.2f} ml.
-- The probability is not calibrated.
-"""

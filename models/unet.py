@@ -2,93 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import math
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_tensors
 from scipy import ndimage
 
 from models.base import BrokenPackage, Findings, ModelIdentity, Number, Progress, Segment, Volume
 from models.canonical import orientation_of
-from models.head_ct import refuse_unless_head
+from models.head_ct import refuse_unless_finite, refuse_unless_head
+from models.network import MULTIPLE, NetworkConfig, build
 from models.package import ModelPackage
 
 BATCH = 8
-_MULTIPLE = 16
 _PEAK_VOXELS = 20
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """What ``arch.json`` holds.
-
-    Parameters
-    ----------
-    channels : tuple of int
-        Width of each level; every level halves the size of the one before.
-    neighbours : int
-        Slices on each side of the one that is labelled.
-    spacing_mm : float
-        Pixel size in the plane that the network sees.
-    window_hu : tuple of float
-        Values between are spread over -1 to 1, for all slices.
-    wide_window_hu : tuple of float
-        The same for one more channel of the middle slice, which shows bone and air.
-    classes : int
-        Background and the segments.
-    residual_units : int
-    """
-
-    channels: tuple[int, ...] = (16, 32, 64, 128)
-    neighbours: int = 1
-    spacing_mm: float = 1.25
-    window_hu: tuple[float, float] = (-10.0, 110.0)
-    wide_window_hu: tuple[float, float] = (-600.0, 1000.0)
-    classes: int = 2
-    residual_units: int = 1
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the network's input."""
-        return 2 * self.neighbours + 2
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> NetworkConfig:
-        """Read what `to_json` gave."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in content.items()
-        }
-        return cls(**values)
-
-    def to_json(self) -> dict[str, object]:
-        """Content of ``arch.json``."""
-        return asdict(self)
-
-
-def build(config: NetworkConfig) -> UNet:
-    """Make the network.
-
-    Batch norm on purpose: MONAI's default instance norm stands in front of the last convolution
-    and bounds the logits of a sparse foreground, so that nothing is ever found.
-    """
-    return UNet(
-        spatial_dims=2,
-        in_channels=config.in_channels,
-        out_channels=config.classes,
-        channels=config.channels,
-        strides=(2,) * (len(config.channels) - 1),
-        num_res_units=config.residual_units,
-        norm="batch",
-    )
+_MOST_VECTOR_BYTES = 256 << 20
 
 
 def resampled(
@@ -109,10 +45,10 @@ def resampled(
         (slices, rows, columns), HU, sizes a multiple of 16, padded with air.
     """
     stack = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[:, None]
-    size = [max(round(n * s / config.spacing_mm), 1) for n, s in zip(array.shape, spacing[:2])]  # noqa: B905
+    size = _network_size(array.shape, spacing, config)
     if size != list(array.shape[:2]):
         stack = F.interpolate(stack, size=size, mode="bilinear", antialias=True)
-    pad = [-n % _MULTIPLE for n in size]
+    pad = [-n % MULTIPLE for n in size]
     return F.pad(stack, (0, pad[1], 0, pad[0]), value=-1024.0)[:, 0]
 
 
@@ -190,8 +126,9 @@ class UNetPredictor:
         Raises
         ------
         UnfitInput
-            The volume is no head CT with a brain.
+            The volume is no head CT with a brain, or a voxel holds no number.
         """
+        refuse_unless_finite(volume)
         if self._package.input.content == "head-ct":
             refuse_unless_head(volume)
         probabilities = self.probabilities(volume, progress)
@@ -202,32 +139,69 @@ class UNetPredictor:
 
     def probabilities(self, volume: Volume, progress: Progress) -> NDArray[np.float32]:
         """Probability of each class but the background, (classes - 1, *volume.array.shape)."""
-        orientation = orientation_of(volume.affine)
-        spacing = volume.spacing[list(orientation.axes)]
-        array = orientation.to_ras(volume.array)
-        stack = resampled(array, spacing, self._config)
-        found = np.empty((self._config.classes - 1, *array.shape), np.float32)
-        count = array.shape[2]
-        with _deterministic(), torch.inference_mode():
-            for start in range(0, count, BATCH):
-                slices = torch.arange(start, min(start + BATCH, count))
-                inputs = channels_of(stack, slices, self._config).to(self._device)
-                outputs = self._network(inputs).softmax(1)[:, 1:].float().cpu()
-                found[..., start : start + len(slices)] = self._on_source(outputs, array, spacing)
-                progress((start + len(slices)) / count)
-        return np.stack([orientation.from_ras(one) for one in found])
+        return probabilities_of(self._network, self._config, volume, progress, self._device)
 
-    def _on_source(
-        self, outputs: torch.Tensor, array: NDArray[np.float32], spacing: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Cut the padding off and go back to the source's pixels."""
-        shape = array.shape[:2]
-        size = [max(round(n * s / self._config.spacing_mm), 1) for n, s in zip(shape, spacing)]  # noqa: B905
-        outputs = outputs[:, :, : size[0], : size[1]]
-        if size != list(shape):
-            outputs = F.interpolate(outputs, size=list(shape), mode="bilinear", antialias=True)
-        turned: NDArray[np.float32] = outputs.permute(1, 2, 3, 0).numpy()
-        return turned
+
+def probabilities_of(
+    network: torch.nn.Module,
+    config: NetworkConfig,
+    volume: Volume,
+    progress: Progress,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Run a network over a volume.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode, on `device`.
+    config : NetworkConfig
+    volume : Volume
+        Any orientation, HU.
+    progress : callable
+    device : torch.device
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Probability of each class but the background, (classes - 1, *volume.array.shape).
+    """
+    orientation = orientation_of(volume.affine)
+    spacing = volume.spacing[list(orientation.axes)]
+    array = orientation.to_ras(volume.array)
+    stack = resampled(array, spacing, config)
+    found = np.empty((config.classes - 1, *array.shape), np.float32)
+    count = array.shape[2]
+    with deterministic(), torch.inference_mode():
+        for start in range(0, count, BATCH):
+            slices = torch.arange(start, min(start + BATCH, count))
+            inputs = channels_of(stack, slices, config).to(device)
+            outputs = network(inputs).softmax(1)[:, 1:].float().cpu()
+            size = _network_size(array.shape, spacing, config)
+            found[..., start : start + len(slices)] = _on_source(outputs, size, array.shape)
+            progress((start + len(slices)) / count)
+    return np.stack([orientation.from_ras(one) for one in found])
+
+
+def _network_size(
+    shape: tuple[int, ...], spacing: NDArray[np.float64], config: NetworkConfig
+) -> list[int]:
+    """Columns and rows of a slice in the network's pixels, before padding."""
+    return [
+        max(round(n * s / config.spacing_mm), 1)
+        for n, s in zip(shape[:2], spacing[:2], strict=True)
+    ]
+
+
+def _on_source(
+    outputs: torch.Tensor, size: list[int], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Cut the padding off and go back to the source's pixels."""
+    outputs = outputs[:, :, : size[0], : size[1]]
+    if size != list(shape[:2]):
+        outputs = F.interpolate(outputs, size=list(shape[:2]), mode="bilinear", antialias=True)
+    turned: NDArray[np.float32] = outputs.permute(1, 2, 3, 0).numpy()
+    return turned
 
 
 def labelled(
@@ -280,49 +254,92 @@ def _findings(
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Ask for the same bits every time; what cannot give them goes on all the same."""
+def deterministic() -> Iterator[None]:
+    """Ask for the same bits every time; what cannot give them goes on all the same.
+
+    TensorFloat-32 is off: it would move probabilities in the third decimal between machines.
+    """
     before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        yield
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def load_predictor(package: ModelPackage, device: str = "auto") -> UNetPredictor:
     """Load a package's weights and run its test vector.
+
+    Parameters
+    ----------
+    package : ModelPackage
+    device : str
+        A torch device; ``auto`` is the GPU where there is one.
 
     Raises
     ------
     BrokenPackage
         Weights and architecture do not fit, or the test vector comes out differently.
     """
-    content = package.configuration()
-    try:
-        config = NetworkConfig.from_json(content)
-        network = build(config)
-        network.load_state_dict(load_file(package.file(package.manifest.files.weights)))
-    except (TypeError, RuntimeError, SafetensorError, ValueError) as error:
-        raise BrokenPackage(
-            f"The weights of {package.identity.family} do not fit its architecture "
-            f"({type(error).__name__})."
-        ) from error
+    config, network = _load_network(package)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     predictor = UNetPredictor(package, network, config, torch.device(name))
     _run_test_vector(package, predictor)
     return predictor
 
 
+def _load_network(package: ModelPackage) -> tuple[NetworkConfig, torch.nn.Module]:
+    family, segments = package.identity.family, len(package.segments)
+    try:
+        config = NetworkConfig.from_json(package.configuration())
+        network = build(config)
+        weights = load_tensors(package.read(package.manifest.files.weights))
+        network.load_state_dict(weights)
+    except BrokenPackage:
+        raise
+    except (TypeError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
+        raise BrokenPackage(
+            f"The weights of {family} do not fit its architecture ({type(error).__name__})."
+        ) from error
+    if config.classes != segments + 1:
+        raise BrokenPackage(
+            f"The network of {family} tells {config.classes - 1} kinds of voxel apart, "
+            f"its manifest names {segments}."
+        )
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise BrokenPackage(f"Weights of {family} are not finite numbers.")
+    return config, network
+
+
 def _run_test_vector(package: ModelPackage, predictor: UNetPredictor) -> None:
-    path = package.file(package.manifest.files.test_vector)
-    with np.load(path, allow_pickle=False) as vector:
-        volume = Volume(vector["array"].astype(np.float32), vector["affine"].astype(np.float64))
-        wanted = vector["probabilities"].astype(np.float32)
+    volume, wanted = _test_vector(package)
     found = predictor.probabilities(volume, lambda done: None)
-    worst = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
-    if worst > package.manifest.test_vector.atol:
+    worst = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else math.inf
+    if not worst <= package.manifest.test_vector.atol:
         raise BrokenPackage(
             f"The test vector of {package.identity.family} comes out {worst:.2g} off, allowed is "
             f"{package.manifest.test_vector.atol:g}: this machine computes something else."
         )
+
+
+def _test_vector(package: ModelPackage) -> tuple[Volume, NDArray[np.float32]]:
+    """Read the volume and the probabilities that belong to it."""
+    data = io.BytesIO(package.read(package.manifest.files.test_vector))
+    try:
+        with zipfile.ZipFile(data) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MOST_VECTOR_BYTES:
+                raise ValueError("too large")
+        with np.load(data, allow_pickle=False) as vector:
+            volume = Volume(vector["array"].astype(np.float32), vector["affine"].astype(np.float64))
+            wanted = vector["probabilities"].astype(np.float32)
+        refuse_unless_finite(volume)
+        orientation_of(volume.affine)
+    except (ValueError, KeyError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BrokenPackage(
+            f"The test vector of {package.identity.family} cannot be read ({type(error).__name__})."
+        ) from error
+    return volume, wanted
