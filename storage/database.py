@@ -53,7 +53,7 @@ class Transaction:
             self._now = self._clock.now(self._connection)
         return self._now
 
-    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
+    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[*tuple[Any, ...]]:
         """Run a statement; with `rows` once for each of them."""
         result: Any = self._connection.execute(statement, rows)
         return result  # type: ignore[no-any-return]

@@ -9,10 +9,29 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Connection
 
+from node import log
 from storage.database import Database
 from storage.migrate import migrate
 from storage.objects import FileObjects
+from tests import privacy
 from tests.services import postgresql_database
+
+LAST = "test_no_log_line_of_the_whole_suite_holds_patient_data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The search of all logs goes last."""
+    items.sort(key=lambda item: item.name == LAST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Log as a node does, into a file that the last test searches."""
+    path = tmp_path_factory.mktemp("log") / "tests.log"
+    privacy.LOGS.append(path)
+    with path.open("w") as stream:
+        log.configure(stream, "debug")
+        yield
 
 
 class TestClock:

@@ -20,6 +20,7 @@ from node.scu import Destination, echo
 from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database
+from tests import privacy
 from tests.tools import tool
 
 PATIENT_NAME = "Planted^Patient"
@@ -65,6 +66,7 @@ class NodeUnderTest:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = self.data or self.folder / "node-data"
         self.write_config()
+        privacy.LOGS.append(self.log)
 
     @property
     def config(self) -> Path:
@@ -157,6 +159,7 @@ rules:
 
     def push(self, folder: Path, *, check: bool = True) -> int:
         """Send a folder with DCMTK's storescu, whatever its transfer syntaxes."""
+        privacy.plant(folder)
         command = [tool("storescu"), "-aet", "STORESCU", "-aec", "SCORENODE", "+sd", "+r", "-R"]
         command += ["127.0.0.1", str(self.port), str(folder)]
         done = subprocess.run(command, capture_output=True, check=False, timeout=120)

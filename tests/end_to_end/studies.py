@@ -7,7 +7,6 @@ from pathlib import Path
 
 from models.phantom_ct import HeadPhantom, make_head_ct
 from pipelines.phantom_series import write_ct_series
-
 from tests.end_to_end.harness import PATIENT_BIRTH_DATE, PATIENT_ID, PATIENT_NAME
 
 BLEED_SEED = 7

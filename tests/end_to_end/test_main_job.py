@@ -31,17 +31,17 @@ pytestmark = pytest.mark.slow
         pytest.param("postgresql-rabbitmq", marks=pytest.mark.services),
     ]
 )
-def servers(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+def servers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """Database and broker of a node."""
     if request.param == "sqlite-sql":
-        yield {}
+        yield "", "sql"
         return
     broker = "sql"
     if request.param == "postgresql-rabbitmq":
         require_port(5672, "RabbitMQ")
         broker = RABBITMQ
     with postgresql_database() as url:
-        yield {"database": url, "broker": broker}
+        yield url, broker
 
 
 def _mask_on(seg: pydicom.Dataset, volume: Volume) -> NDArray[np.bool_]:
@@ -78,12 +78,13 @@ def _volumes_of(sr: pydicom.Dataset) -> list[float]:
 
 
 def test_a_bleed_comes_back_as_seg_report_and_picture(
-    tmp_path: Path, servers: dict[str, str]
+    tmp_path: Path, servers: tuple[str, str]
 ) -> None:
     phantom = head_with_bleed()
     sources = write_study(phantom, tmp_path / "study")
     with remembering_pacs(tmp_path / "pacs") as pacs:
-        node = NodeUnderTest(tmp_path / "node", pacs.port, **servers)
+        database, broker = servers
+        node = NodeUnderTest(tmp_path / "node", pacs.port, database=database, broker=broker)
         node.start()
         try:
             node.push(tmp_path / "study")
