@@ -50,6 +50,7 @@ class AssociationRequest:
     calling_ae_title: str
     called_ae_title: str
     application_context_name: str
+    protocol_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Rejection:
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2, "application_context_not_supported")
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling_ae_title_not_recognized")
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called_ae_title_not_recognized")
+PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol_version_not_supported")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "disk_below_mark")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local_limit_exceeded")
 NO_REASON_GIVEN = Rejection(2, 1, 1, "internal_error")
@@ -95,6 +97,8 @@ def identify(
     ae_title : str
         Our own.
     """
+    if not request.protocol_version & 1:
+        return PROTOCOL_VERSION_NOT_SUPPORTED
     if request.application_context_name != APPLICATION_CONTEXT_NAME:
         return APPLICATION_CONTEXT_NOT_SUPPORTED
     if request.called_ae_title.strip() != ae_title:

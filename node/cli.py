@@ -346,7 +346,3 @@ def main() -> None:
     import node.cli_local  # noqa: F401 - commands that work without a running node
 
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -119,7 +119,7 @@ class Demo:
         self._say("Starting the node ...")
         with (self.folder / "node.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "node.cli", "serve", "--config", str(config)],
+                [sys.executable, "-m", "node", "serve", "--config", str(config)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -51,6 +51,10 @@ class HeaderError(ValueError):
         self.sentence = sentence
 
 
+class StartTooShort(Exception):
+    """Raised when the walk needs bytes that are not in the beginning it was given."""
+
+
 @dataclass(frozen=True)
 class HeaderScan:
     """Values found, by the names they were asked by.
@@ -115,6 +119,7 @@ def scan(
     data: bytes | bytearray | memoryview,
     transfer_syntax_uid: str,
     wanted: Collection[int | str],
+    size: int | None = None,
 ) -> HeaderScan:
     """Walk a data set to its end and collect the wanted elements.
 
@@ -128,11 +133,16 @@ def scan(
         Keywords, tags, ``"(gggg,eeee)"``, or paths through sequences such as
         ``"RequestAttributesSequence.ScheduledProcedureStepID"``, whose values are collected from
         all items.
+    size : int or None
+        Length of the data set where `data` is only its beginning: enough, when all that follows
+        is the value of an element that is not wanted, such as the pixel data.
 
     Raises
     ------
     HeaderError
         The data set ends too early, is nested deeper than 16 levels, or is no data set.
+    StartTooShort
+        More than the beginning is needed.
 
     References
     ----------
@@ -145,7 +155,8 @@ def scan(
         encoding = _IMPLICIT_LITTLE
     elif transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
         encoding = _EXPLICIT_BIG
-    return _Walk(data, encoding).run(_plan(tuple(wanted), encoding))
+    walk = _Walk(data, encoding, len(data) if size is None else size)
+    return walk.run(_plan(tuple(wanted), encoding))
 
 
 @lru_cache(maxsize=64)
@@ -180,9 +191,12 @@ class _Level:
 class _Walk:
     """One walk over one data set."""
 
-    def __init__(self, data: bytes | bytearray | memoryview, encoding: _Encoding) -> None:
+    def __init__(
+        self, data: bytes | bytearray | memoryview, encoding: _Encoding, size: int
+    ) -> None:
         self._data: Any = data
-        self._end = len(data)
+        self._have = len(data)
+        self._end = size
         self._left = MOST_ELEMENTS
         self._deadline = time.monotonic() + SECONDS
         self._encoding = encoding
@@ -194,6 +208,10 @@ class _Walk:
             self._elements(0, self._end, plan, _Level(), 0, delimited=False)
         except _LimitReached:
             return HeaderScan(self.values, complete=False)
+        except struct.error:
+            if self._have == self._end:
+                raise
+            raise StartTooShort from None
         return HeaderScan(self.values, complete=True)
 
     def _elements(
@@ -238,9 +256,15 @@ class _Walk:
         """Check what is left: an item without length lacks its end; zeros may pad a data set."""
         if delimited:
             raise HeaderError(None, "the data set ends inside a sequence")
-        if at < end and any(bytes(self._data[at:end])):
+        if at < end and any(self._bytes(at, end)):
             raise HeaderError(None, "the data set ends inside an element")
         return end
+
+    def _bytes(self, at: int, end: int) -> bytes:
+        """Copy bytes out."""
+        if end > self._have:
+            raise StartTooShort
+        return bytes(self._data[at:end])
 
     def _is_end(self, tag: int, at: int, *, delimited: bool) -> bool:
         """Whether a delimiter ends this item; one that ends nothing is overlooked."""
@@ -367,7 +391,7 @@ class _Walk:
             return
         if length > LONGEST_VALUE:
             length = 0
-        raw = bytes(self._data[at : at + length])
+        raw = self._bytes(at, at + length)
         if wish.tag == _SPECIFIC_CHARACTER_SET:
             level.encodings = encodings_of(raw)
         elif wish.tag == _PIXEL_REPRESENTATION:

@@ -14,6 +14,7 @@ SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
+UNRECOGNIZED_OPERATION = 0x0211
 OUT_OF_RESOURCES = 0xA700
 DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
 COERCION_OF_DATA_ELEMENTS = 0xB000
@@ -105,7 +106,7 @@ _MEANINGS = {
     SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
     NOT_AUTHORIZED: "not authorized",
     0x0210: "duplicate invocation",
-    0x0211: "unrecognized operation",
+    UNRECOGNIZED_OPERATION: "unrecognized operation",
     0x0212: "mistyped argument",
     COERCION_OF_DATA_ELEMENTS: "stored, data elements were coerced",
     ELEMENTS_DISCARDED: "stored, elements were discarded",

@@ -65,11 +65,16 @@ def report(context: StepContext) -> Mapping[str, Any]:
     return {"results": uids}
 
 
-def object_identity(spec: JobSpec, slot: Slot) -> ObjectIdentity:
-    """Return the UIDs and the label of a result, the same in every run of a job."""
+def object_identity(spec: JobSpec, slot: Slot, model: ModelIdentity) -> ObjectIdentity:
+    """Return the UIDs and the label of a result, the same in every run of a job.
+
+    The model that really ran is part of them: one that was exchanged after the job was opened
+    makes other objects, not other bytes under the same UIDs.
+    """
+    entropy = (spec.idem_key, model.sha256)
 
     def uid(*words: str) -> str:
-        return str(generate_uid(prefix=spec.uid_root, entropy_srcs=[spec.idem_key, *words]))
+        return str(generate_uid(prefix=spec.uid_root, entropy_srcs=[*entropy, *words]))
 
     return ObjectIdentity(
         sop_instance_uid=uid(slot, "instance"),
@@ -77,7 +82,7 @@ def object_identity(spec: JobSpec, slot: Slot) -> ObjectIdentity:
         series_number=spec.labels[slot].number,
         series_description=spec.labels[slot].description,
         uid_root=spec.uid_root,
-        entropy=(spec.idem_key,),
+        entropy=entropy,
     )
 
 
@@ -110,7 +115,7 @@ def _results(
     def add(slot: Slot, build: Callable[[ObjectIdentity], Dataset | None]) -> None:
         if slot not in spec.labels:
             return
-        made = build(object_identity(spec, slot))
+        made = build(object_identity(spec, slot, maker.model))
         if made is not None:
             results[slot] = made
 

@@ -120,7 +120,7 @@ rules:
         """Start the node and wait until it answers C-ECHO."""
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "node.cli", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", "node", "serve", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
@@ -191,7 +191,7 @@ rules:
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line on this node."""
         done = subprocess.run(
-            [sys.executable, "-m", "node.cli", *arguments, "--config", str(self.config)],
+            [sys.executable, "-m", "node", *arguments, "--config", str(self.config)],
             capture_output=True,
             text=True,
             check=False,

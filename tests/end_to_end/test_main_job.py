@@ -174,7 +174,7 @@ def test_orthanc_lists_the_results_under_the_source_study(tmp_path: Path) -> Non
 def test_real_series_are_scored_right_or_not_at_all_and_the_node_says_why(tmp_path: Path) -> None:
     folders = [
         shared("ct_head_ge_tilted", "dicom"),
-        shared("ct_head_phantom_philips_study"),
+        shared("ct_head_phantom_philips_study", "dicom"),
         shared("t1_philips_whole_head_gm_ref", "dicom"),
     ]
     with remembering_pacs(tmp_path / "pacs") as pacs:

@@ -146,7 +146,7 @@ def _fill_and_recover(tmp_path: Path, small: Path, study: Path) -> None:
 
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "node.cli", *arguments],
+        [sys.executable, "-m", "node", *arguments],
         capture_output=True,
         text=True,
         check=False,
