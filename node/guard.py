@@ -158,36 +158,7 @@ class GuardedHandler(RequestHandler):
         finally:
             server.lobby.leave(cast(socket.socket, self.request))
         self.request = connection
-        assoc = self._guarded_association(server, connection, request)
-        evt.trigger(assoc, evt.EVT_CONN_OPEN, {"address": self.client_address})
-        server.began(assoc)
-        assoc.start()
-
-    def _guarded_association(
-        self, server: GuardedServer, connection: socket.socket, request: bytes
-    ) -> GuardedAssociation:
-        assoc = GuardedAssociation(self.ae, server)
-        assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
-        assoc.set_socket(GuardedSocket(assoc, connection, request, server.settings))
-        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
-        assoc.acceptor.ae_title = server.ae_title
-        assoc.acceptor.address_info = AddressInformation.from_tuple(server.server_address)
-        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        # Shared, not copied for each association: negotiation only reads them.
-        assoc.acceptor.supported_contexts = server.contexts
-        assoc.requestor.address_info = AddressInformation.from_tuple(self.client_address)
-        self._bind(assoc, server)
-        return assoc
-
-    def _bind(self, assoc: GuardedAssociation, server: GuardedServer) -> None:
-        for event in server.get_events():
-            handlers: Any = server.get_handlers(event)
-            if event.is_intervention and handlers:
-                assoc.bind(event, *handlers)
-            elif event.is_notification:
-                for handler, args in handlers:
-                    assoc.bind(event, handler, args)
+        server.adopt(connection, cast(tuple[str, int], self.client_address), request)
 
 
 class GuardedServer(ThreadedAssociationServer):
@@ -252,6 +223,39 @@ class GuardedServer(ThreadedAssociationServer):
             self._on_refused(address, reason)
         return not reason
 
+    def adopt(self, connection: socket.socket, address: tuple[str, int], request: bytes) -> None:
+        """Serve an association whose A-ASSOCIATE-RQ, and nothing more, was read already."""
+        assoc = self._association(connection, address, request)
+        evt.trigger(assoc, evt.EVT_CONN_OPEN, {"address": address})
+        self._began(assoc)
+        assoc.start()
+
+    def _association(
+        self, connection: socket.socket, address: tuple[str, int], request: bytes
+    ) -> GuardedAssociation:
+        assoc = GuardedAssociation(self.ae, self)
+        assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
+        assoc.set_socket(GuardedSocket(assoc, connection, request, self.settings))
+        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = self.ae_title
+        assoc.acceptor.address_info = AddressInformation.from_tuple(self.server_address)
+        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
+        # Shared, not copied for each association: negotiation only reads them.
+        assoc.acceptor.supported_contexts = self.contexts
+        assoc.requestor.address_info = AddressInformation.from_tuple(address)
+        self._bind_handlers(assoc)
+        return assoc
+
+    def _bind_handlers(self, assoc: GuardedAssociation) -> None:
+        for event in self.get_events():
+            handlers: Any = self.get_handlers(event)
+            if event.is_intervention and handlers:
+                assoc.bind(event, *handlers)
+            elif event.is_notification:
+                for handler, args in handlers:
+                    assoc.bind(event, handler, args)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection in its own thread."""
         try:
@@ -279,7 +283,7 @@ class GuardedServer(ThreadedAssociationServer):
         connection.settimeout(self.settings.handshake_seconds)
         return self.ssl_context.wrap_socket(connection, server_side=True)
 
-    def began(self, assoc: GuardedAssociation) -> None:
+    def _began(self, assoc: GuardedAssociation) -> None:
         """Count an association in."""
         with self._lock:
             self._live.add(assoc)

@@ -1,7 +1,13 @@
-"""The Storage and Verification SCP: admits peers, hands their objects to the store service."""
+"""The Storage and Verification SCP: admits peers, hands their objects to the store service.
+
+One port, two engines: associations for nothing but Storage and Verification are served by our own
+(`node.engine`), all others by pynetdicom (`node.guard`). Both ask the same `Receiver` who may come
+in, store through the same service and tell the same events.
+"""
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +45,11 @@ from node.access import (
 from node.admission import Admission, Session
 from node.association_rows import AssociationRows
 from node.connection import GuardSettings
+from node.engine.host import Engine
+from node.engine.listener import Listener
+from node.engine.negotiation import Negotiator
+from node.engine.read_buffer import BufferPool
+from node.engine.upper_layer import Limits
 from node.guard import (
     GuardedAssociation,
     GuardedHandler,
@@ -46,6 +57,7 @@ from node.guard import (
     keep_pynetdicom_quiet,
 )
 from node.identity import StoreRequest
+from node.reception import Reception
 from node.statuses import OUT_OF_RESOURCES, SUCCESS, Status
 from node.store_service import StoreService
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -124,6 +136,8 @@ class Receiver:
     on_event : callable
     guard : mapping
         Other values for fields of `GuardSettings`.
+    engine : bool
+        Whether our own engine serves what it can; otherwise pynetdicom serves everything.
     """
 
     def __init__(
@@ -133,6 +147,8 @@ class Receiver:
         rows: AssociationRows | None = None,
         on_event: OnEvent = lambda event, facts: None,
         guard: Mapping[str, Any] | None = None,
+        *,
+        engine: bool = True,
     ) -> None:
         self._service = service
         self.settings = settings
@@ -142,6 +158,8 @@ class Receiver:
         self._admission = Admission(service.has_room)
         self._lock = threading.Lock()
         self._server: GuardedServer | None = None
+        self._has_engine = engine
+        self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._turned_away: dict[tuple[str, str], float] = {}
 
@@ -190,29 +208,77 @@ class Receiver:
             on_end=self._on_end,
         )
         self._server = cast(GuardedServer, server)
-        self._thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver"
-        )
-        self._thread.start()
+        if self._has_engine:
+            self._listener = self._listener_of(self._server)
+            self._listener.start()
+        else:
+            self._thread = threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver"
+            )
+            self._thread.start()
         self._tell("receiver.started", port=self.port)
 
     def stop(self) -> None:
         """Stop listening, let associations end, abort those that do not; wait for all."""
-        if self._server is None or self._thread is None:
+        if self._server is None:
             return
-        self._server.shutdown()
-        self._thread.join()
+        self._stop_listening(self._server)
         self._await_no_association(self.settings.drain_seconds)
         for assoc in self._server.live:
             assoc.cut()
+        if self._listener is not None:
+            self._listener.cut()
         self._await_no_association(5.0)
-        self._tell("receiver.stopped", associations=len(self._server.live))
+        self._tell("receiver.stopped", associations=self._connections())
+
+    def _stop_listening(self, server: GuardedServer) -> None:
+        if self._listener is not None:
+            self._listener.stop()
+            server.server_close()
+        elif self._thread is not None:
+            server.shutdown()
+            self._thread.join()
+
+    def _connections(self) -> int:
+        engine = 0 if self._listener is None else self._listener.live
+        return engine + len(cast(GuardedServer, self._server).live)
 
     def _await_no_association(self, seconds: float) -> None:
         server = cast(GuardedServer, self._server)
         deadline = time.monotonic() + seconds
+        if self._listener is not None:
+            self._listener.await_no_association(seconds)
         for assoc in server.live:
             assoc.join(max(0.0, deadline - time.monotonic()))
+
+    def _listener_of(self, server: GuardedServer) -> Listener:
+        """Our own engine, on the socket of the server, which takes what is not for the engine."""
+        engine = Engine(
+            host=self,
+            negotiator=Negotiator(server.contexts, self.settings.max_pdu_bytes),
+            buffers=BufferPool(),
+            limits=self._limits,
+            largest_instance_bytes=self._guard.largest_instance_bytes,
+        )
+        return Listener(
+            cast(socket.socket, server.socket),
+            engine,
+            self._guard,
+            server.adopt,
+            self._on_refused,
+            adopted=lambda: len(server.live),
+        )
+
+    def _limits(self) -> Limits:
+        guard = self._guard
+        return Limits(
+            artim_seconds=guard.request_seconds,
+            pdu_seconds=guard.pdu_seconds,
+            idle_seconds=self.settings.idle_seconds,
+            lifetime_seconds=guard.longest_association_seconds,
+            largest_request_bytes=min(guard.largest_request_bytes, Limits.largest_request_bytes),
+            largest_pdu_bytes=self.settings.max_pdu_bytes,
+        )
 
     def _application_entity(self) -> AE:
         ae = AE(ae_title=self.settings.ae_title)
@@ -237,15 +303,21 @@ class Receiver:
         """Admit or reject; whatever goes wrong here rejects."""
         assoc = cast(GuardedAssociation, event.assoc)
         try:
-            request = _request_of(assoc)
-            settings = self.settings
-            verdict = self._admission.admit(
-                request, settings.peers, settings.ae_title, settings.max_associations
-            )
+            verdict = self.admit(_request_of(assoc))
         except Exception as error:  # noqa: BLE001 - a DIMSE handler: nobody gets in by a mistake
             log.error("association.failed", error=type(error).__name__)
-            self._reject(assoc, NO_REASON_GIVEN)
-            return
+            verdict = NO_REASON_GIVEN
+        if isinstance(verdict, Rejection):
+            self._reject(assoc, verdict)
+        else:
+            assoc.session = verdict
+
+    def admit(self, request: AssociationRequest) -> Session | Rejection:
+        """Let an association in, or say why not."""
+        settings = self.settings
+        verdict = self._admission.admit(
+            request, settings.peers, settings.ae_title, settings.max_associations
+        )
         if isinstance(verdict, Rejection):
             self._tell(
                 "association.rejected",
@@ -254,12 +326,11 @@ class Receiver:
                 calling_ae_title=request.calling_ae_title,
                 called_ae_title=request.called_ae_title,
             )
-            self._reject(assoc, verdict)
-            return
-        assoc.session = verdict
+            return verdict
         self._tell("association.accepted", **verdict.names)
         if self._rows is not None:
-            self._rows.opened(_opened(verdict, self.settings.owner))
+            self._rows.opened(_opened(verdict, settings.owner))
+        return verdict
 
     def _reject(self, assoc: GuardedAssociation, rejection: Rejection) -> None:
         assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
@@ -280,10 +351,13 @@ class Receiver:
 
     def _on_end(self, assoc: GuardedAssociation) -> None:
         session: Session | None = assoc.session
-        if session is None:
-            return
+        if session is not None:
+            self.left(session, released=assoc.is_released)
+
+    def left(self, session: Session, *, released: bool) -> None:
+        """Note that an association ended."""
         self._admission.leave(session)
-        reason = "released" if assoc.is_released else "aborted"
+        reason = "released" if released else "aborted"
         facts = session.counts
         seconds = round(time.monotonic() - session.since, 3)
         self._tell(f"association.{reason}", **session.names, **facts, seconds=seconds)
@@ -305,10 +379,14 @@ class Receiver:
         except Exception as error:  # noqa: BLE001 - a DIMSE handler: the sender must hear something
             log.error("instance.failed", error=type(error).__name__)
             status = Status(OUT_OF_RESOURCES, "internal error")
-        self._count(session, request, status, acceptance, size, time.monotonic() - began)
+        self.answered(session, request, status, acceptance, size, time.monotonic() - began)
         return _response(status)
 
-    def _count(
+    def reception(self, request: StoreRequest) -> Reception:
+        """Begin to take in a data set."""
+        return self._service.reception(request)
+
+    def answered(
         self,
         session: Session,
         request: StoreRequest,
@@ -317,6 +395,7 @@ class Receiver:
         size: int,
         seconds: float,
     ) -> None:
+        """Count an object and what it was answered."""
         facts = {
             **session.names,
             "sop_instance_uid": request.sop_instance_uid,

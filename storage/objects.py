@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import mmap
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from storage.base import StoreBroken, StoreFull, StoreUnavailable
 
+_MOST_PARTS = 1000
+"""Parts of one write; Linux takes 1024."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +38,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _disk_errors("create a file in incoming"):
-            self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append."""
@@ -43,6 +46,31 @@ class Spool:
         with _disk_errors("write to incoming"):
             while view:
                 view = view[os.write(self._fd, view) :]
+
+    def write_all(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Append several, in one call of the system where that does."""
+        with _disk_errors("write to incoming"):
+            missing = sum(map(len, parts)) - os.writev(self._fd, parts[:_MOST_PARTS])
+        if missing:
+            done = os.lseek(self._fd, 0, os.SEEK_CUR)
+            self._write_rest(parts, missing, done)
+
+    def _write_rest(
+        self, parts: Sequence[bytes | bytearray | memoryview], missing: int, done: int
+    ) -> None:
+        """Append the last bytes of parts of which the first were written."""
+        at = done + missing
+        for part in reversed(parts):
+            at -= len(part)
+        for part in parts:
+            if at + len(part) > done:
+                self.write(memoryview(part)[max(0, done - at) :])
+            at += len(part)
+
+    def view(self, start: int = 0) -> memoryview:
+        """Look at what was written, from an offset on, without reading it into memory."""
+        with _disk_errors("read from incoming"):
+            return memoryview(mmap.mmap(self._fd, 0, prot=mmap.PROT_READ))[start:]
 
     def flush(self) -> None:
         """Put the bytes on disk (not yet the name) and close the file."""

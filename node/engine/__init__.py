@@ -1,0 +1,1 @@
+"""Our own engine for associations that bring objects: Storage and Verification, fast."""
