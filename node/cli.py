@@ -68,17 +68,17 @@ def load_config(path: Path | None) -> Any:
 @contextmanager
 def store(path: Path | None) -> Iterator[Any]:
     """Open the database of a configuration for one command."""
+    from sqlalchemy.engine import make_url
+
     from node.parts import database_url
     from storage.base import StoreUnavailable
     from storage.database import Database
 
     config = load_config(path)
-    url = database_url(config)
-    if url.startswith("sqlite") and not (config.node.data_folder / "node.db").exists():
-        raise fail(
-            f"There is no database yet in {config.node.data_folder}; start the node first.", 3
-        )
-    database = Database(url)
+    url = make_url(database_url(config))
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise fail(f"There is no database {url.database} yet; start the node first.", STORE_AWAY)
+    database = Database(database_url(config))
     try:
         yield database
     except StoreUnavailable as error:
@@ -150,11 +150,10 @@ def config_check(
 ) -> None:
     """Report every mistake in a configuration file at once."""
     from models.catalogue import list_packages
-
     from node.config import check
     from pipelines.catalogue import PIPELINES
 
-    problems = check(path, pipelines=set(PIPELINES), models=set(list_packages(())))
+    problems = check(path, pipelines=set(PIPELINES), models=set(list_packages(_folders(path))))
     if as_json:
         print_json([vars(problem) for problem in problems])
     else:
@@ -165,6 +164,17 @@ def config_check(
         raise typer.Exit(PROBLEM)
     if not as_json:
         console.print(f"{path} can be used.", highlight=False)
+
+
+def _folders(path: Path) -> tuple[Path, ...]:
+    """Folders of model packages that a configuration names, if it can be read at all."""
+    from node.config import load
+    from node.problems import ConfigError
+
+    try:
+        return load(path).models.folders
+    except (ConfigError, OSError):
+        return ()
 
 
 @app.command()

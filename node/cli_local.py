@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,6 +153,7 @@ def score(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")],
     pipeline: PipelineOption = "haemorrhage",
     model: ModelOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a folder offline, with the code of the node: SEG, SR, PNG, findings.json."""
@@ -161,15 +162,11 @@ def score(
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
+    folders = load_config(config).models.folders if config else ()
+    model_folder = _model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
     try:
         with progress_bar("scoring") as move:
-            outcomes = score_folder(
-                folder,
-                pipeline,
-                _model_folder(model or DEFAULT_MODELS.get(pipeline, "")),
-                out,
-                move,
-            )
+            outcomes = score_folder(folder, pipeline, model_folder, out, move)
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     rows = [
@@ -189,15 +186,14 @@ def score(
         raise typer.Exit(1)
 
 
-def _model_folder(name: str) -> Path:
-    from models.catalogue import find_package
-
+def _model_folder(name: str, folders: Sequence[Path]) -> Path:
     from models.base import BrokenPackage
+    from models.catalogue import find_package
 
     if Path(name, "model.yaml").is_file():
         return Path(name)
     try:
-        return find_package(name, ())
+        return find_package(name, folders)
     except BrokenPackage as error:
         raise fail(str(error), USAGE) from None
 
@@ -234,9 +230,8 @@ def models_ls(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def _model_row(name: str, folder: Path) -> dict[str, str]:
-    from models.package import load_package
-
     from models.base import BrokenPackage
+    from models.package import load_package
 
     row = dict.fromkeys(("version", "intended_use", "title", "sha256", "trouble"), "")
     row |= {"name": name, "folder": str(folder)}

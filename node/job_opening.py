@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import find_package
 from models.package import load_package
-
-from models.base import BrokenPackage, ModelIdentity
 from node.config import Config
 from node.parts import VERSION
 from node.routing import Decision
@@ -60,14 +59,16 @@ def jobs_from(
 def _job(
     rule: Rule, decision: Decision, closed: ClosedSeries, config: Config, models: Models
 ) -> NewJob:
-    state, sentence, digest, demonstration = JobState.QUEUED, "", "", False
+    state, reason, sentence = JobState.QUEUED, "", ""
+    digest, demonstration = "", False
     try:
         identity = models.identity(rule.run.model)
         digest, demonstration = identity.sha256, identity.intended_use == "demonstration"
     except (BrokenPackage, OSError) as error:
-        state, sentence = JobState.HELD, f"Model {rule.run.model} cannot be used: {error}"
+        sentence = f"Model {rule.run.model} cannot be used: {error}"
+        state, reason = JobState.HELD, "config"
     if decision.outcome == "held":
-        state, sentence = JobState.HELD, decision.sentence
+        state, reason, sentence = JobState.HELD, "rule", decision.sentence
     labels = {slot: asdict(label) for slot, label in rule.labels().items()}
     snapshot = {
         "model_digest": digest,
@@ -88,6 +89,7 @@ def _job(
         idem_key=_idem_key(rule, closed, digest, labels),
         config_digest=config.digest,
         state=state,
+        reason=reason,
         sentence=sentence,
         snapshot=snapshot,
     )

@@ -102,7 +102,8 @@ def send(
     ----------
     destination : Destination
     files : sequence of OutgoingObject
-        A reader must never see a report without what it reports on, so it comes last.
+        A reader must never see a report without what it reports on, so it comes last; and after
+        one that is to be sent later nothing more is sent now.
     on_status : callable
         Told the index and outcome of each object as soon as it is known, so that it can be
         written down before the next one leaves.
@@ -131,6 +132,13 @@ def send(
     call = _Call(destination, contexts)
     try:
         for file in files:
+            later = next((o for o in outcomes if o.kind == "retry"), None)
+            if later is not None and call.failure is None:
+                waits = (
+                    f"it waits for an object before it in the same association: {later.sentence}"
+                )
+                tell(SendOutcome("retry", None, waits))
+                continue
             tell(call.failure or _store(call, file))
     finally:
         call.end()

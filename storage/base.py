@@ -202,6 +202,7 @@ class NewJob:
     idem_key: str
     config_digest: str
     state: JobState
+    reason: str
     sentence: str
     snapshot: Mapping[str, Any]
 

@@ -41,11 +41,16 @@ class RetrySchedule:
     after_seconds: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
     give_up_seconds: float = 7 * 86400.0
 
-    def wait(self, kind: Kind, attempt: int) -> timedelta:
-        """Wait after the `attempt`-th failure, counted from 1, with jitter."""
+    def wait(self, kind: Kind, attempt: int, group: str = "") -> timedelta:
+        """Wait after the `attempt`-th failure, counted from 1, with jitter.
+
+        Deliveries of one `group` (a job and its destination) wait equally long, so that they go
+        together again.
+        """
         last = len(self.after_seconds) - 1
         seconds = self.after_seconds[last if kind == "refused" else min(attempt - 1, last)]
-        return timedelta(seconds=seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+        jitter = random.Random(f"{group}:{attempt}").uniform(0.9, 1.1)  # noqa: S311 - jitter
+        return timedelta(seconds=seconds * jitter)
 
 
 def claim(tx: Transaction, job_id: int, owner: str) -> dict[str, list[Delivery]]:
@@ -152,11 +157,15 @@ def _next_try(
     schedule: RetrySchedule,
 ) -> dict[str, Any]:
     age = tx.now - (delivery.created_at or tx.now)
+    group = f"{delivery.job_id}:{delivery.destination}"
     if age >= ALERT_AFTER or kind == "refused":
         raise_alert(tx, f"delivery.late:{delivery.id}", f"{delivery.destination}: {sentence}")
     if age >= timedelta(seconds=schedule.give_up_seconds):
         return {"state": DeliveryState.REFUSED, "next_at": None}
-    return {"state": DeliveryState.RETRY_WAIT, "next_at": tx.now + schedule.wait(kind, attempt)}
+    return {
+        "state": DeliveryState.RETRY_WAIT,
+        "next_at": tx.now + schedule.wait(kind, attempt, group),
+    }
 
 
 def settle(tx: Transaction, job_id: int) -> JobState:

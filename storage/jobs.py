@@ -78,7 +78,7 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
         "lease_token": 0,
         "progress": 0.0,
         "progress_note": "",
-        "reason": "",
+        "reason": new.reason,
     }
     statement = tx.insert(JobRow).values(**values)
     job_id: int | None = tx.execute(
@@ -97,6 +97,8 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
     _supersede_older(tx, closed, new.rule)
     if new.state is JobState.QUEUED:
         tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)
+    else:
+        raise_alert(tx, f"job.held:{job_id}", new.sentence)
     record(tx, "job.opened", series_id=closed.series_id, job_id=job_id, rule=new.rule)
     return job_id
 

@@ -7,14 +7,18 @@ import errno
 import hashlib
 import mmap
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from storage.base import StoreBroken, StoreFull, StoreUnavailable
+from storage.owner import is_dead, owner_of_this_process
 
 _MOST_PARTS = 1000
 """Parts of one write; Linux takes 1024."""
+_FOREIGN_SPOOL_SECONDS = 86400.0
+_OWNER_PARTS = 6
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -111,7 +115,8 @@ class FileObjects:
 
     def spool(self) -> Spool:
         """Start a new file."""
-        return Spool(self.incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part")
+        owner = owner_of_this_process().replace("/", "+")
+        return Spool(self.incoming / f"{owner}+{uuid.uuid4().hex}.part")
 
     def path(self, key: str) -> Path:
         """Where an object lies."""
@@ -158,6 +163,8 @@ class FileObjects:
     def sweep_incoming(self) -> int:
         """Delete spools of processes that are gone; nothing of them was ever acknowledged.
 
+        Spools of another host, which cannot be judged from here, go when they are a day old.
+
         Returns
         -------
         int
@@ -165,9 +172,11 @@ class FileObjects:
         """
         swept = 0
         for path in self.incoming.iterdir():
-            pid = path.name.partition("-")[0]
-            if pid.isdigit() and Path(f"/proc/{pid}").exists() and int(pid) != os.getpid():
-                continue
+            owner = path.name.replace("+", "/")
+            with contextlib.suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > _FOREIGN_SPOOL_SECONDS
+                if not (old or (owner.count("/") >= _OWNER_PARTS and is_dead(owner))):
+                    continue
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
                 swept += 1

@@ -23,6 +23,16 @@ def new_owner() -> str:
     return f"{host_identity()}/{pid}/{_start_time(pid)}/{uuid.uuid4().hex[:8]}"
 
 
+@cache
+def _owner_of(pid: int) -> str:
+    return new_owner()
+
+
+def owner_of_this_process() -> str:
+    """Name this process, the same name each time."""
+    return _owner_of(os.getpid())
+
+
 def is_dead(owner: str) -> bool:
     """Whether the process is known to be gone; False also when nobody here can tell."""
     host, boot, namespace, pid, start = owner.split("/")[:5]

@@ -55,6 +55,7 @@ def new_job(key: str, destinations: dict[str, list[str]] | None = None) -> NewJo
         idem_key=key,
         config_digest="c" * 64,
         state=JobState.QUEUED,
+        reason="",
         sentence="",
         snapshot={"destinations": destinations or {}},
     )
