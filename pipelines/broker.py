@@ -96,8 +96,9 @@ class SQLBroker(Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
         """Start taking tasks of a queue."""
-        if not self._heart.is_alive() and not self._stop.is_set():
-            self._heart.start()
+        with self.guard:  # the consumers of several queues start at the same time
+            if self._heart.ident is None:
+                self._heart.start()
         return _SQLConsumer(self, queue_name, prefetch, timeout / 1000)
 
     def _beat(self) -> None:

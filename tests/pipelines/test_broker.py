@@ -242,3 +242,21 @@ def test_a_broker_that_is_away_loses_nothing(database: Database) -> None:
     assert relay.wake_up() == 0
     with database.snapshot() as tx:
         assert tx.execute(sa.select(Task.state)).scalar_one() == tasks.QUEUED
+
+
+def test_consumers_that_start_together_start_one_heartbeat(database: Database) -> None:
+    broker = SQLBroker(database, new_owner())
+    together = threading.Barrier(8)
+
+    def consume() -> None:
+        together.wait()
+        broker.consume("convert")
+
+    threads = [threading.Thread(target=consume) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [thread.name for thread in threading.enumerate()].count("task-leases") == 1
+    broker.close()
