@@ -48,6 +48,8 @@ def orientation_of(affine: NDArray[np.float64]) -> Orientation:
     ValueError
         The affine puts different voxels in the same place, or nowhere.
     """
+    if affine.shape != (4, 4):
+        raise ValueError(f"The affine is not 4 x 4: its shape is {affine.shape}.")
     steps = affine[:3, :3]
     lengths = np.linalg.norm(steps, axis=0)
     if not (np.isfinite(lengths).all() and abs(np.linalg.det(steps)) > 1e-6 * lengths.prod() > 0):

@@ -96,7 +96,9 @@ def refuse_unless_finite(volume: Volume) -> None:
     """
     if volume.array.ndim != 3 or volume.array.size == 0:
         shape = " x ".join(map(str, volume.array.shape))
-        raise UnfitInput("no_volume", f"This is no volume: its shape is {shape or 'empty'}.")
+        raise UnfitInput(
+            "no_volume", f"This is no volume: its shape is {shape or 'none'}, wanted three axes."
+        )
     if not np.isfinite(volume.array).all():
         count = int(np.count_nonzero(~np.isfinite(volume.array)))
         raise UnfitInput(

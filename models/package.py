@@ -23,13 +23,14 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from models.base import BrokenPackage, IntendedUse, ModelIdentity, Predictor, Segment
 from models.catalogue import MANIFEST
 
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
 MOST_MANIFEST_BYTES = 64 << 10
+MOST_LEVELS = 16
 MOST_MISTAKES = 8
 """More mistakes of a manifest are counted, not told."""
 
@@ -302,20 +303,32 @@ def _parse(folder: Path, data: bytes) -> Manifest:
 
 
 def _yaml(path: Path, data: bytes) -> object:
-    """Read YAML without aliases: a few lines of them can stand for gigabytes."""
+    """Read YAML without what makes a small text take gigabytes or hours."""
     yaml = YAML(typ="safe", pure=True)
     try:
         text = data.decode()
-        if any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
-            raise BrokenPackage(f"{path} uses a YAML alias; manifests are written out.")
+        _refuse_tricks(path, yaml, text)
         content: object = yaml.load(text)
+    except BrokenPackage:
+        raise
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise BrokenPackage(f"{path} is not YAML{where}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BrokenPackage(f"{path} is not YAML in UTF-8.") from error
     return content
+
+
+def _refuse_tricks(path: Path, yaml: YAML, text: str) -> None:
+    """Stop at the first alias (it may stand for gigabytes) or deep nesting (it takes hours)."""
+    level = 0
+    for event in yaml.parse(text):
+        level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent):
+            raise BrokenPackage(f"{path} uses a YAML alias; manifests are written out.")
+        if level > MOST_LEVELS:
+            raise BrokenPackage(f"{path} is nested more than {MOST_LEVELS} levels deep.")
 
 
 def _mistakes(error: ValidationError) -> str:

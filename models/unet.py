@@ -120,8 +120,8 @@ class UNetPredictor:
         -------
         Findings
             ``volume`` of each segment and in all, ml; ``probability``: the mean of the 20
-            highest voxel probabilities of the largest lesion, or of the whole head when there is
-            none. A single bright voxel does not make it high.
+            highest voxel probabilities of the largest lesion, or of everything but dropped specks
+            when there is none, so that it is above the threshold only where a lesion is.
 
         Raises
         ------
@@ -227,7 +227,7 @@ def labelled(
     labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
     labels[best <= threshold] = 0
     parts, count = ndimage.label(labels > 0, np.ones((3, 3, 3)))
-    region = best.ravel()
+    region = best[parts == 0]
     if count:
         sizes = np.bincount(parts.ravel())
         small = sizes < least_voxels
@@ -236,6 +236,8 @@ def labelled(
         if not small[sizes.argmax()]:
             region = best[parts == sizes.argmax()]
     top = min(_PEAK_VOXELS, region.size)
+    if top == 0:
+        return labels, threshold
     return labels, float(np.partition(region, -top)[-top:].mean())
 
 

@@ -1,0 +1,70 @@
+"""The packages that come with scorenode: each loads, passes its own test, and finds blood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.catalogue import BUILT_IN, list_packages
+from models.evaluation import Result, evaluate
+from models.package import load_package
+from models.phantom_ct import make_head_ct
+
+PACKAGES = sorted(path for path in list_packages(()).values() if path.parent == BUILT_IN)
+FRESH = [(4_000_001, "iph"), (4_000_002, "edh"), (4_000_003, "sdh"), (4_000_004, "iph")]
+FRESH += [(4_000_005, "edh")]
+"""Seeds far from those of training, which begin at 100 003 times the training's seed."""
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    predictor = load_package(BUILT_IN / "haemorrhage-demo").predictor("cpu")
+    return [evaluate(predictor, make_head_ct(seed, kind)) for seed, kind in FRESH]
+
+
+def test_the_demonstration_model_comes_with_scorenode() -> None:
+    assert "haemorrhage-demo" in [package.name for package in PACKAGES]
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_every_built_in_package_passes_its_test_vector(folder: Path) -> None:
+    package = load_package(folder)
+
+    assert package.predictor("cpu").identity.weights_sha256 == package.identity.weights_sha256
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_every_built_in_package_tells_what_it_is(folder: Path) -> None:
+    package = load_package(folder)
+
+    assert package.manifest.licence
+    assert (folder / "MODEL_CARD.md").stat().st_size > 200
+    assert json.loads((folder / "metrics.json").read_text())["held_out"] > 0
+    if package.identity.intended_use == "demonstration":
+        assert "Not for clinical use" in (folder / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_demonstration_model_finds_blood_it_never_saw(results: list[Result]) -> None:
+    dice = {f"{r.kind} {r.truth_ml:.0f} ml": round(r.dice, 3) for r in results}
+
+    assert np.mean([result.dice for result in results]) > 0.8, dice
+    assert min(result.dice for result in results) > 0.6, dice
+    assert all(result.probability > 0.9 for result in results)
+
+
+@pytest.mark.slow
+def test_the_demonstration_model_measures_blood(results: list[Result]) -> None:
+    for result in results:
+        assert result.found_ml == pytest.approx(result.truth_ml, rel=0.25, abs=2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [4_000_011, 4_000_012])
+def test_the_demonstration_model_leaves_a_clean_head_nearly_clean(seed: int) -> None:
+    predictor = load_package(BUILT_IN / "haemorrhage-demo").predictor("cpu")
+
+    assert evaluate(predictor, make_head_ct(seed, "none")).found_ml < 3.0
