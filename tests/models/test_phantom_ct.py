@@ -73,13 +73,11 @@ def test_kinds_of_one_seed_differ_only_around_the_blood(heads: dict[str, HeadPha
         assert np.mean(changed & ~near) < 0.01
 
 
-def test_kinds_are_drawn_evenly() -> None:
-    drawn = [make_head_ct(seed, None, (12.0, 12.0, 12.0)).kind for seed in range(36)]
+def test_six_seeds_make_every_kind_once_in_an_order_of_chance() -> None:
+    blocks = [[make_head_ct(6 * b + i, None, (12.0,) * 3).kind for i in range(6)] for b in range(2)]
 
-    counts = [drawn.count(kind) for kind in KINDS]
-
-    assert min(counts) >= 2
-    assert max(counts) <= 12
+    assert [sorted(kinds) for kinds in blocks] == [sorted(KINDS)] * 2
+    assert blocks[0] != blocks[1]
 
 
 def test_labels_name_the_kind(heads: dict[str, HeadPhantom]) -> None:
@@ -121,7 +119,7 @@ def test_blood_under_the_skull_leaves_no_film_over_the_hemisphere(kind: str) -> 
         core = ndimage.binary_opening(lesion, np.ones((3, 3, 1)))
         kept = ndimage.binary_dilation(core, np.ones((3, 3, 1)), iterations=4)
 
-        assert np.count_nonzero(lesion & ~kept) < 0.03 * np.count_nonzero(lesion)
+        assert np.count_nonzero(lesion & ~kept) < 0.08 * np.count_nonzero(lesion)
 
 
 @pytest.mark.parametrize("kind", BLEEDS)
