@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydicom.uid import UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -26,6 +27,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
+from node.access import APPLICATION_CONTEXT_NAME
 from node.engine.pdu import AbortReason, InvalidPDU
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -133,7 +135,15 @@ class Negotiator:
         """
         found = self._answers.get(request)
         if found is None:
-            found = self._negotiate(request)
+            try:
+                found = self._negotiate(request)
+            except InvalidPDU:
+                raise
+            except Exception as error:  # whatever a hostile request provokes in pynetdicom
+                raise InvalidPDU(
+                    AbortReason.INVALID_PARAMETER,
+                    f"an A-ASSOCIATE-RQ is invalid ({type(error).__name__})",
+                ) from error
             self._remember(self._answers, request, proposal, found)
         return found
 
@@ -178,7 +188,7 @@ class Negotiator:
         version = ImplementationVersionNameNotification()
         version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         answer = A_ASSOCIATE()
-        answer.application_context_name = asked.application_context_name
+        answer.application_context_name = UID(APPLICATION_CONTEXT_NAME)
         answer.calling_ae_title = asked.calling_ae_title
         answer.called_ae_title = asked.called_ae_title
         answer.result, answer.result_source = 0, 1
@@ -193,14 +203,9 @@ class Negotiator:
 
 def _decoded(request: bytes) -> A_ASSOCIATE:
     pdu = A_ASSOCIATE_RQ()
-    try:
-        pdu.decode(struct.pack(">BxI", 1, len(request)) + request)
-        asked = pdu.to_primitive()
-        ids = [context.context_id for context in asked.presentation_context_definition_list]
-    except Exception as error:
-        raise InvalidPDU(
-            AbortReason.INVALID_PARAMETER, f"an A-ASSOCIATE-RQ is invalid ({type(error).__name__})"
-        ) from error
+    pdu.decode(struct.pack(">BxI", 1, len(request)) + request)
+    asked = pdu.to_primitive()
+    ids = [context.context_id for context in asked.presentation_context_definition_list]
     if len(set(ids)) < len(ids):
         raise InvalidPDU(AbortReason.INVALID_PARAMETER, "a presentation context id comes twice")
     return asked

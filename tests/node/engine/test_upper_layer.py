@@ -63,6 +63,10 @@ class Talk:
         self.now += seconds
         return self.layer.expire(self.now)
 
+    def is_over(self) -> bool:
+        """Whether the connection is to be closed."""
+        return self.layer.is_over
+
 
 def in_state(state: State) -> Talk:
     """Bring an acceptor into a state, as a conversation does."""
@@ -203,18 +207,29 @@ def test_a_conversation_that_comes_byte_by_byte_is_understood_the_same() -> None
     assert heard(single) == heard([CONVERSATION])
 
 
-def test_an_abort_after_every_byte_ends_it() -> None:
+def starts() -> list[int]:
+    """Where the PDUs of the conversation begin."""
+    found = [0]
+    for _, body in pdus_of(CONVERSATION):
+        found.append(found[-1] + 6 + len(body))
+    return found
+
+
+def test_a_peer_that_is_gone_after_any_byte_leaves_nothing_behind() -> None:
+    whole = starts()
     for at in range(len(CONVERSATION)):
         talk = Talk()
-        try:
-            heard_so_far = talk.hear(CONVERSATION[:at])
-            if heard_so_far:
+        talk.buffer.put(CONVERSATION[:at])
+        while (indication := talk.layer.process(talk.buffer, talk.now)) is not None:
+            if isinstance(indication, Requested):
                 talk.layer.accept(ACCEPT)
-                talk.hear(b"")
-        except ValueError:
-            continue
-        talk.layer.closed(talk.now)
-        assert talk.layer.is_over
+        assert not talk.is_over()
+        if at in whole:
+            talk.hear(ABORT)
+        else:
+            talk.layer.closed(talk.now)
+        assert talk.is_over()
+        assert talk.layer.process(talk.buffer, talk.now) is None
 
 
 @pytest.mark.parametrize(
@@ -307,9 +322,9 @@ def test_a_connection_that_asks_nothing_is_closed_when_artim_expires() -> None:
     talk = Talk()
     assert talk.layer.deadline == talk.now + 10
     assert talk.at(9.99) is None
-    assert not talk.layer.is_over
+    assert not talk.is_over()
     talk.at(0.02)
-    assert talk.layer.is_over
+    assert talk.is_over()
     assert talk.said() == []
 
 
@@ -318,18 +333,18 @@ def test_a_request_that_drips_is_closed_when_artim_expires() -> None:
     for byte in associate_rq()[:9]:
         talk.hear(bytes([byte]))
         talk.at(1)
-        assert not talk.layer.is_over
+        assert not talk.is_over()
     talk.hear(b"\0")
     talk.at(1)
-    assert talk.layer.is_over
+    assert talk.is_over()
 
 
 def test_a_peer_that_does_not_close_after_a_rejection_is_closed() -> None:
     talk = in_state(State.AWAITING_CLOSE)
     talk.at(1.9)
-    assert not talk.layer.is_over
+    assert not talk.is_over()
     talk.at(0.2)
-    assert talk.layer.is_over
+    assert talk.is_over()
 
 
 def test_a_pdu_that_drips_is_aborted_though_bytes_keep_coming() -> None:
