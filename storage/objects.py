@@ -39,8 +39,9 @@ class Spool:
         From `flush`, when the disk failed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
         with _disk_errors("create a file in incoming"):
             self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
@@ -79,7 +80,8 @@ class Spool:
     def flush(self) -> None:
         """Put the bytes on disk (not yet the name) and close the file."""
         try:
-            os.fdatasync(self._fd)
+            if self._durable:
+                os.fdatasync(self._fd)
         except OSError as error:
             self.discard()
             raise _flush_failed(error) from error
@@ -103,10 +105,14 @@ class FileObjects:
     ----------
     root : Path
         The node's data folder.
+    durable : bool
+        Whether anything is flushed to disk. Without it a power cut loses acknowledged objects:
+        for measurements only.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
         self.root = root
+        self._durable = durable
         self.incoming = root / "incoming"
         with _disk_errors(f"create folders under {root}"):
             for folder in (self.incoming, root / "objects", root / "results", root / "work"):
@@ -116,7 +122,8 @@ class FileObjects:
     def spool(self) -> Spool:
         """Start a new file."""
         owner = owner_of_this_process().replace("/", "+")
-        return Spool(self.incoming / f"{owner}+{uuid.uuid4().hex}.part")
+        path = self.incoming / f"{owner}+{uuid.uuid4().hex}.part"
+        return Spool(path, durable=self._durable)
 
     def path(self, key: str) -> Path:
         """Where an object lies."""
@@ -134,7 +141,7 @@ class FileObjects:
                 self._make_folder(target.parent)
                 spool.path.rename(target)
                 folders.add(target.parent)
-        for folder in folders:
+        for folder in folders if self._durable else ():
             fsync_folder(folder)
 
     def put(self, key: str, data: bytes) -> None:
