@@ -176,7 +176,7 @@ def _make_phantoms(
     paths = [folder / f"{i:05d}.npz" for i in range(count)]
     pixel, slices = grid
     tasks = [
-        (seed * 100_003 + i, _kind(i), (pixel, pixel, slices[i % len(slices)]), path)
+        (seed * 100_003 + i, kind_of(i), (pixel, pixel, slices[i % len(slices)]), path)
         for i, path in enumerate(paths)
     ]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -185,7 +185,7 @@ def _make_phantoms(
     return paths
 
 
-def _kind(i: int) -> str:
+def kind_of(i: int) -> str:
     """Give a fifth without blood, the rest in turn, so that every kind is held out too."""
     if i % 5 == 4:
         return "none"

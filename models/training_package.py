@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from models.base import Volume
 from models.network import NetworkConfig
@@ -52,7 +52,7 @@ def write_package(
     version : str
     """
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, out / "weights.safetensors")
+    (out / "weights.safetensors").write_bytes(save(state))
     (out / "arch.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
     blank = FileEntry(path="test_vector.npz", sha256="0" * 64)
     files = Files(

@@ -298,7 +298,8 @@ def _load_network(package: ModelPackage) -> tuple[NetworkConfig, torch.nn.Module
     family, segments = package.identity.family, len(package.segments)
     try:
         config = NetworkConfig.from_json(package.configuration())
-        network = build(config)
+        with torch.random.fork_rng(devices=[]):
+            network = build(config)
         weights = load_tensors(package.read(package.manifest.files.weights))
         network.load_state_dict(weights)
     except BrokenPackage:

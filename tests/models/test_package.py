@@ -461,7 +461,7 @@ def test_a_test_vector_that_does_not_come_out_is_refused(
         vector = dict(found)
     change(vector)
     data = io.BytesIO()
-    np.savez_compressed(data, **vector)  # type: ignore[arg-type]
+    np.savez_compressed(data, **vector)
     forge(package, "test_vector", data.getvalue())
 
     assert wanted in refused(package, loads=True)

@@ -115,9 +115,13 @@ def write_tiny_package(folder: Path) -> Path:
     sample, _ = ball_volume(shape=(96, 96, 9), center=(60.0, 80.0, 16.0), radius_mm=30.0)
     write_package(folder, tiny_network(), CONFIG, sample, {"steps": 120}, "1.2.3")
     manifest = Manifest.model_validate(read_yaml(folder))
-    free = {"input": manifest.input.model_copy(update={"content": "any"})}
-    free |= {"postprocess": Postprocess(threshold=0.5, min_component_ml=0.2)}
-    write_manifest(folder, manifest.model_copy(update=free))
+    free = manifest.model_copy(
+        update={
+            "input": manifest.input.model_copy(update={"content": "any"}),
+            "postprocess": Postprocess(threshold=0.5, min_component_ml=0.2),
+        }
+    )
+    write_manifest(folder, free)
     return folder
 
 
