@@ -1,5 +1,5 @@
 """``python -m node`` is the command ``scorenode``."""
 
-from node.cli import main
+from node.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from node.config import Config
+from node.config.file import Config
 from node.job_opening import Models, jobs_from
 from node.parts import VERSION, Parts
 from node.routing import Decision, SeriesFacts, decide

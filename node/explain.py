@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from node.conditions import ConditionOutcome
+from node.config.conditions import ConditionOutcome
 from node.routing import Decision, RuleOutcome
 
 _OUTCOMES: dict[ConditionOutcome, tuple[str, str]] = {

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node.config import Config
+from node.config.file import Config
 from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database

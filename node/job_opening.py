@@ -12,10 +12,10 @@ from typing import Any
 from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import find_package
 from models.package import load_package
-from node.config import Config
+from node.config.file import Config
+from node.config.rules import Rule
 from node.parts import VERSION
 from node.routing import Decision
-from node.rules import Rule
 from pipelines.catalogue import PIPELINES
 from storage.base import ClosedSeries, JobState, NewJob
 

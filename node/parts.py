@@ -10,7 +10,7 @@ from importlib.metadata import version
 import sqlalchemy as sa
 from dramatiq.broker import Broker
 
-from node.config import Config
+from node.config.file import Config
 from pipelines.broker import Relay, SQLBroker, Wakeup, external_broker
 from storage.database import Database
 from storage.jobs import RetryPolicy

@@ -18,9 +18,9 @@ import structlog
 
 from node import log as log_setup
 from node.access import PeerRule
-from node.config import Config, load
+from node.config.file import Config, load
+from node.config.problems import ConfigError
 from node.parts import VERSION, Parts, open_parts
-from node.problems import ConfigError
 from storage import nodes
 from storage.base import StoreUnavailable
 

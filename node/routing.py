@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from node.attributes import scan_keys
-from node.conditions import ConditionResult, Header, Tally, evaluate, tally
-from node.rules import Mode, Rule
+from node.config.attributes import scan_keys
+from node.config.conditions import ConditionResult, Header, Tally, evaluate, tally
+from node.config.rules import Mode, Rule
 
 CompletionVerdict = Literal["proved_complete", "quiet", "proved_incomplete", "forced"]
 RuleOutcome = Literal["matched", "not_matched", "held", "off", "stopped"]

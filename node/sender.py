@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from node.config_sections import Peer
+from node.config.sections import Peer
 from node.parts import Parts
 from node.scu import Destination, OutgoingObject, SendOutcome, send
 from storage import deliveries, jobs, tasks

@@ -20,8 +20,8 @@ from typing import Any
 
 import structlog
 
-from node.config import Config, load
-from node.problems import ConfigError
+from node.config.file import Config, load
+from node.config.problems import ConfigError
 
 ROLES = ("receiver", "coordinator", "worker", "infer", "sender")
 LONGEST_BACKOFF_SECONDS = 60.0

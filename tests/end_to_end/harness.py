@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from node.config import load
+from node.config.file import load
 from node.parts import database_url
 from node.scu import Destination, echo
 from storage import queries

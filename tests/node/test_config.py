@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.config import Config, check, load
-from node.default_config import default_config
-from node.problems import ConfigError, Problem
-from node.quantities import FreeSpace
+from node.config.default import default_config
+from node.config.file import Config, check, load
+from node.config.problems import ConfigError, Problem
+from node.config.quantities import FreeSpace
 
 PIPELINES, MODELS = {"haemorrhage", "dementia"}, {"haemorrhage-demo"}
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from node.conditions import ConditionResult
+from node.config.conditions import ConditionResult
 from node.explain import (
     DeliverySummary,
     JobSummary,

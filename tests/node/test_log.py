@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import _config as pynetdicom_config
 
 from node import log as node_log
+from node.config.problems import ConfigError, Problem
 from node.log import KEYS, configure
-from node.problems import ConfigError, Problem
 
 PATIENT = ("Zzyzx", "Quagmire", "19470815", "MRN-77-4711")
 UID = "1.2.826.0.1.3680043.8.498.1"
@@ -155,7 +155,7 @@ def test_an_exception_of_ours_shows_its_sentence(stream: Stream) -> None:
     structlog.get_logger().error("config.refused", exc_info=error)
 
     (described,) = stream.lines()[0]["exception"]
-    assert described["type"] == "node.problems.ConfigError"
+    assert described["type"] == "node.config.problems.ConfigError"
     assert described["sentence"] == "scorenode.yaml:3: node: This has no value."
 
 

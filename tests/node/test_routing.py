@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from node.conditions import Header, evaluate, tally
-from node.config import load
-from node.default_config import default_config
+from node.config.conditions import Header, evaluate, tally
+from node.config.default import default_config
+from node.config.file import load
+from node.config.rules import Rule
 from node.header import scan
 from node.routing import (
     ROUTING_KEYS,
@@ -22,7 +23,6 @@ from node.routing import (
     decide,
     header_keys,
 )
-from node.rules import Rule
 from tests.shared_data import shared
 
 

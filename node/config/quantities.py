@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from node.problems import did_you_mean, one_of
-from node.yaml_lines import Scalar
+from node.config.problems import did_you_mean, one_of
+from node.config.yaml_lines import Scalar
 
 _YAML_BOOLEANS = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 _TRUE, _FALSE = {"yes", "true", "on"}, {"no", "false", "off"}

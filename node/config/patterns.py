@@ -7,7 +7,7 @@ import re._parser as parser  # type: ignore[import-not-found]  # the tree of a p
 from collections.abc import Iterator
 from typing import Any
 
-from node.quantities import scalar
+from node.config.quantities import scalar
 
 MAX_PATTERN_CHARACTERS = 500
 MAX_OPEN_REPEATS = 3

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from node.attributes import Wanted, has_several_values, kind_of
-from node.conditions import Condition
-from node.config_sections import ANY_AE_TITLE, Network, Peer
-from node.problems import Severity, did_you_mean
-from node.rules import SLOTS, Rule
-from node.yaml_lines import Path as Place
+from node.config.attributes import Wanted, has_several_values, kind_of
+from node.config.conditions import Condition
+from node.config.problems import Severity, did_you_mean
+from node.config.rules import SLOTS, Rule
+from node.config.sections import ANY_AE_TITLE, Network, Peer
+from node.config.yaml_lines import Path as Place
 
 Found = tuple[Place, str] | tuple[Place, str, Severity]
 

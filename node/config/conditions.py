@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from node.attributes import Value, Wanted, as_number, comparable, folded, kind_of, values_of
+from node.config.attributes import Value, Wanted, as_number, comparable, folded, kind_of, values_of
 
 Header = Mapping[str, Sequence[Value] | None]
 """Values of one instance by key of condition; None or empty: missing."""
@@ -30,7 +30,7 @@ MAX_SHOWN_VALUES = 4
 class Condition:
     """What is wanted of one attribute; operators that are not used are None.
 
-    `key` has the form of `node.attributes.attribute`. `differs` is the operator ``not``;
+    `key` has the form of `node.config.attributes.attribute`. `differs` is the operator ``not``;
     `minimum` and `maximum` are ``min`` and ``max``.
     """
 

@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from node import config_checks, config_schema
-from node.config_sections import (
+from node.config import checks, schema
+from node.config.problems import ConfigError, Problem, Severity, did_you_mean
+from node.config.quantities import shape
+from node.config.rules import INNER, Rule, RuleLines
+from node.config.sections import (
     SECTIONS,
     Completion,
     ModelsSection,
@@ -23,11 +26,8 @@ from node.config_sections import (
     Retention,
     Unmatched,
 )
-from node.problems import ConfigError, Problem, Severity, did_you_mean
-from node.quantities import shape
-from node.rules import INNER, Rule, RuleLines
-from node.yaml_lines import MAX_BYTES, Document, parse
-from node.yaml_lines import Path as Place
+from node.config.yaml_lines import MAX_BYTES, Document, parse
+from node.config.yaml_lines import Path as Place
 
 SCHEMA = 1
 SYSTEM_DATA_FOLDER = Path("/var/lib/scorenode")
@@ -112,7 +112,7 @@ def check(path: Path, *, pipelines: Collection[str], models: Collection[str]) ->
     except ConfigError as error:
         return error.problems
     reader.read()
-    for found in config_checks.installed(reader.parts(), pipelines, models):
+    for found in checks.installed(reader.parts(), pipelines, models):
         reader.note(*found)
     return sorted(reader.problems, key=lambda problem: problem.line)
 
@@ -159,20 +159,20 @@ class _Reader:
             self.sections[name] = self._piece(kind, self.root.get(name, {}), (name,))
         self._read_peers()
         self._read_rules()
-        for found in config_checks.consistent(self.parts()):
+        for found in checks.consistent(self.parts()):
             self.note(*found)
         if any(problem.severity == "error" for problem in self.problems):
             return None
         return self._config()
 
-    def parts(self) -> config_checks.Parts:
+    def parts(self) -> checks.Parts:
         """Whatever of the file could be read."""
-        return config_checks.Parts(self.root, self.sections, self.peers, self.rules)
+        return checks.Parts(self.root, self.sections, self.peers, self.rules)
 
     def note(self, place: Place, sentence: str, severity: Severity = "error") -> None:
         """Add a problem at a place of the file."""
         line = self.document.line(place)
-        where = config_schema.where(place, self.root)
+        where = schema.where(place, self.root)
         self.problems.append(Problem(str(self.path), line, where, sentence, severity))
 
     def _warn_of_password(self) -> None:
@@ -226,7 +226,7 @@ class _Reader:
         except ValidationError as error:
             for mistake in error.errors():
                 location = tuple(p for p in mistake["loc"] if not str(p).startswith(INNER))
-                self.note((*place, *location), config_schema.sentence(kind, mistake))
+                self.note((*place, *location), schema.sentence(kind, mistake))
             return None
         return found
 

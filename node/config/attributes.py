@@ -18,7 +18,7 @@ from pydicom import datadict
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 
-from node.problems import did_you_mean
+from node.config.problems import did_you_mean
 
 Kind = Literal["text", "number", "age", "date", "time", "datetime", "uid", "private", "bytes"]
 Value = str | float

@@ -1,90 +1,33 @@
-"""The command line: what an admin types. Exit codes: 0 ok, 1 problem, 2 usage, 3 store away."""
+"""Commands about a running node: what it is, what came, what it does."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from node.output import console, errors, print_json, show
-
-OK, PROBLEM, USAGE, STORE_AWAY = 0, 1, 2, 3
-CONFIG_PLACES = (Path("scorenode.yaml"), Path("/etc/scorenode/scorenode.yaml"))
-
-app = typer.Typer(
-    help="A DICOM node that scores studies and returns SEG and SR to the PACS.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from node.cli.app import (
+    CONFIG_PLACES,
+    PROBLEM,
+    STORE_AWAY,
+    USAGE,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    StateOption,
+    app,
+    config_app,
+    deliveries_app,
+    fail,
+    jobs_app,
+    load_config,
+    series_app,
+    store,
 )
-config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
-series_app = typer.Typer(help="Series that arrived.", no_args_is_help=True)
-jobs_app = typer.Typer(help="Jobs: one run of one pipeline.", no_args_is_help=True)
-deliveries_app = typer.Typer(help="Results on their way.", no_args_is_help=True)
-models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
-train_app = typer.Typer(help="Train a model package.", no_args_is_help=True)
-for name, group in (
-    ("config", config_app),
-    ("series", series_app),
-    ("jobs", jobs_app),
-    ("deliveries", deliveries_app),
-    ("models", models_app),
-    ("train", train_app),
-):
-    app.add_typer(group, name=name)
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", envvar="SCORENODE_CONFIG", help="The configuration file."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
-StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
-
-
-def fail(sentence: str, code: int = PROBLEM) -> typer.Exit:
-    """Print a sentence for people; raise what this returns."""
-    errors.print(sentence, style="red", soft_wrap=True, highlight=False, markup=False)
-    return typer.Exit(code)
-
-
-def load_config(path: Path | None) -> Any:
-    """Read the configuration, or end with every mistake in it."""
-    from node.config import load
-    from node.problems import ConfigError
-
-    path = path or next((p for p in CONFIG_PLACES if p.exists()), CONFIG_PLACES[0])
-    try:
-        return load(path)
-    except ConfigError as error:
-        raise fail("\n".join(str(problem) for problem in error.problems), USAGE) from None
-
-
-@contextmanager
-def store(path: Path | None) -> Iterator[Any]:
-    """Open the database of a configuration for one command."""
-    from sqlalchemy.engine import make_url
-
-    from node.parts import database_url
-    from storage.base import StoreUnavailable
-    from storage.database import Database
-
-    config = load_config(path)
-    url = make_url(database_url(config))
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        raise fail(f"There is no database {url.database} yet; start the node first.", STORE_AWAY)
-    database = Database(database_url(config))
-    try:
-        yield database
-    except StoreUnavailable as error:
-        raise fail(f"The store cannot be reached: {error}.", STORE_AWAY) from None
-    finally:
-        database.close()
+from node.cli.output import console, print_json, show
 
 
 @app.command()
@@ -95,7 +38,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration file to start from."""
-    from node.default_config import default_config
+    from node.config.default import default_config
 
     if path.exists() and not force:
         raise fail(f"{path} is there already; use --force to replace it.")
@@ -150,7 +93,7 @@ def config_check(
 ) -> None:
     """Report every mistake in a configuration file at once."""
     from models.catalogue import list_packages
-    from node.config import check
+    from node.config.file import check
     from pipelines.catalogue import PIPELINES
 
     problems = check(path, pipelines=set(PIPELINES), models=set(list_packages(_folders(path))))
@@ -168,8 +111,8 @@ def config_check(
 
 def _folders(path: Path) -> tuple[Path, ...]:
     """Folders of model packages that a configuration names, if it can be read at all."""
-    from node.config import load
-    from node.problems import ConfigError
+    from node.config.file import load
+    from node.config.problems import ConfigError
 
     try:
         return load(path).models.folders
@@ -349,10 +292,3 @@ def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
     if not done:
         raise fail(f"Delivery {delivery_id} is not there, or does not wait.")
     console.print(f"Delivery {delivery_id} is tried again.")
-
-
-def main() -> None:
-    """Run the command line."""
-    import node.cli_local  # noqa: F401 - commands that work without a running node
-
-    app()

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from node.attributes import Wanted, attribute, wanted, wanted_bound
-from node.conditions import Condition, IfMissing
-from node.patterns import pattern
-from node.problems import did_you_mean, one_of
-from node.quantities import durations, flag, listed, seconds, shape, text, whole, word
+from node.config.attributes import Wanted, attribute, wanted, wanted_bound
+from node.config.conditions import Condition, IfMissing
+from node.config.patterns import pattern
+from node.config.problems import did_you_mean, one_of
+from node.config.quantities import durations, flag, listed, seconds, shape, text, whole, word
 from pipelines.base import SeriesLabel, Slot
 
 CLOSED = ConfigDict(extra="forbid")

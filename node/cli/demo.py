@@ -19,7 +19,7 @@ import pydicom
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from node.config import load
+from node.config.file import load
 from node.pacs import StandInPACS
 from node.parts import database_url
 from node.scu import Destination, echo

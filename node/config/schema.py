@@ -8,10 +8,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from node.problems import did_you_mean, one_of
-from node.quantities import shape
-from node.rules import INNER, ConditionLine, unknown_operator
-from node.yaml_lines import Path as Place
+from node.config.problems import did_you_mean, one_of
+from node.config.quantities import shape
+from node.config.rules import INNER, ConditionLine, unknown_operator
+from node.config.yaml_lines import Path as Place
 
 
 def where(place: Place, root: Mapping[str, object]) -> str:

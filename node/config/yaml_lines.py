@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from node.problems import ConfigError, Problem
+from node.config.problems import ConfigError, Problem
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 50_000

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.quantities import (
+from node.config.quantities import (
     FreeSpace,
     free_space,
     listed,
@@ -25,7 +25,7 @@ from node.quantities import (
     whole,
     word,
 )
-from node.rules import CLOSED, DAY_SECONDS, INNER, Flag, Seconds
+from node.config.rules import CLOSED, DAY_SECONDS, INNER, Flag, Seconds
 
 Network = IPv4Network | IPv6Network
 ANY_AE_TITLE = "*"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from node.cli import (
+from node.cli.app import (
     ConfigOption,
     JsonOption,
     app,
@@ -20,7 +20,7 @@ from node.cli import (
     store,
     train_app,
 )
-from node.output import console, print_json, show
+from node.cli.output import console, print_json, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
@@ -71,8 +71,8 @@ Answer = tuple[Any, Any, Any]
 
 
 def _explain_folder(folder: Path, config: Path | None) -> list[Answer]:
+    from node.cli.folders import series_of
     from node.explain import SeriesSummary
-    from node.folders import series_of
     from node.routing import SeriesFacts, decide, header_keys
 
     rules = load_config(config).rules
@@ -206,8 +206,8 @@ def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep everything in this new folder.")] = None,
 ) -> None:
     """Run the main job once: node, PACS, a study in, results back."""
-    from node.demo import DemoFailed
-    from node.demo import demo as run_demo
+    from node.cli.demo import DemoFailed
+    from node.cli.demo import demo as run_demo
 
     try:
         arrived = run_demo(study, keep, console)

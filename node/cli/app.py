@@ -1,0 +1,85 @@
+"""What all commands share. Exit codes: 0 ok, 1 problem, 2 usage, 3 store away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from node.cli.output import errors
+
+OK, PROBLEM, USAGE, STORE_AWAY = 0, 1, 2, 3
+CONFIG_PLACES = (Path("scorenode.yaml"), Path("/etc/scorenode/scorenode.yaml"))
+
+app = typer.Typer(
+    help="A DICOM node that scores studies and returns SEG and SR to the PACS.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+series_app = typer.Typer(help="Series that arrived.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Jobs: one run of one pipeline.", no_args_is_help=True)
+deliveries_app = typer.Typer(help="Results on their way.", no_args_is_help=True)
+models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a model package.", no_args_is_help=True)
+for name, group in (
+    ("config", config_app),
+    ("series", series_app),
+    ("jobs", jobs_app),
+    ("deliveries", deliveries_app),
+    ("models", models_app),
+    ("train", train_app),
+):
+    app.add_typer(group, name=name)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="SCORENODE_CONFIG", help="The configuration file."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
+
+
+def fail(sentence: str, code: int = PROBLEM) -> typer.Exit:
+    """Print a sentence for people; raise what this returns."""
+    errors.print(sentence, style="red", soft_wrap=True, highlight=False, markup=False)
+    return typer.Exit(code)
+
+
+def load_config(path: Path | None) -> Any:
+    """Read the configuration, or end with every mistake in it."""
+    from node.config.file import load
+    from node.config.problems import ConfigError
+
+    path = path or next((p for p in CONFIG_PLACES if p.exists()), CONFIG_PLACES[0])
+    try:
+        return load(path)
+    except ConfigError as error:
+        raise fail("\n".join(str(problem) for problem in error.problems), USAGE) from None
+
+
+@contextmanager
+def store(path: Path | None) -> Iterator[Any]:
+    """Open the database of a configuration for one command."""
+    from sqlalchemy.engine import make_url
+
+    from node.parts import database_url
+    from storage.base import StoreUnavailable
+    from storage.database import Database
+
+    config = load_config(path)
+    url = make_url(database_url(config))
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise fail(f"There is no database {url.database} yet; start the node first.", STORE_AWAY)
+    database = Database(database_url(config))
+    try:
+        yield database
+    except StoreUnavailable as error:
+        raise fail(f"The store cannot be reached: {error}.", STORE_AWAY) from None
+    finally:
+        database.close()

@@ -1,0 +1,1 @@
+"""The configuration file: YAML in, frozen values out, every mistake at once."""
