@@ -58,6 +58,10 @@ class Transaction:
         result: Any = self._connection.execute(statement, rows)
         return result  # type: ignore[no-any-return]
 
+    def driver_sql(self, text: str, values: Any) -> CursorResult[Any]:
+        """Run a statement in the words of the driver; with a list of values once for each."""
+        return self._connection.exec_driver_sql(text, values)
+
     def insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
         """Start an INSERT that knows ON CONFLICT on both databases."""
         if self._connection.dialect.name == "sqlite":
@@ -89,6 +93,10 @@ class Database:
     def is_sqlite(self) -> bool:
         """Whether the rows are in a file on this host."""
         return self.engine.dialect.name == "sqlite"
+
+    def insert(self, table: Any) -> sqlite.Insert | postgresql.Insert:
+        """Start an INSERT that knows ON CONFLICT on both databases."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

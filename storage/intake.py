@@ -2,74 +2,65 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any
 
-import sqlalchemy as sa
-
-from storage.base import (
-    Acceptance,
-    ReceivedInstance,
-    SeriesState,
-    StoreBroken,
-    StoreUnavailable,
-)
+from storage.base import Acceptance, ReceivedInstance, StoreBroken, StoreUnavailable
 from storage.crash import crash_point
-from storage.database import Database, Transaction
+from storage.database import Database
+from storage.intake_rows import IntakeRows, Named
 from storage.objects import FileObjects, Spool, object_key
-from storage.tables import Conflict, Instance, Series, Study
 
 MOST_PER_COMMIT = 128
-_STOP = object()
 
 
 @dataclass
 class _Waiting:
     """One instance that a receiving thread waits for."""
 
-    received: ReceivedInstance
+    named: Named
     spool: Spool
-    key: str
-    done: threading.Event = field(default_factory=threading.Event)
-    acceptance: Acceptance | None = None
+    woken: threading.Event = field(default_factory=threading.Event)
+    is_done: bool = False
     error: Exception | None = None
 
 
 class Intake:
     """Takes instances in, many threads at once, with one flush and one commit for a batch.
 
-    One thread names and commits everything that has arrived since its last commit, so that the
-    price of durability is shared by all associations (group commit).
+    The first thread that comes names and commits everything that has arrived by then, its own
+    instance and those of others; whoever comes meanwhile waits, and one of them is next. So the
+    price of durability is shared by all associations (group commit), and a thread that is alone
+    waits for no other.
 
     Parameters
     ----------
     database : Database
     objects : FileObjects
     on_broken : callable
-        Called once when the disk failed; the process is expected to end.
+        Called when the disk failed; the process is expected to end.
     """
 
     def __init__(
         self, database: Database, objects: FileObjects, on_broken: Callable[[Exception], None]
     ) -> None:
         self._database = database
+        self._rows = IntakeRows(database)
         self.objects = objects
         self._on_broken = on_broken
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._queue: list[_Waiting] = []
+        self._is_committing = False
 
     def start(self) -> None:
-        """Start committing."""
-        self._thread.start()
+        """Be ready; there is no thread of its own."""
 
     def stop(self) -> None:
-        """Commit what is waiting, then end. Stop receiving first."""
-        self._queue.put(_STOP)
-        self._thread.join()
+        """Wait for the commit in progress. Stop receiving first."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._is_committing and not self._queue)
 
     def accept(self, received: ReceivedInstance, spool: Spool) -> Acceptance:
         """Make one instance durable; blocks until it is.
@@ -79,7 +70,11 @@ class Intake:
         StoreUnavailable, StoreFull, StoreBroken
             It is not; the sender must keep its copy. The spool is gone.
         """
-        spool.flush()
+        try:
+            spool.flush()
+        except StoreBroken as error:
+            self._on_broken(error)
+            raise
         key = object_key(
             "objects",
             received.study_instance_uid,
@@ -87,193 +82,58 @@ class Intake:
             received.sop_instance_uid,
             received.sha256,
         )
-        item = _Waiting(received, spool, key)
-        self._queue.put(item)
-        item.done.wait()
+        item = _Waiting(Named(received, key), spool)
+        if not self._is_first(item):
+            item.woken.wait()
+        if not item.is_done:
+            self._lead()
         if item.error is not None:
             spool.discard()
             raise item.error
-        if item.acceptance is None:
+        if item.named.acceptance is None:
             raise AssertionError("committed without an outcome")
-        return item.acceptance
+        return item.named.acceptance
 
-    def _run(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is _STOP:
-                return
-            batch = [first]
-            stopping = False
-            while len(batch) < MOST_PER_COMMIT and not self._queue.empty():
-                item = self._queue.get()
-                if item is _STOP:
-                    stopping = True
-                    break
-                batch.append(item)
+    def _is_first(self, item: _Waiting) -> bool:
+        """Queue an instance; True when nobody commits, so that this thread is to do it."""
+        with self._lock:
+            self._queue.append(item)
+            first = not self._is_committing
+            self._is_committing = True
+            return first
+
+    def _lead(self) -> None:
+        """Commit what is queued, then wake the one who is next and those who are done."""
+        with self._lock:
+            batch = self._queue[:MOST_PER_COMMIT]
+            del self._queue[:MOST_PER_COMMIT]
+        try:
             self._commit(batch)
-            if stopping:
-                return
+        finally:
+            for item in batch:
+                item.is_done = True
+            with self._idle:
+                self._is_committing = bool(self._queue)
+                if self._queue:
+                    self._queue[0].woken.set()
+                else:
+                    self._idle.notify_all()
+            for item in batch:
+                item.woken.set()
 
     def _commit(self, batch: list[_Waiting]) -> None:
         try:
-            self.objects.publish((item.spool, item.key) for item in batch)
+            self.objects.publish((item.spool, item.named.key) for item in batch)
             crash_point("CP1")
-            with self._database.transaction() as tx:
-                _record(tx, batch)
+            self._rows.record([item.named for item in batch])
             crash_point("CP2")
         except (StoreUnavailable, StoreBroken) as error:
             self._fail(batch, error)
-        except Exception as error:  # noqa: BLE001 - a thread's outermost loop: senders must hear
+        except Exception as error:  # noqa: BLE001 - one sender's mistake is not to be another's
             self._fail(batch, StoreUnavailable(f"instance not stored ({type(error).__name__})"))
-        finally:
-            for item in batch:
-                item.done.set()
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         for item in batch:
             item.error = error
         if isinstance(error, StoreBroken):
             self._on_broken(error)
-
-
-def _record(tx: Transaction, batch: list[_Waiting]) -> None:
-    """Write the rows of a batch; series in one order everywhere, so that nobody deadlocks."""
-
-    def series_of(item: _Waiting) -> tuple[str, str]:
-        return item.received.study_instance_uid, item.received.series_instance_uid
-
-    for (study_uid, series_uid), items in groupby(sorted(batch, key=series_of), key=series_of):
-        _record_series(tx, study_uid, series_uid, list(items))
-
-
-def _record_series(tx: Transaction, study_uid: str, series_uid: str, items: list[_Waiting]) -> None:
-    series_id, generation = _lock_series(tx, study_uid, series_uid, items[0].received)
-    wanted = {item.received.sop_instance_uid for item in items}
-    rows = tx.execute(
-        sa.select(Instance.id, Instance.sop_instance_uid, Instance.sha256).where(
-            Instance.series_id == series_id, Instance.sop_instance_uid.in_(wanted)
-        )
-    )
-    known: dict[str, tuple[int | None, str]] = {
-        row.sop_instance_uid: (row.id, row.sha256) for row in rows
-    }
-    new = []
-    for item in items:
-        uid = item.received.sop_instance_uid
-        if uid not in known:
-            known[uid] = (None, item.received.sha256)
-            new.append(_instance_row(tx, item, series_id, generation))
-            item.acceptance = Acceptance.STORED
-        elif known[uid][1] == item.received.sha256:
-            item.acceptance = Acceptance.DUPLICATE
-            _count_duplicate(tx, series_id, uid)
-        else:
-            item.acceptance = Acceptance.CONFLICT
-    if new:
-        tx.execute(sa.insert(Instance), new)
-        _grow(tx, series_id, len(new), sum(row["size"] for row in new))
-    for item in items:
-        if item.acceptance is Acceptance.CONFLICT:
-            _set_aside(tx, series_id, item)
-
-
-def _lock_series(
-    tx: Transaction, study_uid: str, series_uid: str, first: ReceivedInstance
-) -> tuple[int, int]:
-    """Find or make the series and lock its row; its id and the generation that is open next."""
-    now = tx.now
-    study = tx.insert(Study).values(study_instance_uid=study_uid, first_at=now, last_at=now)
-    study_id = tx.execute(
-        study.on_conflict_do_update(
-            index_elements=["study_instance_uid"], set_={"last_at": now}
-        ).returning(Study.id)
-    ).scalar_one()
-    insert = tx.insert(Series).values(
-        study_id=study_id,
-        series_instance_uid=series_uid,
-        state=SeriesState.OPEN,
-        generation=1,
-        n_instances=0,
-        bytes=0,
-        modality=_modality(first),
-        first_at=now,
-        opened_at=now,
-        last_at=now,
-    )
-    row = tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=["study_id", "series_instance_uid"],
-            set_={"series_instance_uid": series_uid},
-        ).returning(Series.id, Series.state, Series.generation)
-    ).one()
-    closed = row.state == SeriesState.CLOSED
-    return row.id, row.generation + closed
-
-
-def _modality(received: ReceivedInstance) -> str:
-    values = received.header.get("Modality") or [""]
-    return str(values[0])[:16]
-
-
-def _grow(tx: Transaction, series_id: int, n: int, size: int) -> None:
-    """Count new instances; a closed series opens its next generation."""
-    closed = Series.state == SeriesState.CLOSED
-    tx.execute(
-        sa.update(Series)
-        .where(Series.id == series_id)
-        .values(
-            opened_at=sa.case((closed, tx.now), else_=Series.opened_at),
-            generation=Series.generation + sa.case((closed, 1), else_=0),
-            state=SeriesState.OPEN,
-            last_at=tx.now,
-            n_instances=Series.n_instances + n,
-            bytes=Series.bytes + size,
-        )
-    )
-
-
-def _instance_row(
-    tx: Transaction, item: _Waiting, series_id: int, generation: int
-) -> dict[str, Any]:
-    received = item.received
-    return {
-        "series_id": series_id,
-        "sop_instance_uid": received.sop_instance_uid,
-        "generation": generation,
-        "sop_class_uid": received.sop_class_uid,
-        "transfer_syntax_uid": received.transfer_syntax_uid,
-        "sha256": received.sha256,
-        "size": received.size,
-        "object_key": item.key,
-        "peer": received.peer,
-        "association_id": received.association_id,
-        "received_at": tx.now,
-        "duplicates": 0,
-        "header": dict(received.header),
-    }
-
-
-def _count_duplicate(tx: Transaction, series_id: int, uid: str) -> None:
-    tx.execute(
-        sa.update(Instance)
-        .where(Instance.series_id == series_id, Instance.sop_instance_uid == uid)
-        .values(duplicates=Instance.duplicates + 1)
-    )
-
-
-def _set_aside(tx: Transaction, series_id: int, item: _Waiting) -> None:
-    """Keep other bytes under a known UID beside the first."""
-    instance_id = tx.execute(
-        sa.select(Instance.id).where(
-            Instance.series_id == series_id,
-            Instance.sop_instance_uid == item.received.sop_instance_uid,
-        )
-    ).scalar_one()
-    values = {
-        "instance_id": instance_id,
-        "sha256": item.received.sha256,
-        "object_key": item.key,
-        "peer": item.received.peer,
-        "received_at": tx.now,
-    }
-    tx.execute(tx.insert_or_ignore(Conflict, values, ["instance_id", "sha256"]))

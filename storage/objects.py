@@ -118,6 +118,7 @@ class FileObjects:
             for folder in (self.incoming, root / "objects", root / "results", root / "work"):
                 folder.mkdir(parents=True, exist_ok=True)
         self._known: set[Path] = set()
+        self._make_folders(root / "objects")
 
     def spool(self) -> Spool:
         """Start a new file."""
@@ -193,6 +194,17 @@ class FileObjects:
         """Free and total bytes of the file system."""
         found = os.statvfs(self.root)
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def _make_folders(self, parent: Path) -> None:
+        """Make all folders that keys can lead to, with one flush for all."""
+        folders = [parent / f"{number:02x}" for number in range(256)]
+        missing = [folder for folder in folders if not folder.is_dir()]
+        with _disk_errors(f"create folders under {parent}"):
+            for folder in missing:
+                folder.mkdir(exist_ok=True)
+        if missing:
+            fsync_folder(parent)
+        self._known.update(folders)
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._known:

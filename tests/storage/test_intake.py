@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_fails_every_waiting_sender(
     database: Database, intake: Intake
 ) -> None:
     folder = intake.objects.root / "objects"
-    folder.rmdir()
+    shutil.rmtree(folder)
     folder.write_text("in the way")
 
     with pytest.raises(Exception, match="cannot name an object"):

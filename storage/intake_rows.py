@@ -1,0 +1,272 @@
+"""Rows of instances that are on disk: a whole batch in one transaction.
+
+Most batches hold only instances that nobody has seen: for those three prepared statements for each
+series are enough. A batch in which the database finds one that is known is written again, slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.base import Acceptance, ReceivedInstance, SeriesState
+from storage.database import Database, Transaction
+from storage.prepared import Prepared
+from storage.tables import Conflict, Instance, Series, Study
+
+
+@dataclass
+class Named:
+    """An instance whose bytes are durable under a key; what became of it, once it has a row."""
+
+    received: ReceivedInstance
+    key: str
+    acceptance: Acceptance | None = None
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """Study and Series Instance UID."""
+        return self.received.study_instance_uid, self.received.series_instance_uid
+
+
+class IntakeRows:
+    """Writes rows of instances.
+
+    Parameters
+    ----------
+    database : Database
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._study = Prepared(_study_upsert(database), database)
+        self._series = Prepared(_series_upsert(database), database)
+        self._instance = Prepared(database.insert(Instance.__table__), database)
+
+    def record(self, batch: list[Named]) -> None:
+        """Write the rows of a batch and say what became of each instance.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database is away.
+        """
+        try:
+            with self._database.transaction() as tx:
+                for (study_uid, series_uid), items in _by_series(batch):
+                    self._record_new(tx, study_uid, series_uid, items)
+        except sa.exc.IntegrityError:
+            with self._database.transaction() as tx:
+                _record(tx, batch)
+            return
+        for item in batch:
+            item.acceptance = Acceptance.STORED
+
+    def _record_new(
+        self, tx: Transaction, study_uid: str, series_uid: str, items: list[Named]
+    ) -> None:
+        """Write rows as if none of the instances were known; the database says if one is."""
+        now = tx.now
+        [study_id] = self._study.one(tx, {"uid": study_uid, "now": now})
+        series_id, generation = self._series.one(
+            tx,
+            {
+                "study_id": study_id,
+                "uid": series_uid,
+                "now": now,
+                "modality": _modality(items[0].received),
+                "n": len(items),
+                "size": sum(item.received.size for item in items),
+            },
+        )
+        self._instance.many(tx, [_instance_row(tx, item, series_id, generation) for item in items])
+
+
+def _study_upsert(database: Database) -> sa.sql.dml.Insert:
+    now = sa.bindparam("now", type_=Study.last_at.type)
+    insert = database.insert(Study.__table__).values(
+        study_instance_uid=sa.bindparam("uid"), first_at=now, last_at=now
+    )
+    return insert.on_conflict_do_update(
+        index_elements=["study_instance_uid"], set_={"last_at": now}
+    ).returning(Study.__table__.c.id)
+
+
+def _series_upsert(database: Database) -> sa.sql.dml.Insert:
+    """Count new instances in; a closed series opens its next generation."""
+    table = Series.__table__
+    now = sa.bindparam("now", type_=Series.last_at.type)
+    count, size = sa.bindparam("n", type_=sa.Integer), sa.bindparam("size", type_=sa.BigInteger)
+    insert = database.insert(table).values(
+        study_id=sa.bindparam("study_id"),
+        series_instance_uid=sa.bindparam("uid"),
+        state=SeriesState.OPEN.value,
+        generation=1,
+        n_instances=count,
+        bytes=size,
+        modality=sa.bindparam("modality"),
+        first_at=now,
+        opened_at=now,
+        last_at=now,
+    )
+    closed = table.c.state == SeriesState.CLOSED.value
+    return insert.on_conflict_do_update(
+        index_elements=["study_id", "series_instance_uid"],
+        set_={
+            "opened_at": sa.case((closed, now), else_=table.c.opened_at),
+            "generation": table.c.generation + sa.case((closed, 1), else_=0),
+            "state": SeriesState.OPEN.value,
+            "last_at": now,
+            "n_instances": table.c.n_instances + count,
+            "bytes": table.c.bytes + size,
+        },
+    ).returning(table.c.id, table.c.generation)
+
+
+def _by_series(batch: list[Named]) -> Iterator[tuple[tuple[str, str], list[Named]]]:
+    """Group a batch; series in one order everywhere, so that nobody deadlocks."""
+    key = attrgetter("series")
+    for series, items in groupby(sorted(batch, key=key), key=key):
+        yield series, list(items)
+
+
+def _record(tx: Transaction, batch: list[Named]) -> None:
+    """Write the rows of a batch in which there may be duplicates and conflicts."""
+    for (study_uid, series_uid), items in _by_series(batch):
+        _record_series(tx, study_uid, series_uid, items)
+
+
+def _record_series(tx: Transaction, study_uid: str, series_uid: str, items: list[Named]) -> None:
+    series_id, generation = _lock_series(tx, study_uid, series_uid, items[0].received)
+    wanted = {item.received.sop_instance_uid for item in items}
+    rows = tx.execute(
+        sa.select(Instance.id, Instance.sop_instance_uid, Instance.sha256).where(
+            Instance.series_id == series_id, Instance.sop_instance_uid.in_(wanted)
+        )
+    )
+    known: dict[str, tuple[int | None, str]] = {
+        row.sop_instance_uid: (row.id, row.sha256) for row in rows
+    }
+    new = []
+    for item in items:
+        uid = item.received.sop_instance_uid
+        if uid not in known:
+            known[uid] = (None, item.received.sha256)
+            new.append(_instance_row(tx, item, series_id, generation))
+            item.acceptance = Acceptance.STORED
+        elif known[uid][1] == item.received.sha256:
+            item.acceptance = Acceptance.DUPLICATE
+            _count_duplicate(tx, series_id, uid)
+        else:
+            item.acceptance = Acceptance.CONFLICT
+    if new:
+        tx.execute(sa.insert(Instance), new)
+        _grow(tx, series_id, len(new), sum(row["size"] for row in new))
+    for item in items:
+        if item.acceptance is Acceptance.CONFLICT:
+            _set_aside(tx, series_id, item)
+
+
+def _lock_series(
+    tx: Transaction, study_uid: str, series_uid: str, first: ReceivedInstance
+) -> tuple[int, int]:
+    """Find or make the series and lock its row; its id and the generation that is open next."""
+    now = tx.now
+    study = tx.insert(Study).values(study_instance_uid=study_uid, first_at=now, last_at=now)
+    study_id = tx.execute(
+        study.on_conflict_do_update(
+            index_elements=["study_instance_uid"], set_={"last_at": now}
+        ).returning(Study.id)
+    ).scalar_one()
+    insert = tx.insert(Series).values(
+        study_id=study_id,
+        series_instance_uid=series_uid,
+        state=SeriesState.OPEN,
+        generation=1,
+        n_instances=0,
+        bytes=0,
+        modality=_modality(first),
+        first_at=now,
+        opened_at=now,
+        last_at=now,
+    )
+    row = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=["study_id", "series_instance_uid"],
+            set_={"series_instance_uid": series_uid},
+        ).returning(Series.id, Series.state, Series.generation)
+    ).one()
+    closed = row.state == SeriesState.CLOSED
+    return row.id, row.generation + closed
+
+
+def _modality(received: ReceivedInstance) -> str:
+    values = received.header.get("Modality") or [""]
+    return str(values[0])[:16]
+
+
+def _grow(tx: Transaction, series_id: int, n: int, size: int) -> None:
+    """Count new instances; a closed series opens its next generation."""
+    closed = Series.state == SeriesState.CLOSED
+    tx.execute(
+        sa.update(Series)
+        .where(Series.id == series_id)
+        .values(
+            opened_at=sa.case((closed, tx.now), else_=Series.opened_at),
+            generation=Series.generation + sa.case((closed, 1), else_=0),
+            state=SeriesState.OPEN,
+            last_at=tx.now,
+            n_instances=Series.n_instances + n,
+            bytes=Series.bytes + size,
+        )
+    )
+
+
+def _instance_row(tx: Transaction, item: Named, series_id: int, generation: int) -> dict[str, Any]:
+    received = item.received
+    return {
+        "series_id": series_id,
+        "sop_instance_uid": received.sop_instance_uid,
+        "generation": generation,
+        "sop_class_uid": received.sop_class_uid,
+        "transfer_syntax_uid": received.transfer_syntax_uid,
+        "sha256": received.sha256,
+        "size": received.size,
+        "object_key": item.key,
+        "peer": received.peer,
+        "association_id": received.association_id,
+        "received_at": tx.now,
+        "duplicates": 0,
+        "header": dict(received.header),
+    }
+
+
+def _count_duplicate(tx: Transaction, series_id: int, uid: str) -> None:
+    tx.execute(
+        sa.update(Instance)
+        .where(Instance.series_id == series_id, Instance.sop_instance_uid == uid)
+        .values(duplicates=Instance.duplicates + 1)
+    )
+
+
+def _set_aside(tx: Transaction, series_id: int, item: Named) -> None:
+    """Keep other bytes under a known UID beside the first."""
+    instance_id = tx.execute(
+        sa.select(Instance.id).where(
+            Instance.series_id == series_id,
+            Instance.sop_instance_uid == item.received.sop_instance_uid,
+        )
+    ).scalar_one()
+    values = {
+        "instance_id": instance_id,
+        "sha256": item.received.sha256,
+        "object_key": item.key,
+        "peer": item.received.peer,
+        "received_at": tx.now,
+    }
+    tx.execute(tx.insert_or_ignore(Conflict, values, ["instance_id", "sha256"]))
