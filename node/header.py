@@ -26,6 +26,8 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 _UNDEFINED = 0xFFFFFFFF
+_LONGEST_KNOWN = 128
+_MOST_KNOWN = 256
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _PIXEL_DATA = 0x7FE00010
@@ -79,6 +81,8 @@ class _Wish:
     tag: int
     names: list[str] = field(default_factory=list)
     children: dict[int, _Wish] = field(default_factory=dict)
+    known: dict[tuple[object, ...], list[Value]] = field(default_factory=dict)
+    """Short values that were decoded before: most are the same in all instances of a series."""
 
     @property
     def vr(self) -> str:
@@ -248,7 +252,13 @@ class _Walk:
             if at + length > end:
                 raise self._truncated(tag)
             if wish is not None:
-                self._take(wish, vr, at, length, level, depth)
+                raw = bytes(data[at : at + length]) if length <= _LONGEST_KNOWN else b""
+                known = wish.known.get((raw, vr, level.encodings, level.signed))
+                if known is not None and len(raw) == length and not depth:
+                    for key in wish.names:
+                        self.values[key] = known
+                else:
+                    self._take(wish, vr, at, length, level, depth)
             at += length
         return self._finish(at, end, delimited=delimited)
 
@@ -389,15 +399,17 @@ class _Walk:
         if name == "SQ":
             self._take_sequence(wish, vr, at, length, level, depth)
             return
-        if length > LONGEST_VALUE:
-            length = 0
-        raw = self._bytes(at, at + length)
+        raw = b"" if length > LONGEST_VALUE else self._bytes(at, at + length)
         if wish.tag == _SPECIFIC_CHARACTER_SET:
             level.encodings = encodings_of(raw)
         elif wish.tag == _PIXEL_REPRESENTATION:
             level.signed = raw.strip(b"\0") == b"\1"
-        if not wish.names:
-            return
+        if wish.names:
+            self._keep(wish, vr, name, raw, level, depth)
+
+    def _keep(
+        self, wish: _Wish, vr: bytes, name: str, raw: bytes, level: _Level, depth: int
+    ) -> None:
         if name.startswith("US or SS"):
             name = "SS" if level.signed else "US"
         values = decode(raw, name, self._encoding.order, level.encodings)
@@ -406,6 +418,11 @@ class _Walk:
                 self.values.setdefault(key, []).extend(values)
             else:
                 self.values[key] = values
+        sets_level = wish.tag in (_SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION)
+        if not depth and len(raw) <= _LONGEST_KNOWN and not sets_level:
+            if len(wish.known) >= _MOST_KNOWN:
+                wish.known.clear()
+            wish.known[raw, vr, level.encodings, level.signed] = values
 
     def _take_sequence(
         self, wish: _Wish, vr: bytes, at: int, length: int, level: _Level, depth: int
