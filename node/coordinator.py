@@ -22,6 +22,7 @@ from storage.crash import crash_point
 from storage.database import Transaction
 
 SWEEP_SECONDS = 0.25
+ORPHAN_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -46,6 +47,7 @@ class Coordinator:
             (0.0, self.sweep),
             (1.0, self.reap),
             (60.0, self.tidy),
+            (86400.0, self.sweep_orphans),
         ]
         last = [0.0] * len(duties)
         while not self._parts.stopping.wait(SWEEP_SECONDS):
@@ -153,6 +155,18 @@ class Coordinator:
             shutil.rmtree(self._parts.objects.root / "work" / str(job_id), ignore_errors=True)
         if keys:
             log.info("object.deleted", objects=len(keys))
+
+    def sweep_orphans(self) -> None:
+        """Delete files that no row refers to; they are at least an hour old."""
+        removed = 0
+        for keys in self._parts.objects.keys_older_than(ORPHAN_SECONDS):
+            with self._parts.database.snapshot() as tx:
+                orphans = retention.without_rows(tx, keys)
+            for key in orphans:
+                self._parts.objects.remove(key)
+            removed += len(orphans)
+        if removed:
+            log.info("object.deleted", objects=removed)
 
     def _work_folders(self) -> list[int]:
         folder = self._parts.objects.root / "work"

@@ -60,10 +60,9 @@ def _job(
     rule: Rule, decision: Decision, closed: ClosedSeries, config: Config, models: Models
 ) -> NewJob:
     state, reason, sentence = JobState.QUEUED, "", ""
-    digest, demonstration = "", False
+    digest = ""
     try:
-        identity = models.identity(rule.run.model)
-        digest, demonstration = identity.sha256, identity.intended_use == "demonstration"
+        digest = models.identity(rule.run.model).sha256
     except (BrokenPackage, OSError) as error:
         sentence = f"Model {rule.run.model} cannot be used: {error}"
         state, reason = JobState.HELD, "config"
@@ -77,7 +76,7 @@ def _job(
         "station": config.node.station,
         "timeout_seconds": rule.run.timeout_seconds,
         "memory_bytes": config.node.memory.step_bytes,
-        "destinations": _destinations(rule, config, demonstration=demonstration),
+        "destinations": _destinations(rule, config),
         "verdict": closed.verdict,
     }
     return NewJob(
@@ -95,21 +94,23 @@ def _job(
     )
 
 
-def _destinations(rule: Rule, config: Config, *, demonstration: bool) -> dict[str, Any]:
-    """Give what goes where: nothing of a shadow rule, demonstrations only where they are taken.
+def _destinations(rule: Rule, config: Config) -> dict[str, Any]:
+    """Give what goes where; nothing of a shadow rule.
 
+    Whether a destination takes demonstrations is decided when the results are there, from the
+    model that really ran: the one there is now may be another, or none.
     The report goes last, so that a reader never sees it without the objects it refers to.
     """
     if rule.mode != "live":
         return {}
     return {
         destination.peer: {
+            "takes_demonstration": config.peers[destination.peer].takes_demonstration,
             "send": sorted(destination.send, key=lambda slot: slot == "sr"),
             "after_seconds": destination.retry.after_seconds,
             "give_up_seconds": destination.retry.give_up_seconds,
         }
         for destination in rule.deliver
-        if config.peers[destination.peer].takes_demonstration or not demonstration
     }
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from node.receiver import ReceiverSettings
 
 HEARTBEAT_SECONDS = 5.0
-DISK_FAILED = 70
-"""Exit status after a failed flush: the supervisor starts the process anew."""
 STOP_MILLISECONDS = 20_000
 
 log = structlog.get_logger()
@@ -37,6 +35,7 @@ log = structlog.get_logger()
 
 def main(role: str, config_path: str) -> int:
     """Run one role; the exit status."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = load(Path(config_path))
     log_setup.configure(sys.stdout, config.node.log_level)
     structlog.contextvars.bind_contextvars(role=role)
@@ -204,6 +203,8 @@ def _leave(parts: Parts) -> None:
 
 def _die_of_disk(error: Exception) -> None:
     """End at once: what is on disk is unknown, and nothing more may be acknowledged."""
+    from pipelines.stages import DISK_FAILED
+
     log.error("disk.failed", error=type(error).__name__)
     threading.Timer(0.2, os._exit, [DISK_FAILED]).start()
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Self
+
 import structlog
 
 from node.config.sections import Peer
@@ -10,7 +15,8 @@ from node.scu import Destination, OutgoingObject, SendOutcome, send
 from storage import deliveries, jobs, tasks
 from storage.base import Delivery, LeaseLost, StoreUnavailable
 from storage.crash import crash_point
-from storage.deliveries import Kind, RetrySchedule
+from storage.database import Database
+from storage.deliveries import LEASE, Kind, RetrySchedule
 
 log = structlog.get_logger()
 
@@ -31,6 +37,8 @@ class Sender:
         with structlog.contextvars.bound_contextvars(job_id=job_id):
             try:
                 self._deliver(job_id)
+            except LeaseLost:
+                log.warning("delivery.discarded")
             except StoreUnavailable as error:
                 log.warning("delivery.postponed", error=type(error).__name__)
             except Exception:
@@ -66,18 +74,20 @@ class Sender:
         def on_status(place: int, outcome: SendOutcome) -> None:
             done.add(place)
             item = items[place]
-            self._finish(item, outcome.kind, outcome.status, outcome.sentence, schedule)
+            with keeper.without(item):
+                self._finish(item, outcome.kind, outcome.status, outcome.sentence, schedule)
             crash_point("CP7")
-            self._renew(items[place + 1 :])
+            keeper.check()
 
-        outcomes = send(
-            destination_of(peer, self._parts.config.node.ae_title),
-            [self._outgoing(item) for item in items],
-            on_status,
-        )
-        for place, outcome in enumerate(outcomes):
-            if place not in done:
-                on_status(place, outcome)
+        with _LeaseKeeper(self._parts.database, items) as keeper:
+            outcomes = send(
+                destination_of(peer, self._parts.config.node.ae_title),
+                [self._outgoing(item) for item in items],
+                on_status,
+            )
+            for place, outcome in enumerate(outcomes):
+                if place not in done:
+                    on_status(place, outcome)
 
     def _outgoing(self, item: Delivery) -> OutgoingObject:
         return OutgoingObject(
@@ -106,10 +116,52 @@ class Sender:
             state=state,
         )
 
-    def _renew(self, items: list[Delivery]) -> None:
-        if items:
-            with self._parts.database.transaction() as tx:
-                deliveries.renew(tx, items)
+
+class _LeaseKeeper:
+    """Renews the leases of deliveries while an association goes on, however long it takes.
+
+    Stop: leaving the ``with`` ends the thread before the deliveries are settled.
+    """
+
+    def __init__(self, database: Database, items: list[Delivery]) -> None:
+        self._database = database
+        self._waiting = list(items)
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="delivery-leases", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def without(self, item: Delivery) -> Iterator[None]:
+        """Write down what became of a delivery: from then on it needs no lease."""
+        with self._guard:
+            self._waiting = [other for other in self._waiting if other.id != item.id]
+            yield
+
+    def check(self) -> None:
+        """Raise LeaseLost when somebody else has what we wanted to send."""
+        if self._lost.is_set():
+            raise LeaseLost("somebody else sends the rest")
+
+    def _run(self) -> None:
+        while not self._stop.wait(LEASE.total_seconds() / 4):
+            with self._guard:
+                try:
+                    with self._database.transaction() as tx:
+                        deliveries.renew(tx, self._waiting)
+                except LeaseLost:
+                    self._lost.set()
+                    return
+                except StoreUnavailable as error:
+                    log.warning("delivery.lease_not_renewed", error=type(error).__name__)
 
 
 def destination_of(peer: Peer, own_ae_title: str) -> Destination:

@@ -123,7 +123,12 @@ class Supervisor:
             child.process = None
             log.warning("process.ended", process=child.name, status=code, failures=child.failures)
         if now >= child.not_before:
-            child.process = self._start(child)
+            try:
+                child.process = self._start(child)
+            except OSError as error:
+                child.failures += 1
+                child.not_before = now + _backoff(child.failures)
+                log.error("process.not_started", process=child.name, error=type(error).__name__)
             child.started = now
 
     def _start(self, child: _Child) -> subprocess.Popen[bytes]:

@@ -9,21 +9,24 @@ import threading
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, Protocol
+from urllib.parse import urlencode
 
 import dramatiq
 import structlog
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.errors import BrokerConnectionError, ConnectionClosed
+from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from storage import tasks
-from storage.base import StoreUnavailable
 from storage.database import Database
 
 Queue = Literal["convert", "infer", "report", "deliver"]
 QUEUES: tuple[Queue, ...] = ("convert", "infer", "report", "deliver")
 PUBLISHED_FOR = timedelta(seconds=60)
+LONGEST_PUBLISHED = timedelta(hours=1)
+RABBITMQ_SECONDS = {"blocked_connection_timeout": 30, "socket_timeout": 10, "stack_timeout": 15}
+"""A broker that is out of memory blocks publishers; we come back later instead."""
 DAY_MILLISECONDS = 24 * 3600 * 1000
 
 log = structlog.get_logger()
@@ -110,7 +113,7 @@ class SQLBroker(Broker):
             try:
                 with self.database.transaction() as tx:
                     tasks.renew(tx, held, self.owner, self.lease)
-            except StoreUnavailable as error:
+            except Exception as error:  # noqa: BLE001 - a thread's outermost loop must go on
                 log.warning("broker.lease_not_renewed", error=type(error).__name__)
 
 
@@ -134,7 +137,7 @@ class _SQLConsumer(Consumer):
         try:
             with broker.database.transaction() as tx:
                 task = tasks.claim(tx, self._queue, broker.owner, broker.lease)
-        except StoreUnavailable as error:
+        except Exception as error:
             # Dramatiq restarts a consumer only on its own connection errors.
             raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
         if task is None:
@@ -162,15 +165,16 @@ class _SQLConsumer(Consumer):
     def _let_go(self, message: MessageProxy, *, keep: bool) -> None:
         broker = self._broker
         act = tasks.give_back if keep else tasks.finish
-        try:
-            with broker.database.transaction() as tx:
-                act(tx, message.message_id, broker.owner)
-        except StoreUnavailable as error:
-            raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+        # First of all make room: if the database is away now, the lease runs out by itself.
         with broker.guard:
             broker.held.discard(message.message_id)
         self._mine.discard(message.message_id)
         self._room.set()
+        try:
+            with broker.database.transaction() as tx:
+                act(tx, message.message_id, broker.owner)
+        except Exception as error:
+            raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
 
 
 class Relay:
@@ -197,13 +201,17 @@ class Relay:
         try:
             while self._publish_one(queue):
                 published += 1
-        except (StoreUnavailable, BrokerConnectionError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - each transport has errors of its own
             log.warning("broker.away", queue=queue, error=type(error).__name__)
         return published
 
     def _publish_one(self, queue: Queue) -> bool:
         with self._database.transaction() as tx:
             task = tasks.claim(tx, queue, self._owner, PUBLISHED_FOR, tasks.PUBLISHED)
+            if task is not None:
+                # What nobody takes is published again, ever more rarely.
+                again = min(PUBLISHED_FOR * 2.0 ** (task.deliveries - 1), LONGEST_PUBLISHED)
+                tasks.renew(tx, [task.message_id], self._owner, again)
         if task is None:
             return False
         try:
@@ -237,6 +245,8 @@ def external_broker(url: str) -> Broker:
                 arguments: dict[str, Any] = super()._build_queue_arguments(queue_name)  # type: ignore[no-untyped-call]
                 return arguments | {"x-consumer-timeout": DAY_MILLISECONDS}
 
+        settings = urlencode({k: v for k, v in RABBITMQ_SECONDS.items() if k not in url})
+        url += ("&" if "?" in url else "?") + settings
         return PatientRabbitmqBroker(url=url, confirm_delivery=True, middleware=[])
     from dramatiq.brokers.redis import RedisBroker
 

@@ -141,7 +141,6 @@ class Runner:
                     if "verdict" in message:
                         return Verdict(**message["verdict"])
                     progress, note = message["progress"], message["note"]
-                tick(progress, note)
                 if time.monotonic() > deadline:
                     self.kill()
                     return Verdict(
@@ -159,6 +158,7 @@ class Runner:
                         f"Step {step} took {used >> 20} MiB of memory, more than the "
                         f"{memory_bytes >> 20} MiB of node.memory.step, and was stopped.",
                     )
+                tick(progress, note)
 
     def _messages(self, pipe: IO[bytes], selector: selectors.BaseSelector) -> list[dict[str, Any]]:
         """Whole messages that have come, after waiting a moment."""
@@ -168,7 +168,8 @@ class Runner:
                 raise EOFError
             self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
-        return [json.loads(line) for line in lines]
+        # NaN is no JSON: a database would refuse it.
+        return [json.loads(line, parse_constant=lambda name: None) for line in lines]
 
     def _died(self, step: Step) -> Verdict:
         process, where = self._process, ""

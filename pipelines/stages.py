@@ -24,12 +24,15 @@ from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
 from pipelines.broker import Wakeup
 from pipelines.runner import Runner
 from storage import jobs, tasks
-from storage.base import Job, LeaseLost, NewResult, StoreUnavailable
+from storage.base import Job, LeaseLost, NewResult, StoreBroken, StoreUnavailable
 from storage.crash import crash_point
 from storage.database import Database, Transaction
 from storage.jobs import STEP_ORDER, RetryPolicy
 from storage.objects import FileObjects, object_key
 from storage.series import instances_of
+
+DISK_FAILED = 70
+"""Exit status after a failed flush: the supervisor starts the process anew."""
 
 log = structlog.get_logger()
 
@@ -90,8 +93,13 @@ class Stages:
             log.debug("stage.skipped")
             return
         crash_point("CP4")
+        if not self._has_earlier_steps(job):
+            with self.database.transaction() as tx:
+                jobs.start_over(tx, job)
+            log.warning("stage.started_over")
+            return
         started = time.monotonic()
-        verdict = self._verdict(job, step, runner)
+        verdict, results = self._do(job, step, runner)
         seconds = time.monotonic() - started
         log.info(
             "stage.finished",
@@ -99,7 +107,7 @@ class Stages:
             reason=verdict.reason,
             seconds=round(seconds, 3),
         )
-        self._commit(job, verdict, started_at, seconds)
+        self._commit(job, verdict, results, started_at, seconds)
         crash_point("CP6" if step == STEP_ORDER[-1] else "CP5")
         if verdict.outcome == "ok" and step == STEP_ORDER[-1]:
             shutil.rmtree(self._folder(job), ignore_errors=True)
@@ -112,6 +120,31 @@ class Stages:
             log.info("stage.given_back")
         except (LeaseLost, StoreUnavailable):
             log.warning("stage.discarded")
+
+    def _has_earlier_steps(self, job: Job) -> bool:
+        """Whether the output of the steps before is there: another host may have made it."""
+        earlier = STEP_ORDER[: STEP_ORDER.index(job.step)]
+        return all((self._folder(job) / step).is_dir() for step in earlier)
+
+    def _do(self, job: Job, step: Step, runner: Runner) -> tuple[Verdict, list[NewResult] | None]:
+        """Do the step and keep its results; whatever goes wrong here is a verdict, too."""
+        try:
+            verdict = self._verdict(job, step, runner)
+            if verdict.outcome != "ok" or step != STEP_ORDER[-1]:
+                return verdict, None
+            return verdict, self._keep_results(job)
+        except (LeaseLost, _Stopping):
+            raise
+        except StoreBroken:
+            log.error("disk.failed")
+            os._exit(DISK_FAILED)
+        except (StoreUnavailable, OSError) as error:
+            sentence = f"Step {step} had no room or no store to work with ({type(error).__name__})."
+            return Verdict("transient", "storage", sentence), None
+        except Exception as error:
+            log.exception("stage.broken")
+            sentence = f"Step {step} could not be run ({type(error).__name__})."
+            return Verdict("bug", type(error).__name__, sentence), None
 
     def _verdict(self, job: Job, step: Step, runner: Runner) -> Verdict:
         try:
@@ -182,11 +215,15 @@ class Stages:
 
         return tick
 
-    def _commit(self, job: Job, verdict: Verdict, started_at: datetime, seconds: float) -> None:
+    def _commit(
+        self,
+        job: Job,
+        verdict: Verdict,
+        results: list[NewResult] | None,
+        started_at: datetime,
+        seconds: float,
+    ) -> None:
         """Write the verdict down; waits for the database as long as the lease may last."""
-        results = None
-        if verdict.outcome == "ok" and job.step == STEP_ORDER[-1]:
-            results = self._keep_results(job)
         for last_try in _tries(self.policy.lease_seconds, self.stopping):
             try:
                 with self.database.transaction() as tx:
@@ -241,8 +278,7 @@ def apply_verdict(
     reason, sentence = verdict.reason, verdict.sentence
     match verdict.outcome:
         case "ok" if results is not None:
-            destinations = {k: v["send"] for k, v in job.snapshot["destinations"].items()}
-            jobs.fix_results(tx, job, results, destinations)
+            jobs.fix_results(tx, job, results, _destinations(job, verdict))
         case "ok":
             jobs.finish_step(tx, job)
         case "not_scored":
@@ -259,10 +295,21 @@ def apply_verdict(
             jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
 
 
+def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:
+    """Name who gets what: results of a demonstration model only those who take them."""
+    demonstration = verdict.facts.get("intended_use", "demonstration") == "demonstration"
+    return {
+        name: terms["send"]
+        for name, terms in job.snapshot["destinations"].items()
+        if terms["takes_demonstration"] or not demonstration
+    }
+
+
 def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:
     """Yield whether this is the last try, once a second for a while."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield False
-        stopping.wait(1.0)
+        if stopping.wait(1.0):
+            break
     yield True

@@ -15,7 +15,22 @@ from sqlalchemy.sql.dml import Insert
 
 from storage.base import StoreFull, StoreUnavailable
 
-_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+_AWAY = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.InternalError,  # a server that became read-only after a failover
+    sa.exc.TimeoutError,
+)
+_POSTGRESQL = {
+    # A peer that went silent must not hold rows, nor us, for the two hours of TCP's keepalive.
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "options": "-c lock_timeout=10s -c statement_timeout=30s "
+    "-c idle_in_transaction_session_timeout=30s -c synchronous_commit=on",
+}
 
 
 class Clock(Protocol):
@@ -143,7 +158,7 @@ def make_engine(url: str) -> Engine:
     """Engine whose commits are flushed to disk before they return."""
     options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
     if url.startswith("postgresql"):
-        options |= {"pool_size": 8, "max_overflow": 24, "connect_args": {"connect_timeout": 10}}
+        options |= {"pool_size": 8, "max_overflow": 24, "connect_args": dict(_POSTGRESQL)}
     engine = sa.create_engine(url, **options)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)

@@ -105,11 +105,19 @@ def find(tx: Transaction, *conditions: sa.ColumnElement[bool], limit: int = 200)
 
 
 def renew(tx: Transaction, deliveries: list[Delivery]) -> None:
-    """Keep owning deliveries while a long association goes on."""
+    """Keep owning deliveries while a long association goes on.
+
+    Raises
+    ------
+    LeaseLost
+        Somebody else has one of them by now.
+    """
     for delivery in deliveries:
-        tx.execute(
+        found = tx.execute(
             sa.update(DeliveryRow).where(_fenced(delivery)).values(lease_until=tx.now + LEASE)
         )
+        if found.rowcount == 0:
+            raise LeaseLost(f"delivery {delivery.id} is no longer ours")
 
 
 def finish(

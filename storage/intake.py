@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -81,6 +82,8 @@ class Intake:
             received.series_instance_uid,
             received.sop_instance_uid,
             received.sha256,
+            # A file belongs to one row only: deleting one never takes another's bytes away.
+            uuid.uuid4().hex,
         )
         item = _Waiting(Named(received, key), spool)
         if not self._is_first(item):
@@ -127,10 +130,28 @@ class Intake:
             crash_point("CP1")
             self._rows.record([item.named for item in batch])
             crash_point("CP2")
+            self._remove_unused(batch)
         except (StoreUnavailable, StoreBroken) as error:
             self._fail(batch, error)
-        except Exception as error:  # noqa: BLE001 - one sender's mistake is not to be another's
-            self._fail(batch, StoreUnavailable(f"instance not stored ({type(error).__name__})"))
+        except Exception:  # noqa: BLE001 - one sender's mistake is not to be another's
+            for item in batch:
+                self._record_alone(item)
+
+    def _record_alone(self, item: _Waiting) -> None:
+        """Write the row of an instance whose batch the database refused; its file has its name."""
+        try:
+            self._rows.record([item.named])
+            self._remove_unused([item])
+        except (StoreUnavailable, StoreBroken) as error:
+            self._fail([item], error)
+        except Exception as error:  # noqa: BLE001 - its sender must hear, whatever it is
+            self._fail([item], StoreUnavailable(f"not stored ({type(error).__name__})"))
+
+    def _remove_unused(self, batch: list[_Waiting]) -> None:
+        """Delete files that no row refers to: what was known already."""
+        for item in batch:
+            if item.named.is_unused:
+                self.objects.remove(item.named.key)
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         for item in batch:

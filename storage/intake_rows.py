@@ -27,6 +27,8 @@ class Named:
     received: ReceivedInstance
     key: str
     acceptance: Acceptance | None = None
+    is_unused: bool = False
+    """Whether no row refers to the key."""
 
     @property
     def series(self) -> tuple[str, str]:
@@ -145,22 +147,20 @@ def _record_series(tx: Transaction, study_uid: str, series_uid: str, items: list
     series_id, generation = _lock_series(tx, study_uid, series_uid, items[0].received)
     wanted = {item.received.sop_instance_uid for item in items}
     rows = tx.execute(
-        sa.select(Instance.id, Instance.sop_instance_uid, Instance.sha256).where(
+        sa.select(Instance.sop_instance_uid, Instance.sha256, Instance.transfer_syntax_uid).where(
             Instance.series_id == series_id, Instance.sop_instance_uid.in_(wanted)
         )
     )
-    known: dict[str, tuple[int | None, str]] = {
-        row.sop_instance_uid: (row.id, row.sha256) for row in rows
-    }
+    known = {row.sop_instance_uid: (row.sha256, row.transfer_syntax_uid) for row in rows}
     new = []
     for item in items:
         uid = item.received.sop_instance_uid
         if uid not in known:
-            known[uid] = (None, item.received.sha256)
+            known[uid] = (item.received.sha256, item.received.transfer_syntax_uid)
             new.append(_instance_row(tx, item, series_id, generation))
             item.acceptance = Acceptance.STORED
-        elif known[uid][1] == item.received.sha256:
-            item.acceptance = Acceptance.DUPLICATE
+        elif known[uid] == (item.received.sha256, item.received.transfer_syntax_uid):
+            item.acceptance, item.is_unused = Acceptance.DUPLICATE, True
             _count_duplicate(tx, series_id, uid)
         else:
             item.acceptance = Acceptance.CONFLICT
@@ -198,7 +198,12 @@ def _lock_series(
     row = tx.execute(
         insert.on_conflict_do_update(
             index_elements=["study_id", "series_instance_uid"],
-            set_={"series_instance_uid": series_uid},
+            # A sender that starts over first repeats what we have: that is not quiet.
+            set_={
+                "last_at": sa.case(
+                    (Series.state == SeriesState.OPEN.value, now), else_=Series.last_at
+                )
+            },
         ).returning(Series.id, Series.state, Series.generation)
     ).one()
     closed = row.state == SeriesState.CLOSED
@@ -207,7 +212,7 @@ def _lock_series(
 
 def _modality(received: ReceivedInstance) -> str:
     values = received.header.get("Modality") or [""]
-    return str(values[0])[:16]
+    return str(values[0]).replace("\0", "\ufffd")[:16]
 
 
 def _grow(tx: Transaction, series_id: int, n: int, size: int) -> None:
@@ -269,4 +274,5 @@ def _set_aside(tx: Transaction, series_id: int, item: Named) -> None:
         "peer": item.received.peer,
         "received_at": tx.now,
     }
-    tx.execute(tx.insert_or_ignore(Conflict, values, ["instance_id", "sha256"]))
+    insert = tx.insert_or_ignore(Conflict, values, ["instance_id", "sha256"])
+    item.is_unused = tx.execute(insert.returning(Conflict.id)).first() is None

@@ -23,7 +23,7 @@ from storage.base import (
 )
 from storage.database import Transaction
 from storage.events import raise_alert, record
-from storage.tables import Delivery, JobInput, Result, Series, StepRun, Study
+from storage.tables import Delivery, Instance, JobInput, Result, Series, StepRun, Study
 from storage.tables import Job as JobRow
 
 STEP_ORDER = ("convert", "infer", "report")
@@ -116,6 +116,8 @@ def _supersede_older(tx: Transaction, closed: ClosedSeries, rule: str) -> None:
         .values(
             state=JobState.SUPERSEDED,
             lease_token=JobRow.lease_token + 1,
+            lease_owner=None,
+            lease_until=None,
             ended_at=tx.now,
             sentence=f"More instances arrived; generation {closed.generation} replaces this job.",
         )
@@ -250,6 +252,12 @@ def fix_results(
     tasks.enqueue(tx, DELIVER, job.id, job.priority)
 
 
+def start_over(tx: Transaction, job: Job) -> None:
+    """Begin with the first step again, because what an earlier one wrote is not there."""
+    _move(tx, job, JobState.QUEUED, step=STEP_ORDER[0], deliveries=job.deliveries)
+    tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
+
+
 def give_back(tx: Transaction, job: Job) -> None:
     """Return a step that was not finished, without counting it."""
     _move(tx, job, JobState.QUEUED, deliveries=job.deliveries - 1)
@@ -303,20 +311,25 @@ def runner_died(tx: Transaction, job: Job, policy: RetryPolicy, sentence: str) -
 
 
 def requeue(tx: Transaction, job_id: int) -> bool:
-    """Start a job that waits or ended badly again at the step where it stopped.
+    """Start a job that waits or ended badly again, from the images.
 
-    A job that has its results only sends again what was not sent: results are never remade.
+    A job that has its results only sends again what was not sent: results are never remade. One
+    whose images retention has deleted cannot be started again.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
         return False
     if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
         return _redeliver(tx, job)
+    held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
+    if tx.execute(held).first() is None:
+        return False
     found = tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.QUEUED)))
         .values(
             state=JobState.QUEUED,
+            step=STEP_ORDER[0],
             attempt=0,
             deliveries=0,
             next_at=None,
@@ -328,7 +341,7 @@ def requeue(tx: Transaction, job_id: int) -> bool:
     )
     if found.rowcount == 0:
         return False
-    tasks.enqueue(tx, job.step, job.id, job.priority)
+    tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
     record(tx, "job.requeued", job_id=job_id)
     return True
 
@@ -368,6 +381,8 @@ def cancel(tx: Transaction, job_id: int) -> bool:
         .values(
             state=JobState.CANCELLED,
             lease_token=JobRow.lease_token + 1,
+            lease_owner=None,
+            lease_until=None,
             ended_at=tx.now,
             sentence="Cancelled by an admin.",
         )

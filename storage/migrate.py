@@ -36,6 +36,9 @@ def migrate(database: Database) -> None:
     try:
         with database.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("set local statement_timeout = 0"))
+                connection.execute(sa.text("set local lock_timeout = 0"))
+                connection.execute(sa.text("set local idle_in_transaction_session_timeout = 0"))
                 connection.execute(sa.text("select pg_advisory_xact_lock(:n)"), {"n": _LOCK})
             _upgrade(connection)
             _remember_salt(connection)

@@ -164,9 +164,19 @@ class FileObjects:
             raise StoreUnavailable(f"object {key} cannot be read ({error.strerror})") from error
 
     def remove(self, key: str) -> None:
-        """Delete an object; harmless when it is gone already."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete an object; harmless when it is gone already, or cannot be deleted now."""
+        with contextlib.suppress(OSError):
             self.path(key).unlink()
+
+    def keys_older_than(self, seconds: float) -> Iterator[list[str]]:
+        """List the keys of all objects and results of some age, a folder at a time."""
+        for folder in sorted([*self.root.glob("objects/*"), *self.root.glob("results/*")]):
+            with contextlib.suppress(OSError):
+                yield [
+                    str(path.relative_to(self.root))
+                    for path in folder.iterdir()
+                    if time.time() - path.stat().st_mtime > seconds
+                ]
 
     def sweep_incoming(self) -> int:
         """Delete spools of processes that are gone; nothing of them was ever acknowledged.

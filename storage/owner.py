@@ -37,10 +37,10 @@ def is_dead(owner: str) -> bool:
     """Whether the process is known to be gone; False also when nobody here can tell."""
     host, boot, namespace, pid, start = owner.split("/")[:5]
     my_host, my_boot, my_namespace = host_identity().split("/")
-    if host != my_host:
+    if (host, boot) != (my_host, my_boot):
+        # Another host, perhaps one of the same name, or this one before it was started again:
+        # nobody can tell, and the lease runs out by itself.
         return False
-    if boot != my_boot:
-        return True
     return namespace == my_namespace and _start_time(int(pid)) != start
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage import tasks
-from storage.base import DeliveryState, JobState
+from storage.base import FINAL_DELIVERY_STATES, DeliveryState, JobState
 from storage.database import Transaction
 from storage.deliveries import not_suspended
 from storage.owner import is_dead
@@ -20,10 +20,16 @@ from storage.tables import Delivery, Job, Task
 def expire_dead_leases(tx: Transaction) -> int:
     """End the leases of processes that are known to be gone; how many owners there were."""
     owners: set[str] = set()
-    columns: list[Any] = [Job.lease_owner, Delivery.lease_owner, Task.owner]
-    for column in columns:
-        query = sa.select(column).where(column.is_not(None)).distinct()
-        owners |= set(tx.execute(query).scalars())
+    held: list[tuple[Any, sa.ColumnElement[bool]]] = [
+        (Job.lease_owner, sa.and_(Job.state == JobState.RUNNING, Job.lease_until > tx.now)),
+        (
+            Delivery.lease_owner,
+            sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until > tx.now),
+        ),
+        (Task.owner, Task.state == tasks.LEASED),
+    ]
+    for column, live in held:
+        owners |= set(tx.execute(sa.select(column).where(live).distinct()).scalars())
     dead = [owner for owner in owners if is_dead(owner)]
     if dead:
         tx.execute(sa.update(Job).where(Job.lease_owner.in_(dead)).values(lease_until=tx.now))
@@ -63,9 +69,11 @@ def _forgotten_deliveries(tx: Transaction) -> sa.Select[int, int]:
         sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until <= tx.now),
     )
     has_task = sa.exists().where(Task.job_id == Job.id, Task.queue == "deliver")
-    return (
-        sa.select(Job.id, Job.priority)
-        .join(Delivery, Delivery.job_id == Job.id)
-        .where(Job.state == JobState.DELIVERING, due, not_suspended(), ~has_task)
-        .distinct()
+    waits = sa.exists().where(Delivery.job_id == Job.id, due, not_suspended())
+    ended = ~sa.exists().where(
+        Delivery.job_id == Job.id, Delivery.state.not_in(list(FINAL_DELIVERY_STATES))
+    )
+    # A job whose deliveries have all ended, and that nobody settled, is woken to be settled.
+    return sa.select(Job.id, Job.priority).where(
+        Job.state == JobState.DELIVERING, sa.or_(waits, ended), ~has_task
     )

@@ -18,6 +18,7 @@ from storage.events import record
 from storage.tables import Conflict, Delivery, Instance, Job, Result, Series
 
 MOST_SERIES_AT_ONCE = 50
+WORK_FOLDER_KEPT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,22 @@ def _forget_results(tx: Transaction, terms: Terms) -> list[str]:
 
 
 def ended_jobs(tx: Transaction, job_ids: list[int]) -> list[int]:
-    """Which of these jobs ended, or are not known: their work folders may go."""
+    """Which of these jobs ended a while ago, or are not known: their work folders may go."""
     if not job_ids:
         return []
-    going_on = set(
-        tx.execute(
-            sa.select(Job.id).where(Job.id.in_(job_ids), Job.state.not_in(list(FINAL_JOB_STATES)))
-        ).scalars()
+    final = list(FINAL_JOB_STATES)
+    needed = sa.or_(
+        Job.state.not_in(final), Job.ended_at.is_(None), Job.ended_at > tx.now - WORK_FOLDER_KEPT
     )
+    going_on = set(tx.execute(sa.select(Job.id).where(Job.id.in_(job_ids), needed)).scalars())
     return [job_id for job_id in job_ids if job_id not in going_on]
+
+
+def without_rows(tx: Transaction, keys: list[str]) -> list[str]:
+    """Which of these objects no row refers to: a crash between commit and deletion left them."""
+    known: set[str] = set()
+    for column in (Instance.object_key, Conflict.object_key, Result.object_key):
+        for start in range(0, len(keys), 500):
+            query = sa.select(column).where(column.in_(keys[start : start + 500]))
+            known |= set(tx.execute(query).scalars())
+    return [key for key in keys if key not in known]

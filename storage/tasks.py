@@ -20,6 +20,7 @@ class ClaimedTask:
     message_id: str
     queue: str
     job_id: int
+    deliveries: int = 0
 
 
 def enqueue(
@@ -39,12 +40,13 @@ def enqueue(
         "state": QUEUED,
         "owner": None,
         "lease_until": None,
+        "deliveries": 0,
     }
     insert = tx.insert(Task).values(**values)
     tx.execute(
         insert.on_conflict_do_update(
             index_elements=["message_id"],
-            set_={k: values[k] for k in ("eta", "priority", "state", "owner", "lease_until")},
+            set_={k: v for k, v in values.items() if k not in ("message_id", "queue", "job_id")},
         )
     )
 
@@ -74,9 +76,9 @@ def claim(
             lease_until=tx.now + lease,
             deliveries=Task.deliveries + 1,
         )
-        .returning(Task.message_id, Task.queue, Task.job_id)
+        .returning(Task.message_id, Task.queue, Task.job_id, Task.deliveries)
     ).first()
-    return ClaimedTask(row.message_id, row.queue, row.job_id) if row else None
+    return ClaimedTask(row.message_id, row.queue, row.job_id, row.deliveries) if row else None
 
 
 def finish(tx: Transaction, message_id: str, owner: str) -> None:

@@ -62,7 +62,7 @@ def report(context: StepContext) -> Mapping[str, Any]:
     uids = {slot: str(ds.SOPInstanceUID) for slot, ds in results.items()}
     summary = findings_summary(scored) | _provenance(spec, volume, sources, uids)
     write_json(summary, context.folder / FINDINGS)
-    return {"results": uids}
+    return {"results": uids, "intended_use": scored.identity.intended_use}
 
 
 def object_identity(spec: JobSpec, slot: Slot, model: ModelIdentity) -> ObjectIdentity:

@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from storage import retention
 from storage.base import Acceptance, SeriesState, StoreBroken
 from storage.database import Database
 from storage.intake import Intake
@@ -137,3 +139,74 @@ def test_a_folder_that_cannot_be_written_fails_every_waiting_sender(
         push(intake, received(1))
 
     assert _rows(database) == []
+
+
+def test_deleting_one_series_never_takes_the_bytes_of_the_same_instance_sent_again(
+    database: Database, intake: Intake
+) -> None:
+    push(intake, received(1), b"the bytes")
+    [first] = _rows(database)
+    with database.transaction() as tx:
+        tx.execute(sa.delete(Instance))
+
+    push(intake, received(1), b"the bytes")
+    intake.objects.remove(first.object_key)
+
+    [row] = _rows(database)
+    assert intake.objects.read(row.object_key) == b"the bytes"
+
+
+def test_a_duplicate_leaves_no_second_file(database: Database, intake: Intake) -> None:
+    for _ in range(3):
+        push(intake, received(1), b"the bytes")
+    for _ in range(2):
+        push(intake, received(1, b"changed"), b"other bytes")
+
+    files = [path for path in intake.objects.root.glob("objects/*/*") if path.is_file()]
+    assert len(files) == 2
+
+
+def test_the_same_bytes_under_another_transfer_syntax_are_a_conflict(
+    database: Database, intake: Intake
+) -> None:
+    push(intake, received(1), b"as explicit")
+    other = replace(received(1), transfer_syntax_uid="1.2.840.10008.1.2.5")
+
+    assert push(intake, other, b"as RLE") is Acceptance.CONFLICT
+    [row] = _rows(database)
+    assert intake.objects.read(row.object_key) == b"as explicit"
+
+
+def test_a_nul_in_the_modality_of_one_sender_hurts_nobody(
+    database: Database, intake: Intake
+) -> None:
+    poison = replace(received(1), header={"Modality": ["C\0T"]})
+
+    assert push(intake, poison) is Acceptance.STORED
+    assert push(intake, received(2, series_uid="1.9")) is Acceptance.STORED
+
+
+def test_a_sender_that_starts_over_keeps_its_series_open(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    push(intake, received(1))
+    push(intake, received(2))
+    for number in (1, 2, 1, 2):
+        clock.forward(20)
+        push(intake, received(number))
+        assert close(database) == []
+    clock.forward(46)
+
+    [closed] = close(database)
+    assert closed.generation == 1
+
+
+def test_files_without_rows_are_found_and_those_with_rows_are_not(
+    database: Database, intake: Intake
+) -> None:
+    push(intake, received(1))
+    intake.objects.put("objects/ab/orphan.dcm", b"left by a crash")
+
+    keys = [key for some in intake.objects.keys_older_than(-1) for key in some]
+    with database.snapshot() as tx:
+        assert retention.without_rows(tx, keys) == ["objects/ab/orphan.dcm"]

@@ -325,3 +325,68 @@ def test_a_cancelled_job_ends_its_runner_and_its_deliveries(
         assert jobs.cancel(tx, job_id)
     with pytest.raises(LeaseLost), database.transaction() as tx:
         jobs.heartbeat(tx, job, POLICY, 0.1, "")
+
+
+def test_a_job_whose_results_all_arrived_but_was_never_settled_is_woken(
+    database: Database, job_id: int
+) -> None:
+    _through_report(database, job_id, {"PACS": ["sr"]})
+    with database.transaction() as tx:
+        [item] = deliveries.claim(tx, job_id, ME)["PACS"]
+        deliveries.finish(tx, item, "sent", 0, "", RetrySchedule())
+        tx.execute(sa.delete(Task))
+
+    with database.transaction() as tx:
+        assert reaper.wake_forgotten(tx) == 1
+    with database.transaction() as tx:
+        assert deliveries.settle(tx, job_id) is JobState.DONE
+    with database.transaction() as tx:
+        assert reaper.wake_forgotten(tx) == 0 or _tasks(database) == []
+
+
+def test_a_long_delivery_keeps_its_lease_and_hears_when_it_lost_it(
+    database: Database, job_id: int, clock: TestClock
+) -> None:
+    _through_report(database, job_id, {"PACS": ["sr"]})
+    with database.transaction() as tx:
+        items = deliveries.claim(tx, job_id, ME)["PACS"]
+    for _ in range(5):
+        clock.forward(40)
+        with database.transaction() as tx:
+            deliveries.renew(tx, items)
+            assert deliveries.claim(tx, job_id, OTHER) == {}
+    clock.forward(61)
+    with database.transaction() as tx:
+        assert deliveries.claim(tx, job_id, OTHER) != {}
+
+    with pytest.raises(LeaseLost), database.transaction() as tx:
+        deliveries.renew(tx, items)
+
+
+def test_a_retry_begins_with_the_images_and_needs_them(database: Database, job_id: int) -> None:
+    from storage.tables import Instance
+
+    job = _claim(database, job_id)
+    assert job is not None
+    with database.transaction() as tx:
+        jobs.finish_step(tx, job)
+    job = _claim(database, job_id, "infer")
+    assert job is not None
+    with database.transaction() as tx:
+        jobs.not_scored(tx, job, "no_brain", "This is no head.")
+
+    with database.transaction() as tx:
+        assert jobs.requeue(tx, job_id)
+    assert _get(database, job_id).step == "convert"
+    with database.transaction() as tx:
+        assert jobs.cancel(tx, job_id)
+        tx.execute(sa.delete(Instance))
+        assert not jobs.requeue(tx, job_id)
+
+
+def test_a_cancelled_job_of_a_dead_process_is_reaped_once(database: Database, job_id: int) -> None:
+    host, boot, namespace, _, _, rest = new_owner().split("/")
+    assert _claim(database, job_id, owner=f"{host}/{boot}/{namespace}/999999999/1/{rest}")
+    with database.transaction() as tx:
+        jobs.cancel(tx, job_id)
+        assert reaper.expire_dead_leases(tx) == 0

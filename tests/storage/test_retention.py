@@ -1,0 +1,100 @@
+"""Forgetting: in time, and never what is still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from storage import jobs, retention
+from storage.database import Database
+from storage.intake import Intake
+from storage.jobs import RetryPolicy
+from storage.objects import FileObjects
+from storage.tables import Instance
+from tests.conftest import TestClock
+from tests.storage.samples import close, open_job, push, received
+
+DAY = timedelta(days=1)
+TERMS = retention.Terms(inputs=7 * DAY, results=30 * DAY, unmatched=3 * DAY)
+
+
+@pytest.fixture
+def intake(database: Database, objects: FileObjects) -> Iterator[Intake]:
+    found = Intake(database, objects, lambda error: None)
+    yield found
+    found.stop()
+
+
+def _forget(database: Database) -> int:
+    with database.transaction() as tx:
+        return len(retention.forget(tx, TERMS))
+
+
+def _days(clock: TestClock, days: float) -> None:
+    clock.forward(days * 86400)
+
+
+def test_a_series_without_job_goes_after_its_time_and_not_before(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    push(intake, received(1))
+    clock.forward(60)
+    close(database)
+    _days(clock, 2.9)
+    assert _forget(database) == 0
+    _days(clock, 0.2)
+    assert _forget(database) == 1
+    with database.snapshot() as tx:
+        assert tx.execute(sa.select(Instance.id)).first() is None
+
+
+def test_images_of_an_unfinished_job_stay_however_old(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    open_job(database, intake)
+    _days(clock, 400)
+
+    assert _forget(database) == 0
+
+
+def test_images_go_a_week_after_their_job_ended(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    job_id = open_job(database, intake)
+    _days(clock, 30)
+    with database.transaction() as tx:
+        job = jobs.claim(tx, job_id, "convert", "me/a/b/1/2/x", RetryPolicy())
+        assert job is not None
+        jobs.not_scored(tx, job, "x", "Not a head.")
+    assert _forget(database) == 0
+    _days(clock, 7.1)
+
+    assert _forget(database) == 1
+
+
+def test_an_open_series_is_never_forgotten(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    push(intake, received(1))
+    _days(clock, 400)
+
+    assert _forget(database) == 0
+
+
+def test_the_work_folder_of_a_job_stays_for_an_hour_after_its_end(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    job_id = open_job(database, intake)
+    with database.transaction() as tx:
+        assert retention.ended_jobs(tx, [job_id, 999]) == [999]
+        jobs.cancel(tx, job_id)
+    clock.forward(1800)
+    with database.snapshot() as tx:
+        assert retention.ended_jobs(tx, [job_id]) == []
+    clock.forward(3600)
+
+    with database.snapshot() as tx:
+        assert retention.ended_jobs(tx, [job_id]) == [job_id]
