@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL_VENV := test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y python3-venv
 STUDY ?=
 KEEP ?=
 
 .PHONY: demo run test quick check install tools
 
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "scorenode needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..."; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	    { $(INSTALL_VENV) && $(PYTHON) -m venv --clear $(VENV); } || \
+	    { echo "Python cannot make a virtual environment here: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@

@@ -12,12 +12,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from node.config.file import Config
+from node.roles import SILENT_SECONDS
 from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database
 from storage.objects import FileObjects
 
-SILENT_SECONDS = 20.0
 Samples = dict[tuple[str, ...], float]
 """Values of labels to the value of a gauge."""
 

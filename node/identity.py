@@ -12,7 +12,7 @@ from node.statuses import DATA_SET_DOES_NOT_MATCH_SOP_CLASS, SOP_CLASS_NOT_SUPPO
 IDENTITY_KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """What the header scan must always collect."""
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 @dataclass(frozen=True)

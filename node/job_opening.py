@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def _job(
         "labels": labels,
         "uid_root": config.node.uid_root,
         "station": config.node.station,
+        "utc_offset_minutes": _utc_offset_minutes(),
         "timeout_seconds": rule.run.timeout_seconds,
         "memory_bytes": config.node.memory.step_bytes,
         "destinations": _destinations(rule, config),
@@ -92,6 +94,12 @@ def _job(
         sentence=sentence,
         snapshot=snapshot,
     )
+
+
+def _utc_offset_minutes() -> float:
+    """Give the site's time zone now: DICOM times without an offset are read as local ones."""
+    offset = datetime.now(UTC).astimezone().utcoffset()
+    return offset.total_seconds() / 60.0 if offset is not None else 0.0
 
 
 def _destinations(rule: Rule, config: Config) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import structlog
 
 from node.config.file import Config, load
 from node.config.problems import ConfigError
+from node.roles import ROLES
 
-ROLES = ("receiver", "coordinator", "worker", "infer", "sender")
 LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 """A process that ran this long starts again at once when it ends."""

@@ -126,7 +126,7 @@ def score_folder(
     wanted = pipeline_named(pipeline)
     package = package_of(str(model_folder))
     out.mkdir(parents=True, exist_ok=True)
-    moment = at or datetime.now(UTC)
+    moment = at or datetime.now(UTC).astimezone()
     outcomes: list[SeriesOutcome] = []
     found = _series_of(folder)
     for index, series in enumerate(found):

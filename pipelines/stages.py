@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pydicom
@@ -188,7 +188,9 @@ class Stages:
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],
-            frozen_at=job.frozen_at,
+            frozen_at=job.frozen_at.astimezone(
+                timezone(timedelta(minutes=snapshot["utc_offset_minutes"]))
+            ),
             labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
         )
 

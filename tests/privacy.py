@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pydicom
@@ -9,6 +10,7 @@ from pydicom.errors import InvalidDicomError
 
 LOGS: list[Path] = []
 PLANTED: set[str] = set()
+ALWAYS_PLANTED = {"Planted", "Jürgensen", "PLANTED-ID-4711", "19330517", "1933-05-17"}
 SHORTEST = 5
 """Shorter values occur by chance in UIDs and digests."""
 _KEYWORDS = (
@@ -40,3 +42,19 @@ def _texts(ds: pydicom.Dataset) -> set[str]:
     values = {str(ds.get(keyword) or "") for keyword in _KEYWORDS}
     parts = {part for value in values for part in value.split("^")}
     return {text for text in values | parts if len(text) >= SHORTEST}
+
+
+def leaks(log: Path, wanted: set[str]) -> list[tuple[int, str]]:
+    """Lines of a log that hold a planted value, whatever its case; their number and event."""
+    searched = {text.casefold() for text in wanted}
+    found = []
+    for number, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
+        try:
+            content = json.loads(line)
+            decoded = json.dumps(content, ensure_ascii=False)
+            event = str(content.get("event"))
+        except (ValueError, AttributeError):
+            decoded, event = line, "not a log line"
+        if any(text in decoded.casefold() for text in searched):
+            found.append((number, event))
+    return found

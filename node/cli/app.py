@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from node.cli.output import errors
+from node.cli.output import console, errors
 
 OK, PROBLEM, USAGE, STORE_AWAY = 0, 1, 2, 3
 CONFIG_PLACES = (Path("scorenode.yaml"), Path("/etc/scorenode/scorenode.yaml"))
@@ -42,7 +43,21 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
-StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"scorenode {version('scorenode')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Score studies that arrive, and return SEG and SR to the PACS."""
 
 
 def fail(sentence: str, code: int = PROBLEM) -> typer.Exit:

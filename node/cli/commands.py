@@ -17,7 +17,6 @@ from node.cli.app import (
     ConfigOption,
     JsonOption,
     LimitOption,
-    StateOption,
     app,
     config_app,
     deliveries_app,
@@ -28,6 +27,8 @@ from node.cli.app import (
     store,
 )
 from node.cli.output import console, print_json, show
+from node.roles import ROLES, SILENT_SECONDS
+from storage.base import DeliveryState, JobState, SeriesState
 
 
 @app.command()
@@ -56,13 +57,14 @@ def serve(
     """Run the node until it is stopped."""
     from node import log
     from node.parts import database_url
-    from node.supervisor import ROLES, AlreadyRunning, Supervisor, lock_data_folder
+    from node.supervisor import AlreadyRunning, Supervisor, lock_data_folder
     from storage.base import StoreUnavailable
     from storage.database import Database
     from storage.migrate import NewerSchema, migrate
 
+    os.umask(0o077)  # patient data: for this account only
     loaded = load_config(config)
-    roles = role or list(ROLES)
+    roles = [str(name) for name in role or ROLES]
     unknown = [name for name in roles if name not in ROLES]
     if unknown:
         raise fail(f"There is no role {unknown[0]}; there are {', '.join(ROLES)}.", USAGE)
@@ -73,7 +75,9 @@ def serve(
         database = Database(database_url(loaded))
         migrate(database)
         database.close()
-    except (AlreadyRunning, StoreUnavailable) as error:
+    except AlreadyRunning as error:
+        raise fail(str(error), USAGE) from None
+    except StoreUnavailable as error:
         raise fail(str(error), STORE_AWAY) from None
     except OSError as error:
         raise fail(f"The data folder cannot be used: {error}.", STORE_AWAY) from None
@@ -104,7 +108,7 @@ def config_check(
             console.print(str(problem), soft_wrap=True, highlight=False, markup=False)
     wrong = [problem for problem in problems if problem.severity == "error"]
     if wrong:
-        raise typer.Exit(PROBLEM)
+        raise typer.Exit(PROBLEM if path.is_file() else USAGE)
     if not as_json:
         console.print(f"{path} can be used.", highlight=False)
 
@@ -132,9 +136,20 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "destinations": queries.destinations(tx),
             "alerts": events.open_alerts(tx),
         }
+    alive = {row["role"] for row in found["processes"] if row["seconds_ago"] < SILENT_SECONDS}
+    found["running"] = not set(ROLES) - alive
     if as_json:
         print_json(found)
-        return
+    else:
+        _show_status(found, sorted(set(ROLES) - alive))
+    if not found["running"]:
+        raise typer.Exit(PROBLEM)
+
+
+def _show_status(found: dict[str, Any], missing: list[str]) -> None:
+    if missing:
+        what = "The node does not run" if len(missing) == len(ROLES) else "Not running"
+        console.print(f"[bold red]{what}: {', '.join(missing)}[/]\n")
     counts = found["counts"]
     console.print("[bold]Processes[/]")
     show(found["processes"], ["role", "name", "version", "seconds_ago"], as_json=False)
@@ -147,7 +162,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         console.print("\n[bold]Destinations[/]")
         show(
             found["destinations"],
-            ["name", "failures", "suspended", "last_ok_at", "last_sentence"],
+            ["name", "failures", "last_ok_at", "last_sentence"],
             as_json=False,
         )
     if found["alerts"]:
@@ -158,7 +173,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 @series_app.command("ls")
 def series_ls(
     config: ConfigOption = None,
-    state: StateOption = None,
+    state: Annotated[SeriesState | None, typer.Option(help="Only those in this state.")] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -203,7 +218,7 @@ def series_show(uid: str, config: ConfigOption = None, as_json: JsonOption = Fal
 @jobs_app.command("ls")
 def jobs_ls(
     config: ConfigOption = None,
-    state: StateOption = None,
+    state: Annotated[JobState | None, typer.Option(help="Only those in this state.")] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -269,7 +284,7 @@ def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
 @deliveries_app.command("ls")
 def deliveries_ls(
     config: ConfigOption = None,
-    state: StateOption = None,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +38,7 @@ schema: 1
 node:
   ae_title: SCORENODE
   listen: {{ host: 127.0.0.1, port: {port} }}
-  data: '{folder}/node-data'
+  data: {data}
   health: off
 peers:
   LOCAL:
@@ -88,9 +89,8 @@ class Demo:
         pacs.start()
         config = self.folder / "scorenode.yaml"
         port = _free_port()
-        config.write_text(
-            _CONFIG.format(port=port, folder=self.folder.resolve(), pacs_port=pacs.port)
-        )
+        data_folder = self.folder.resolve() / "node-data"
+        config.write_text(_CONFIG.format(port=port, data=_quoted(data_folder), pacs_port=pacs.port))
         try:
             with self._node(config, port):
                 self._push(study, port)
@@ -226,7 +226,7 @@ class Demo:
 
 
 def demo(study: Path | None, keep: Path | None, console: Console) -> bool:
-    """Run the demo in a folder that is kept, or in a temporary one of which only pictures stay."""
+    """Run the demo in a folder that is kept, or in a temporary one of which the picture stays."""
     if study is not None and not study.is_dir():
         raise DemoFailed(f"There is no folder {study}.")
     folder = keep or Path(tempfile.mkdtemp(prefix="scorenode-demo-"))
@@ -234,7 +234,12 @@ def demo(study: Path | None, keep: Path | None, console: Console) -> bool:
     if (folder / "pacs").exists() or (folder / "node-data").exists():
         raise DemoFailed(f"{folder} holds an earlier demo; name a new folder.")
     arrived = Demo(folder, study, console).run()
-    console.print(f"Everything is kept in {folder}", highlight=False, soft_wrap=True)
+    if keep is None:
+        # Nobody asked for copies of the images: what stays is the page, and the log.
+        for name in ("study", "pacs", "node-data"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    else:
+        console.print(f"Everything is kept in {folder}", highlight=False, soft_wrap=True)
     return arrived
 
 
@@ -244,6 +249,10 @@ def _png(ds: pydicom.Dataset) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(ds.pixel_array).save(buffer, "png")
     return buffer.getvalue()
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _free_port() -> int:

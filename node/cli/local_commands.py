@@ -158,10 +158,13 @@ def score(
 ) -> None:
     """Score a folder offline, with the code of the node: SEG, SR, PNG, findings.json."""
     from pipelines.base import Misconfigured
+    from pipelines.catalogue import PIPELINES
     from pipelines.offline import score_folder
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
+    if pipeline not in PIPELINES:
+        raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
     folders = load_config(config).models.folders if config else ()
     model_folder = _model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
     try:
@@ -246,7 +249,7 @@ def _model_row(name: str, folder: Path) -> dict[str, str]:
 @train_app.command("haemorrhage")
 def train_haemorrhage(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=24, help="How many head CT phantoms.")] = 240,
+    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 240,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
     seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
 ) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 200
+_SENTENCE_WIDTH = 24
 
 console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 errors = Console(stderr=True)
@@ -22,15 +23,50 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
     if as_json:
         print_json(list(rows))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
     names = list(columns)
+    cells = [[text(row[name]) for name in names] for row in rows]
+    if not rows:
+        console.print("nothing")
+    elif _narrowest(names, cells) > console.width:
+        _show_records(names, cells)
+    else:
+        _show_table(names, cells)
+
+
+def _narrowest(names: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Columns a terminal must have: an id or UID that is cut off cannot be typed again."""
+    widths = [
+        _SENTENCE_WIDTH
+        if _is_sentence(name)
+        else max(len(name), *(len(row[place]) for row in cells))
+        for place, name in enumerate(names)
+    ]
+    return sum(widths) + 2 * len(widths)
+
+
+def _is_sentence(name: str) -> bool:
+    """Whether a column may be broken over lines."""
+    return "sentence" in name or name in ("folder", "title", "trouble")
+
+
+def _show_table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
-        # A UID that is cut off cannot be copied; only sentences may be broken over lines.
-        is_long = "sentence" in name or name in ("folder", "title", "trouble")
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=not is_long)
-    for row in rows:
-        table.add_row(*(text(row[name]) for name in names))
-    console.print(table if rows else "nothing")
+        broken = _is_sentence(name)
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=not broken)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _show_records(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Show one line for each value: for terminals that are too narrow for a table."""
+    indent = max(len(name) for name in names) + 2
+    for row in cells:
+        for name, cell in zip(names, row, strict=True):
+            label = f"{name.replace('_', ' '):{indent}}"
+            console.print(label + cell, highlight=False, markup=False, soft_wrap=True)
+        console.print()
 
 
 def print_json(value: Any) -> None:

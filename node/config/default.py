@@ -52,7 +52,7 @@ rules:
       BodyPartExamined: {{ any_of: [HEAD, BRAIN], if_missing: ignore }}
       StudyDescription: {{ not_matches: '(?i)angio|cta|perf', if_missing: ignore }}
       PatientAge: {{ min: 18y, if_missing: ignore }}
-      SliceThickness: {{ min: 0.4mm, max: 6mm, if_missing: ignore }}
+      SliceThickness: {{ min: 0.4mm, max: 10mm, if_missing: ignore }}
     run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 10m }}
     # deliver:
     #   - to: PACS

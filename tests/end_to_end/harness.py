@@ -23,7 +23,7 @@ from storage.database import Database
 from tests import privacy
 from tests.tools import tool
 
-PATIENT_NAME = "Planted^Patient"
+PATIENT_NAME = "Jürgensen^Planted"
 PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
 START_SECONDS = 60.0

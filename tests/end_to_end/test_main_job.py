@@ -114,10 +114,14 @@ def _check_truth(
 
 
 def _check_conformance(tmp_path: Path, folder: Path, sources: list[Path]) -> None:
-    for path in folder.glob("*.dcm"):
+    by_class = {
+        str(pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID): path
+        for path in folder.glob("*.dcm")
+    }
+    assert by_class.keys() == {SEG, SR, SC}
+    for path in by_class.values():
         ds = pydicom.dcmread(path, stop_before_pixels=True)
-        if ds.SOPClassUID in (SEG, SR):
-            assert dciodvfy_errors(path) == []
+        assert dciodvfy_errors(path) == []
         if ds.SOPClassUID == SEG:
             out = tmp_path / "itk"
             out.mkdir()

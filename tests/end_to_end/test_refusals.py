@@ -65,9 +65,9 @@ def test_an_object_that_is_no_image_is_kept_and_the_node_says_why_it_is_not_scor
 
 
 def test_a_second_node_on_the_same_data_folder_is_refused(node: NodeUnderTest) -> None:
-    done = _cli("serve", "--config", str(node.config.file))
+    done = _cli("serve", "--config", str(node.config))
 
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "Another scorenode runs on the data folder" in " ".join(done.stderr.split())
 
 
