@@ -60,6 +60,8 @@ def write_ct_series(
     folder.mkdir(parents=True, exist_ok=True)
     uids = _Uids(phantom, seed, patient_id)
     series = Dataset()
+    if not f"{patient_name}{patient_id}{study_description}".isascii():
+        series.SpecificCharacterSet = "ISO_IR 192"
     series.PatientName, series.PatientID = patient_name, patient_id
     series.PatientBirthDate, series.PatientSex = patient_birth_date, "O"
     series.StudyDescription = study_description
