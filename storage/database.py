@@ -73,9 +73,28 @@ class Transaction:
         result: Any = self._connection.execute(statement, rows)
         return result  # type: ignore[no-any-return]
 
-    def driver_sql(self, text: str, values: Any) -> CursorResult[Any]:
-        """Run a statement in the words of the driver; with a list of values once for each."""
-        return self._connection.exec_driver_sql(text, values)
+    def driver_sql(self, text: str, values: Any) -> list[Any]:
+        """Run a statement in the words of the driver; with a list of values once for each.
+
+        Returns
+        -------
+        list
+            Rows; none, where the statement returns none.
+        """
+        dialect: Any = self._connection.dialect
+        cursor = self._connection.connection.cursor()
+        try:
+            if isinstance(values, list):
+                cursor.executemany(text, values)
+            else:
+                cursor.execute(text, values)
+            return list(cursor.fetchall()) if cursor.description else []
+        except dialect.dbapi.Error as error:
+            raise sa.exc.DBAPIError.instance(
+                text, None, error, dialect.dbapi.Error, hide_parameters=True, dialect=dialect
+            ) from error
+        finally:
+            cursor.close()
 
     def insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
         """Start an INSERT that knows ON CONFLICT on both databases."""

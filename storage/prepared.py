@@ -38,8 +38,9 @@ class Prepared:
 
     def one(self, tx: Transaction, values: Mapping[str, Any]) -> Sequence[Any]:
         """Run it and give back the row it returns."""
-        row: Sequence[Any] = tx.driver_sql(self._text, self._bound(values)).one()
-        return row
+        [row] = tx.driver_sql(self._text, self._bound(values))
+        found: Sequence[Any] = row
+        return found
 
     def many(self, tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it once for each mapping."""
