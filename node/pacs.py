@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.guard import keep_pynetdicom_quiet
-from node.receiver import TRANSFER_SYNTAXES
+from node.storage_scp import TRANSFER_SYNTAXES
 
 log = structlog.get_logger(__name__)
 

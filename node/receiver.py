@@ -16,23 +16,7 @@ from typing import Any, cast
 
 import structlog
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    JPEG2000,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom import evt
 
 from node.access import (
     NO_REASON_GIVEN,
@@ -59,29 +43,17 @@ from node.guard import (
 from node.identity import StoreRequest
 from node.reception import Reception
 from node.statuses import OUT_OF_RESOURCES, SUCCESS, Status
+from node.storage_scp import (
+    application_entity,
+    association_request,
+    store_request,
+    store_response,
+)
 from node.store_service import StoreService
-from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from storage.associations import ClosedAssociation, OpenedAssociation
 from storage.base import Acceptance
 
 log = structlog.get_logger(__name__)
-
-TRANSFER_SYNTAXES = [
-    # In order of preference, where a peer offers several in one presentation context.
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    JPEG2000,
-]
-"""What we store. Deflated is left out: a few bytes of it can be gigabytes."""
 
 Facts = Mapping[str, object]
 OnEvent = Callable[[str, Facts], None]
@@ -194,7 +166,12 @@ class Receiver:
             The address cannot be listened on.
         """
         keep_pynetdicom_quiet()
-        ae = self._application_entity()
+        ae = application_entity(
+            self.settings.ae_title,
+            self.settings.max_pdu_bytes,
+            request_seconds=self._guard.request_seconds,
+            idle_seconds=self.settings.idle_seconds,
+        )
         server = ae.make_server(
             (self.settings.host, self.settings.port),
             evt_handlers=[
@@ -280,20 +257,6 @@ class Receiver:
             largest_pdu_bytes=self.settings.max_pdu_bytes,
         )
 
-    def _application_entity(self) -> AE:
-        ae = AE(ae_title=self.settings.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = self.settings.max_pdu_bytes
-        ae.acse_timeout = self._guard.request_seconds
-        ae.network_timeout = self.settings.idle_seconds
-        # We count by ourselves: pynetdicom would count those that wait or are rejected, too.
-        ae.maximum_associations = 1 << 30
-        ae.add_supported_context(Verification)
-        for context in AllStoragePresentationContexts:
-            ae.add_supported_context(cast(str, context.abstract_syntax), TRANSFER_SYNTAXES)
-        return ae
-
     # -- who gets in ---------------------------------------------------------------------
 
     def _is_listed(self, address: str) -> bool:
@@ -303,7 +266,7 @@ class Receiver:
         """Admit or reject; whatever goes wrong here rejects."""
         assoc = cast(GuardedAssociation, event.assoc)
         try:
-            verdict = self.admit(_request_of(assoc))
+            verdict = self.admit(association_request(assoc))
         except Exception as error:  # noqa: BLE001 - a DIMSE handler: nobody gets in by a mistake
             log.error("association.failed", error=type(error).__name__)
             verdict = NO_REASON_GIVEN
@@ -369,7 +332,7 @@ class Receiver:
     def _on_c_store(self, event: evt.Event) -> Dataset:
         """Answer one C-STORE request."""
         session: Session = cast(GuardedAssociation, event.assoc).session
-        request = _store_request(event, session)
+        request = store_request(event, session)
         began = time.monotonic()
         size, acceptance = 0, None
         try:
@@ -380,7 +343,7 @@ class Receiver:
             log.error("instance.failed", error=type(error).__name__)
             status = Status(OUT_OF_RESOURCES, "internal error")
         self.answered(session, request, status, acceptance, size, time.monotonic() - began)
-        return _response(status)
+        return store_response(status)
 
     def reception(self, request: StoreRequest) -> Reception:
         """Begin to take in a data set."""
@@ -421,38 +384,6 @@ class Receiver:
             case _:
                 log.info(event, **facts)
         self._on_event(event, facts)
-
-
-def _request_of(assoc: GuardedAssociation) -> AssociationRequest:
-    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
-    return AssociationRequest(
-        address=assoc.requestor.address,
-        calling_ae_title=str(primitive.calling_ae_title).strip(),
-        called_ae_title=str(primitive.called_ae_title).strip(),
-        application_context_name=str(primitive.application_context_name),
-    )
-
-
-def _store_request(event: evt.Event, session: Session) -> StoreRequest:
-    request = cast(Any, event.request)
-    return StoreRequest(
-        sop_class_uid=str(request.AffectedSOPClassUID),
-        sop_instance_uid=str(request.AffectedSOPInstanceUID),
-        abstract_syntax_uid=str(event.context.abstract_syntax),
-        transfer_syntax_uid=str(event.context.transfer_syntax),
-        peer=session.peer.name,
-        association_id=session.id,
-    )
-
-
-def _response(status: Status) -> Dataset:
-    response = Dataset()
-    response.Status = status.code
-    if status.comment:
-        response.ErrorComment = status.comment
-    if status.offending:
-        response.OffendingElement = list(status.offending)
-    return response
 
 
 def _opened(session: Session, owner: str) -> OpenedAssociation:

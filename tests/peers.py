@@ -156,7 +156,12 @@ class RunningReceiver:
 
 @contextmanager
 def running_receiver(
-    folder: Path, guard: dict[str, Any] | None = None, objects: Path | None = None, **values: Any
+    folder: Path,
+    guard: dict[str, Any] | None = None,
+    objects: Path | None = None,
+    *,
+    engine: bool = True,
+    **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
     database = Database(f"sqlite:///{folder / 'node.db'}")
@@ -177,6 +182,7 @@ def running_receiver(
         rows,
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
+        engine=engine,
     )
     intake.start()
     rows.start()

@@ -41,10 +41,10 @@ from tests.tools import tool
 STRANGER = "127.0.0.2"
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[RunningReceiver]:
+@pytest.fixture(params=[True, False], ids=["engine", "pynetdicom"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningReceiver]:
     limits = {"request_seconds": 3.0, "pdu_seconds": 2.0}
-    with running_receiver(tmp_path, guard=limits) as running:
+    with running_receiver(tmp_path, guard=limits, engine=request.param) as running:
         yield running
 
 

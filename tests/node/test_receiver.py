@@ -29,7 +29,6 @@ from pydicom.uid import (
 )
 
 from node.access import AssociationRequest, PeerRule, address_of, identify, is_listed
-from node.receiver import TRANSFER_SYNTAXES
 from node.scu import Destination, OutgoingObject, send
 from node.statuses import (
     CANNOT_UNDERSTAND,
@@ -38,6 +37,7 @@ from node.statuses import (
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
 )
+from node.storage_scp import TRANSFER_SYNTAXES
 from storage import tables
 from tests.node.test_header import data_set_of, nested
 from tests.peers import (
@@ -58,9 +58,9 @@ from tests.tools import tool
 SECRETS = ("Planted", "PLANTED-ID")
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[RunningReceiver]:
-    with running_receiver(tmp_path) as running:
+@pytest.fixture(params=[True, False], ids=["engine", "pynetdicom"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningReceiver]:
+    with running_receiver(tmp_path, engine=request.param) as running:
         yield running
 
 
