@@ -18,6 +18,7 @@ from models.base import Findings, Volume
 from sr_templates import stamp
 from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.tiles import View, chosen_slices, magnified, plain_tile, scout, tile, view_of
+from sr_templates.wording import extent, score, verdict, volume_text
 
 BRAIN = (40.0, 80.0)
 """Window level and width for blood on head CT, HU."""
@@ -25,6 +26,8 @@ WIDTH = 1024
 MARGIN = 16
 TOP = 48
 """Left empty: viewers put their own controls there."""
+VERDICT = 212
+"""Height of the verdict and the gap below it."""
 COLUMNS, ROWS, GAP = 3, 2, 8
 TILE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
 SCOUT = (300, 212)
@@ -75,10 +78,10 @@ def page(
     view = view_of(volume, window)
     count = COLUMNS * ROWS - (1 if _any(findings) else 0)
     slices, largest = chosen_slices(findings, volume, count)
-    height = TOP + 186 + 52 + ROWS * (TILE + GAP) + SCOUT[1] + 66
+    height = TOP + VERDICT + 52 + ROWS * (TILE + GAP) + SCOUT[1] + 66
     image = Image.new("RGB", (WIDTH, height), BACKGROUND)
     sheet = _Page(image, ImageDraw.Draw(image), TOP)
-    _draw_verdict(sheet, findings, maker)
+    _draw_verdict(sheet, view, findings, maker, instance_numbers)
     _draw_caution(sheet, maker)
     _draw_montage(sheet, view, findings, slices, largest, instance_numbers)
     _draw_strip(sheet, view, findings, slices, instance_numbers)
@@ -134,40 +137,12 @@ def capture(
     return result
 
 
-def verdict(findings: Findings, maker: Maker) -> tuple[str, str]:
-    """Sentence a reader needs first, and the numbers behind it."""
-    what = maker.model.finding[2].partition(" (")[0]
-    match findings.present:
-        case True:
-            sentence = f"{what} suspected"
-        case False:
-            sentence = f"No {what[:1].lower()}{what[1:]} found"
-        case None:
-            sentence = f"{what}: undetermined"
-    numbers = [
-        text
-        for name in ("volume", "probability")
-        if (text := _number(findings, name, None)) and not (name == "volume" and not _any(findings))
-    ]
-    return sentence, "   ·   ".join(numbers)
-
-
 def _any(findings: Findings) -> bool:
     return findings.labels is not None and bool(findings.labels.any())
 
 
 def _holds(findings: Findings, segment: int) -> bool:
     return findings.labels is not None and bool((findings.labels == segment).any())
-
-
-def _number(findings: Findings, name: str, segment: int | None) -> str:
-    try:
-        value = findings.number(name, segment)
-    except KeyError:
-        return ""
-    if name == "volume":
-        return f"{value:.1f} ml" if value >= 1.0 else f"{value:.2f} ml"
-    return f"{name} {value:.2f}"
 
 
 @cache
@@ -183,17 +158,26 @@ def _fitting(text: str, size: int, width: int, bold: bool = False) -> ImageFont.
     return _font(size, bold)
 
 
-def _draw_verdict(sheet: _Page, findings: Findings, maker: Maker) -> None:
+def _draw_verdict(
+    sheet: _Page,
+    view: View,
+    findings: Findings,
+    maker: Maker,
+    instance_numbers: Mapping[int, int] | None,
+) -> None:
     inner = WIDTH - 2 * MARGIN - 40
-    title = f"{maker.model.title}, version {maker.model.version}"
-    sentence, numbers = verdict(findings, maker)
-    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + 178)
+    lines = (
+        (f"{maker.model.title}, version {maker.model.version}", 12, 26, False),
+        (verdict(findings, maker), 46, 58, True),
+        (extent(view, findings, instance_numbers), 116, 42, True),
+        (score(findings, maker), 168, 22, False),
+    )
+    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + VERDICT - 8)
     sheet.draw.rounded_rectangle(box, 12, VERDICTS[findings.present])
-    x = MARGIN + 20
-    sheet.draw.text((x, sheet.y + 12), title, WHITE, _fitting(title, 26, inner))
-    sheet.draw.text((x, sheet.y + 46), sentence, WHITE, _fitting(sentence, 58, inner, bold=True))
-    sheet.draw.text((x, sheet.y + 118), numbers, WHITE, _fitting(numbers, 42, inner, bold=True))
-    sheet.y += 186
+    for text, below, size, bold in lines:
+        place = MARGIN + 20, sheet.y + below
+        sheet.draw.text(place, text, WHITE, _fitting(text, size, inner, bold))
+    sheet.y += VERDICT
 
 
 def _draw_caution(sheet: _Page, maker: Maker) -> None:
@@ -343,7 +327,7 @@ def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
         color = WHITE if here or not found else GRAY
         sheet.draw.text((x + 34, y), text, color, _fitting(text, 22, width - 180))
         if found:
-            value = (_number(findings, "volume", segment.number) or "yes") if here else "none"
+            value = (volume_text(findings, segment.number) or "yes") if here else "none"
             sheet.draw.text((x + width, y), value, color, _font(22, here), "ra")
     note = "Not found does not mean excluded." if not found else "Yellow lines: slices shown above."
     sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, _font(22))

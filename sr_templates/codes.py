@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -22,6 +23,8 @@ PRESENT: Final[Code] = ("SCT", "52101004", "Present")
 ABSENT: Final[Code] = ("SCT", "272519000", "Absent")
 UNDETERMINED: Final[Code] = ("SCT", "373068000", "Undetermined")
 HEAD: Final[Code] = ("SCT", "69536005", "Head")
+BRAIN: Final[Code] = ("SCT", "12738006", "Brain")
+CT_HEAD: Final[Code] = ("SCT", "303653007", "Computed tomography of head (procedure)")
 CT_UNSPECIFIED: Final[Code] = ("LN", "25045-6", "CT unspecified body region")
 MR_UNSPECIFIED: Final[Code] = ("LN", "25056-3", "MRI unspecified body region")
 IMAGING_PROCEDURE: Final[Code] = ("SCT", "363679005", "Imaging procedure")
@@ -41,12 +44,22 @@ UNITS: Final[dict[str, Code]] = {
     "1": NO_UNITS,
 }
 """Words of `models.base.Number.unit`."""
-DIGITS: Final[dict[str, int]] = {"volume": 2, "probability": 3}
+DIGITS: Final[dict[str, int]] = {"volume": 2, "probability": 4}
 """Decimal places written for a quantity."""
 METHODS: Final[dict[str, Code]] = {"volume": SUM_OF_VOXELS}
 """How a quantity of a segment was measured."""
 PRESENCES: Final[dict[bool | None, Code]] = {True: PRESENT, False: ABSENT, None: UNDETERMINED}
 PROCEDURES: Final[dict[str, Code]] = {"CT": CT_UNSPECIFIED, "MR": MR_UNSPECIFIED}
+HEAD_PARTS: Final = frozenset({"HEAD", "BRAIN"})
+"""Defined Terms of Body Part Examined that mean a procedure of the head."""
+BRITISH: Final[dict[str, str]] = {
+    "hemorrhag": "haemorrhag",
+    "hematoma": "haematoma",
+    "ischemi": "ischaemi",
+    "edema": "oedema",
+    "tumor": "tumour",
+}
+"""Beginnings of words whose spelling differs between Code Meanings and what we display."""
 
 
 def concept(code: Code) -> CodedConcept:
@@ -77,9 +90,39 @@ def unit(name: str) -> CodedConcept:
     return concept(_known(UNITS, name, "unit"))
 
 
-def procedure(modality: str) -> CodedConcept:
-    """Procedure Reported, in the generic words of CID 100, for a source modality."""
+def procedure(modality: str, body_part: str = "", regions: Iterable[Code] = ()) -> CodedConcept:
+    """Procedure Reported: computed tomography of the head where it is one, else in generic words.
+
+    Parameters
+    ----------
+    modality : str
+        Of the source.
+    body_part : str
+        Body Part Examined of the source, empty when it has none.
+    regions : iterable of Code
+        Anatomic regions of what the model looks for.
+    """
+    part = body_part.strip().upper()
+    if modality == "CT" and (part in HEAD_PARTS or any(map(is_in_head, regions))):
+        return concept(CT_HEAD)
     return concept(PROCEDURES.get(modality, IMAGING_PROCEDURE))
+
+
+def is_in_head(region: Code) -> bool:
+    """Whether an anatomic region is the head or the brain, whatever its meaning's wording."""
+    return region[:2] in {HEAD[:2], BRAIN[:2]}
+
+
+def display(code: Code) -> str:
+    """Return a code's meaning as a reader sees it: in British spelling, without its semantic tag.
+
+    What is coded keeps the meaning of its table.
+    """
+    text = code[2].partition(" (")[0]
+    for american, british in BRITISH.items():
+        text = re.sub(rf"\b{american}", british, text)
+        text = re.sub(rf"\b{american.capitalize()}", british.capitalize(), text)
+    return text
 
 
 def _known(table: dict[str, Code], name: str, what: str) -> Code:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    CodedConcept,
     ComprehensiveSR,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
@@ -26,7 +28,7 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from models.base import Findings, Segment
+from models.base import Findings, Number, Segment
 from sr_templates import codes, stamp
 from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
 from sr_templates.normalise import UIDS
@@ -45,7 +47,8 @@ def measurement_report(
 
     One group for the study (TID 1501: presence, probability, total volume, comments), then one
     for each segment of `seg` (TID 1411). Nothing found gives the first group alone, saying
-    Absent.
+    Absent. The first group refers to the image with the largest marked area; without `seg` to
+    none, which means all of the evidence.
 
     Parameters
     ----------
@@ -73,9 +76,9 @@ def measurement_report(
             codes.concept(codes.BRITISH_ENGLISH)
         ),
         observation_context=_observation_context(maker),
-        procedure_reported=codes.procedure(str(sources[0].get("Modality", ""))),
+        procedure_reported=_procedure(findings, sources[0]),
         imaging_measurements=[
-            _study_group(findings, sources, identity, maker, comments),
+            _study_group(findings, seg, identity, maker, comments),
             *_segment_groups(findings, seg, identity, maker),
         ],
     )
@@ -102,6 +105,13 @@ def _identifiers(ds: Dataset) -> Dataset:
     return light
 
 
+def _procedure(findings: Findings, source: Dataset) -> CodedConcept:
+    regions = [s.anatomic_region for s in findings.segments if s.anatomic_region is not None]
+    return codes.procedure(
+        str(source.get("Modality", "")), str(source.get("BodyPartExamined") or ""), regions
+    )
+
+
 def _observation_context(maker: Maker) -> ObservationContext:
     """Device observer: the model, whose values agree with Contributing Equipment (IHE AIR)."""
     return ObservationContext(
@@ -120,7 +130,7 @@ def _observation_context(maker: Maker) -> ObservationContext:
 
 def _study_group(
     findings: Findings,
-    sources: Sequence[Dataset],
+    seg: Dataset | None,
     identity: ObjectIdentity,
     maker: Maker,
     comments: Sequence[str],
@@ -135,15 +145,39 @@ def _study_group(
         qualitative_evaluations=[
             QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence))
         ],
-        source_images=[
-            SourceImageForMeasurementGroup.from_source_image(sources[len(sources) // 2])
-        ],
+        source_images=None if seg is None else [_most_marked_image(seg)],
     )
     for text in filter(None, (stamp.caution(maker), *comments)):
         group[0].ContentSequence.append(
             TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
         )
     return group
+
+
+def _most_marked_image(seg: Dataset) -> SourceImageForMeasurementGroup:
+    """Image on which most pixels are marked, all segments together; the first of equals."""
+    shape = (int(seg.NumberOfFrames), int(seg.Rows) * int(seg.Columns))
+    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
+    areas = np.count_nonzero(bits[: shape[0] * shape[1]].reshape(shape), axis=1)
+    marked: dict[tuple[str, str, int | None], int] = {}
+    for group, area in zip(seg.PerFrameFunctionalGroupsSequence, areas.tolist(), strict=True):
+        image = _source_image(group)
+        marked[image] = marked.get(image, 0) + area
+    class_uid, instance_uid, frame = max(marked, key=lambda image: marked[image])
+    return SourceImageForMeasurementGroup(
+        class_uid, instance_uid, None if frame is None else [frame]
+    )
+
+
+def _source_image(group: Dataset) -> tuple[str, str, int | None]:
+    """SOP Class UID, SOP Instance UID and frame that a frame of a segmentation was drawn on."""
+    image = group.DerivationImageSequence[0].SourceImageSequence[0]
+    frame = image.get("ReferencedFrameNumber")
+    return (
+        str(image.ReferencedSOPClassUID),
+        str(image.ReferencedSOPInstanceUID),
+        int(frame) if frame else None,
+    )
 
 
 def _segment_groups(
@@ -185,12 +219,10 @@ def _referenced_segment(seg: Dataset, number: int) -> ReferencedSegment:
         holder = group if "SegmentIdentificationSequence" in group else shared
         if holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
             continue
-        image = group.DerivationImageSequence[0].SourceImageSequence[0]
-        numbers = frames.setdefault(
-            (str(image.ReferencedSOPClassUID), str(image.ReferencedSOPInstanceUID)), []
-        )
-        if image.get("ReferencedFrameNumber"):
-            numbers.append(int(image.ReferencedFrameNumber))
+        class_uid, instance_uid, frame = _source_image(group)
+        numbers = frames.setdefault((class_uid, instance_uid), [])
+        if frame is not None:
+            numbers.append(frame)
     return ReferencedSegment(
         seg.SOPClassUID,
         seg.SOPInstanceUID,
@@ -237,9 +269,20 @@ def _measurements(findings: Findings, segment: int | None) -> list[Measurement] 
         found.append(
             Measurement(
                 name=codes.quantity(number.name),
-                value=round(number.value, codes.DIGITS[number.name]),
+                value=_rounded(number),
                 unit=codes.unit(number.unit),
                 method=codes.concept(method) if method else None,
             )
         )
     return found or None
+
+
+def _rounded(number: Number) -> float:
+    """Value with the digits of its quantity; only what is 0, or a probability of 1, says so."""
+    step = 10.0 ** -codes.DIGITS[number.name]
+    value = round(number.value, codes.DIGITS[number.name])
+    if number.value > 0.0 == value:
+        return step
+    if number.name == "probability" and number.value < 1.0 == value:
+        return 1.0 - step
+    return value

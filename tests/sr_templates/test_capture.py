@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from models.base import Findings, Volume
-from sr_templates.capture import MARGIN, TILE, TOP, capture, page, verdict
+from sr_templates.capture import MARGIN, TILE, TOP, capture, page
 from sr_templates.check import problems
 from sr_templates.part10 import to_bytes
 from sr_templates.tiles import chosen_slices, magnified, scout, tile, view_of
@@ -180,25 +180,6 @@ def test_the_scout_shows_the_head_up_and_where_slices_lie(downwards: bool) -> No
     assert middles == sorted(middles, reverse=not downwards)
     assert y == pytest.approx(2.5 / 17 * picture.height, abs=3)
     assert y == pytest.approx(middles[2 if downwards else 14], abs=2)
-
-
-@pytest.mark.parametrize(
-    ("present", "sentence"),
-    [
-        (True, "Intracranial hemorrhage suspected"),
-        (False, "No intracranial hemorrhage found"),
-        (None, "Intracranial hemorrhage: undetermined"),
-    ],
-)
-def test_the_verdict_is_a_sentence(present: bool | None, sentence: str) -> None:
-    findings = replace(case().findings, present=present)
-
-    assert verdict(findings, MAKER)[0] == sentence
-
-
-def test_the_verdict_gives_volume_and_probability() -> None:
-    assert verdict(case().findings, MAKER)[1].split("   ·   ")[1] == "probability 0.97"
-    assert verdict(Findings(None, (), (), None), MAKER)[1] == ""
 
 
 @pytest.mark.parametrize("found", [True, False], ids=["bleeds", "nothing"])

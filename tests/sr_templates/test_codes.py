@@ -47,6 +47,33 @@ def test_an_unknown_unit_is_refused() -> None:
         codes.unit("litre")
 
 
-def test_a_modality_without_its_own_code_is_an_imaging_procedure() -> None:
-    assert codes.procedure("CT").meaning == "CT unspecified body region"
-    assert codes.procedure("PT").meaning == "Imaging procedure"
+@pytest.mark.parametrize(
+    ("modality", "body_part", "regions", "meaning"),
+    [
+        ("CT", "HEAD", (), "Computed tomography of head (procedure)"),
+        ("CT", "brain ", (), "Computed tomography of head (procedure)"),
+        ("CT", "", (codes.BRAIN,), "Computed tomography of head (procedure)"),
+        ("CT", "", (("SCT", "10200004", "Liver"),), "CT unspecified body region"),
+        ("CT", "CHEST", (), "CT unspecified body region"),
+        ("MR", "HEAD", (codes.BRAIN,), "MRI unspecified body region"),
+        ("PT", "HEAD", (), "Imaging procedure"),
+    ],
+)
+def test_the_procedure_is_as_exact_as_the_source_and_the_model_allow(
+    modality: str, body_part: str, regions: tuple[Code, ...], meaning: str
+) -> None:
+    assert codes.procedure(modality, body_part, regions).meaning == meaning
+
+
+@pytest.mark.parametrize(
+    ("meaning", "shown"),
+    [
+        ("Intracranial hemorrhage", "Intracranial haemorrhage"),
+        ("Hemorrhage", "Haemorrhage"),
+        ("Brain edema (disorder)", "Brain oedema"),
+        ("Haemorrhage", "Haemorrhage"),
+        ("Pneumothorax", "Pneumothorax"),
+    ],
+)
+def test_a_reader_sees_british_spelling(meaning: str, shown: str) -> None:
+    assert codes.display(("SCT", "1", meaning)) == shown

@@ -100,8 +100,56 @@ def test_nothing_found_is_reported_as_absent_without_segments() -> None:
     assert made.seg is None
     assert "Presence of property: Absent" in text
     assert "Probability: 0.02\n" in text
+    assert "Source of Measurement" not in text
     assert "TID 1411" not in text
     assert problems(made.sr, made.sources) == []
+
+
+def test_dcmqi_reads_a_report_of_nothing_found(tmp_path: Path) -> None:
+    path = save(case(labels=nothing_found()).sr, tmp_path / "sr.dcm")
+
+    said = run("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize("far", [1, 15], ids=["first slices", "last slices"])
+def test_the_source_of_measurement_is_the_image_with_the_largest_marked_area(far: int) -> None:
+    labels = nothing_found()
+    labels[10:14, 10:14, far - 1 : far + 2] = 1
+    labels[30:33, 10:13, far] = 2
+    labels[20:23, 30:33, 8] = 3
+    made = case(labels=labels)
+    content: Any = hd.sr.srread(BytesIO(to_bytes(made.sr))).content
+
+    (study,) = content.get_image_measurement_groups()
+
+    (image,) = study.source_images
+    assert image.referenced_sop_instance_uid == made.volume.source_instance_uids[far]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.99955, 0.9996),
+        (0.99996, 0.9999),
+        (1.0, 1.0),
+        (0.00002, 0.0001),
+        (0.0, 0.0),
+        (0.39399596, 0.394),
+    ],
+)
+def test_only_a_certain_probability_is_written_as_certain(value: float, written: float) -> None:
+    made = case(labels=nothing_found())
+    findings = replace(made.findings, numbers=(Number("probability", value, "1"),))
+
+    sr = measurement_report(findings, made.clean, None, identity("sr"), MAKER)
+
+    assert f"Probability: {written}\n" in render(sr)
+
+
+def test_the_procedure_reported_is_a_head_ct() -> None:
+    assert "Procedure reported: Computed tomography of head" in render(case().sr)
 
 
 def test_an_undetermined_finding_is_reported_as_such() -> None:
