@@ -67,7 +67,7 @@ FULL = [
     *(Case("tiny", n, one_each=True) for n in (1, 16)),
 ]
 COUNTS = {"ct": 300, "mr": 176, "cr": 320, "tiny": 320, "large": 2}
-QUICK_COUNTS = {"ct": 120}
+QUICK_COUNTS = {"ct": 200}
 
 
 def measure(server: Server, case: Case, paths: list[Path], folder: Path) -> Measured:
