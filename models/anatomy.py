@@ -80,7 +80,8 @@ def make_anatomy() -> Anatomy:
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     halved = {}
     for name in TISSUES:
-        image = nibabel.nifti1.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+        file = f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        image = nibabel.nifti1.load(folder / file)
         halved[name] = _halved(np.asarray(image.dataobj, dtype=np.float32))
     affine = np.asarray(image.affine, dtype=np.float64) @ np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] += 0.5 * np.sign(np.diag(affine)[:3])

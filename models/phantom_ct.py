@@ -274,6 +274,7 @@ def _put_shell(tissue: F32, head: Head, voxels: F32, inner: F32, skin: F32) -> F
     own = tissue[outside]
     scalp = _edge(14 - deep, 2.0) * (voxels[2, outside] > MARGIN + 22)
     own += scalp * (np.where(wobble > 0.8, MUSCLE, FAT) - own)
+    own += _edge(cover + 6.5, 3.0) * (FAT - own)
     own += _edge(cover + 2.2) * (40 - own)
     outer = head.outer_mm + 0.5 * wobble
     bone = _edge(np.minimum(deep - head.gap_mm, outer - deep))

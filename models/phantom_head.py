@@ -96,7 +96,9 @@ def _face_outline(brain: NDArray[np.bool_], x: F32, y: F32, z: F32) -> NDArray[n
 
 def _face(x: F32, y: F32, z: F32) -> F32:
     """HU of what lies below and before the brain: muscle, fat, eyes, sinuses, petrous bone."""
-    hu = np.full(np.broadcast_shapes(x.shape, y.shape, z.shape), MUSCLE, np.float32)
+    shape = np.broadcast_shapes(x.shape, y.shape, z.shape)
+    bundles = smooth_noise(np.random.default_rng(152), shape, 2.6)
+    hu: F32 = FAT + (MUSCLE - FAT) * np.clip(0.5 + 2 * (bundles + 0.75), 0, 1)
 
     def put(
         center: tuple[float, float, float], radii: tuple[float, float, float], v: float
