@@ -17,11 +17,11 @@ import structlog
 
 from benchmarks.sender import CALLED
 from node import log as log_setup
-from node.access import PeerRule
-from node.association_rows import AssociationRows
-from node.receiver import Receiver, ReceiverSettings
+from node.receive.access import PeerRule
+from node.receive.association_rows import AssociationRows
+from node.receive.receiver import Receiver, ReceiverSettings
+from node.receive.store_service import StoreService
 from node.routing import header_keys
-from node.store_service import StoreService
 from storage.database import Database
 from storage.intake import Intake
 from storage.migrate import migrate

@@ -14,8 +14,8 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.guard import keep_pynetdicom_quiet
-from node.storage_scp import TRANSFER_SYNTAXES
+from node.receive.guard import keep_pynetdicom_quiet
+from node.receive.storage_scp import TRANSFER_SYNTAXES
 
 log = structlog.get_logger(__name__)
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from node import log as log_setup
-from node.access import PeerRule
 from node.config.file import Config, load
 from node.config.problems import ConfigError
 from node.parts import VERSION, Parts, open_parts
+from node.receive.access import PeerRule
 from storage import nodes
 from storage.base import StoreUnavailable
 
 if TYPE_CHECKING:
-    from node.receiver import ReceiverSettings
+    from node.receive.receiver import ReceiverSettings
 
 HEARTBEAT_SECONDS = 5.0
 STOP_MILLISECONDS = 20_000
@@ -56,10 +56,10 @@ def main(role: str, config_path: str) -> int:
 
 def run_receiver(parts: Parts) -> None:
     """Receive until told to stop; SIGHUP reads peers and rules again."""
-    from node.association_rows import AssociationRows
-    from node.receiver import Receiver
+    from node.receive.association_rows import AssociationRows
+    from node.receive.receiver import Receiver
+    from node.receive.store_service import StoreService
     from node.routing import header_keys
-    from node.store_service import StoreService
     from storage.intake import Intake
 
     swept = parts.objects.sweep_incoming()
@@ -164,7 +164,7 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
 
 def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
     """Say who may call and where, as the configuration has it."""
-    from node.receiver import ReceiverSettings
+    from node.receive.receiver import ReceiverSettings
 
     names = config.node.accept_from
     return ReceiverSettings(

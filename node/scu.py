@@ -17,8 +17,8 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation
 
-from node.connection import BoundedSocket, MonotonicTimer
-from node.guard import keep_pynetdicom_quiet
+from node.receive.connection import BoundedSocket, MonotonicTimer
+from node.receive.guard import keep_pynetdicom_quiet
 from node.statuses import Kind, is_warning, kind_of, meaning_of
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 

@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 STATIC = [
     [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     [str(BIN / "ruff"), "check", "--quiet", "."],
-    [str(BIN / "lint-imports"), "--no-timestamps"],
+    [str(BIN / "lint-imports")],
     [str(BIN / "mypy")],
 ]
 

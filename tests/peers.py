@@ -20,12 +20,12 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from node.access import PeerRule
-from node.association_rows import AssociationRows
 from node.pacs import StandInPACS
-from node.receiver import Receiver, ReceiverSettings
+from node.receive.access import PeerRule
+from node.receive.association_rows import AssociationRows
+from node.receive.receiver import Receiver, ReceiverSettings
+from node.receive.store_service import StoreService
 from node.scu import CallingAE, Destination, OutgoingObject
-from node.store_service import StoreService
 from storage.database import Database
 from storage.intake import Intake
 from storage.migrate import migrate

@@ -14,7 +14,7 @@ from node.config.conditions import Header, evaluate, tally
 from node.config.default import default_config
 from node.config.file import load
 from node.config.rules import Rule
-from node.header import scan
+from node.receive.header import scan
 from node.routing import (
     ROUTING_KEYS,
     CompletionVerdict,

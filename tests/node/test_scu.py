@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, SegmentationStorage
 from node.pacs import Arrival, StandInPACS
 from node.scu import Destination, OutgoingObject, SendOutcome, echo, send
 from node.statuses import kind_of, meaning_of
-from tests.node.test_header import data_set_of
+from tests.node.receive.test_header import data_set_of
 from tests.peers import AE_TITLE, Answer, ScriptedPACS, aborts, ct_image, destination_of, part10
 from tests.peers import running as serving
 from tests.tools import tool

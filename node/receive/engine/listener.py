@@ -1,0 +1,216 @@
+"""Accepts connections and serves them with a pool of threads.
+
+Each thread accepts for itself, so that none is born for an association while others are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from node.receive.connection import GuardSettings
+from node.receive.engine.association import HandOver, ServedAssociation
+from node.receive.engine.channel import Channel
+from node.receive.engine.host import Engine
+from node.receive.lobby import Lobby
+
+log = structlog.get_logger(__name__)
+
+KEPT_THREADS = 16
+"""Threads that await connections; more are started for as long as they are needed."""
+
+Adopt = Callable[[socket.socket, tuple[str, int], bytes], None]
+"""Takes an association that is not for the engine: connection, address, A-ASSOCIATE-RQ."""
+
+
+class Listener:
+    """Serves the associations of one port.
+
+    Parameters
+    ----------
+    listening : socket
+        Bound and listening.
+    engine : Engine
+    settings : GuardSettings
+    adopt : callable
+        Takes associations that are not for the engine.
+    on_refused : callable
+        Told the address and the reason of a connection that was turned away.
+    adopted : callable
+        How many associations were handed over and still go on.
+    ssl_context : SSLContext or None
+        Where connections begin with TLS.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        engine: Engine,
+        settings: GuardSettings,
+        adopt: Adopt,
+        on_refused: Callable[[str, str], None],
+        adopted: Callable[[], int] = lambda: 0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening = listening
+        self._engine = engine
+        self._settings = settings
+        self._adopt = adopt
+        self._on_refused = on_refused
+        self._adopted = adopted
+        self._ssl_context = ssl_context
+        self._lobby = Lobby()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._live: set[ServedAssociation] = set()
+        self._free = 0
+        self._is_stopping = False
+
+    @property
+    def live(self) -> int:
+        """Connections that are served now, associated or not."""
+        with self._lock:
+            return len(self._live)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._listening.settimeout(None)
+        for _ in range(KEPT_THREADS):
+            self._start_thread()
+
+    def stop(self) -> None:
+        """Accept no more; associations go on. The socket is left to its owner."""
+        self._is_stopping = True
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+
+    def await_no_association(self, seconds: float) -> bool:
+        """Wait until all associations have ended, for so long at most; whether they have."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._live, seconds)
+
+    def cut(self) -> None:
+        """Abort all associations."""
+        with self._lock:
+            live = list(self._live)
+        for association in live:
+            association.cut()
+
+    # -- threads ---------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            self._free += 1
+        threading.Thread(target=self._run, name="association", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                connection, address = self._listening.accept()
+            except OSError:
+                if not self._is_stopping:
+                    time.sleep(0.05)  # out of descriptors, most likely: others will close theirs
+                continue
+            self._busy()
+            try:
+                self._serve(connection, address)
+            except Exception as error:  # noqa: BLE001 - a thread's outermost loop
+                log.warning("connection.failed", address=address[0], error=type(error).__name__)
+            if not self._is_kept():
+                return
+
+    def _busy(self) -> None:
+        """Count this thread as taken; where none is left to accept, start another."""
+        with self._lock:
+            self._free -= 1
+            none_left = self._free <= 0
+        if none_left and not self._is_stopping:
+            self._start_thread()
+
+    def _is_kept(self) -> bool:
+        """Count this thread as free again, unless there are enough of them."""
+        with self._lock:
+            if self._free >= KEPT_THREADS:
+                return False
+            self._free += 1
+            return True
+
+    # -- one connection --------------------------------------------------------------------
+
+    def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        refusal = self._refusal(connection, address[0])
+        if refusal:
+            self._on_refused(address[0], refusal)
+            connection.close()
+            return
+        try:
+            association = self._associate(connection, address)
+        finally:
+            self._lobby.leave(connection)
+        if association is None:
+            return
+        try:
+            association.serve()
+        finally:
+            association.close()
+            self._forget(association)
+
+    def _refusal(self, connection: socket.socket, address: str) -> str:
+        """Say why a connection may not stay; empty when it may."""
+        if not self._settings.is_listed(address):
+            return "address_not_listed"
+        if self.live + self._adopted() >= self._settings.most_connections:
+            return "too_many_connections"
+        if not self._lobby.enter(connection, address):
+            return "too_many_silent_connections"
+        return ""
+
+    def _associate(
+        self, connection: socket.socket, address: tuple[str, int]
+    ) -> ServedAssociation | None:
+        """Await the request; None when there is nothing for us to serve."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        try:
+            connection = self._secured(connection)
+        except (OSError, ValueError):
+            self._on_refused(address[0], "no_association_requested")
+            connection.close()
+            return None
+        association = ServedAssociation(self._engine, Channel(connection), address[0])
+        self._remember(association)
+        try:
+            hand_over = association.open()
+        except BaseException:
+            association.close()
+            self._forget(association)
+            raise
+        if association.refusal:
+            self._on_refused(address[0], association.refusal)
+        if isinstance(hand_over, HandOver):
+            self._forget(association)
+            self._adopt(connection, address, hand_over.request)
+            return None
+        return association
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        """Set up TLS where it is asked for, under a deadline."""
+        if self._ssl_context is None:
+            return connection
+        connection.settimeout(self._settings.handshake_seconds)
+        return self._ssl_context.wrap_socket(connection, server_side=True)
+
+    def _remember(self, association: ServedAssociation) -> None:
+        with self._lock:
+            self._live.add(association)
+
+    def _forget(self, association: ServedAssociation) -> None:
+        with self._changed:
+            self._live.discard(association)
+            self._changed.notify_all()

@@ -1,0 +1,111 @@
+"""What pynetdicom is told to accept, and its events in our words."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from node.receive.access import AssociationRequest
+from node.receive.admission import Session
+from node.receive.guard import GuardedAssociation
+from node.receive.identity import StoreRequest
+from node.statuses import Status
+from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+TRANSFER_SYNTAXES = [
+    # In order of preference, where a peer offers several in one presentation context.
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+]
+"""What we store. Deflated is left out: a few bytes of it can be gigabytes."""
+
+
+def application_entity(
+    ae_title: str, max_pdu_bytes: int, *, request_seconds: float, idle_seconds: float
+) -> AE:
+    """Make the AE that supports Verification and every Storage SOP Class.
+
+    Parameters
+    ----------
+    ae_title : str
+        Our own.
+    max_pdu_bytes : int
+        Longest P-DATA-TF PDU we take.
+    request_seconds, idle_seconds : float
+        Within which a request must have come; after which a silent association is aborted.
+    """
+    ae = AE(ae_title=ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = max_pdu_bytes
+    ae.acse_timeout = request_seconds
+    ae.network_timeout = idle_seconds
+    # We count by ourselves: pynetdicom would count those that wait or are rejected, too.
+    ae.maximum_associations = 1 << 30
+    ae.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(cast(str, context.abstract_syntax), TRANSFER_SYNTAXES)
+    return ae
+
+
+def association_request(assoc: GuardedAssociation) -> AssociationRequest:
+    """Read who asks for an association, and whom."""
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    return AssociationRequest(
+        address=assoc.requestor.address,
+        calling_ae_title=str(primitive.calling_ae_title).strip(),
+        called_ae_title=str(primitive.called_ae_title).strip(),
+        application_context_name=str(primitive.application_context_name),
+    )
+
+
+def store_request(event: evt.Event, session: Session) -> StoreRequest:
+    """Read what a C-STORE request names."""
+    request = cast(Any, event.request)
+    return StoreRequest(
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        abstract_syntax_uid=str(event.context.abstract_syntax),
+        transfer_syntax_uid=str(event.context.transfer_syntax),
+        peer=session.peer.name,
+        association_id=session.id,
+    )
+
+
+def store_response(status: Status) -> Dataset:
+    """Build what pynetdicom is to answer."""
+    response = Dataset()
+    response.Status = status.code
+    if status.comment:
+        response.ErrorComment = status.comment
+    if status.offending:
+        response.OffendingElement = list(status.offending)
+    return response
