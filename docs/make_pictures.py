@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from models.catalogue import find_package
+from models.loading import load_predictor
 from models.package import load_package
 from models.phantom_ct import make_head_ct
 from sr_templates.base import Maker
@@ -28,7 +29,7 @@ MOST_BYTES = 200_000
 def main() -> None:
     """Write ``images/page-<case>.png`` for every case."""
     package = load_package(find_package("haemorrhage-demo", ()))
-    predictor = package.predictor("cpu")
+    predictor = load_predictor(package, "cpu")
     maker = Maker("ct-node-1", version("scorenode"), package.identity, "2.25.1", datetime.now(UTC))
     for name, (seed, kind) in CASES.items():
         volume = make_head_ct(seed, kind).volume

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from models.base import BrokenPackage, IntendedUse, ModelIdentity, Predictor, Segment
+from models.base import BrokenPackage, IntendedUse, ModelIdentity, Segment
 from models.catalogue import MANIFEST
 
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
@@ -220,18 +220,6 @@ class ModelPackage:
         if not isinstance(found, dict):
             raise BrokenPackage(f"{self.file(entry)} is no JSON object.")
         return found
-
-    def predictor(self, device: str = "auto") -> Predictor:
-        """Load the model and run its test vector; imports torch.
-
-        Raises
-        ------
-        BrokenPackage
-            The weights do not fit, or the test vector comes out differently.
-        """
-        from models.unet import load_predictor
-
-        return load_predictor(self, device)
 
 
 def load_package(folder: Path | str) -> ModelPackage:

@@ -16,7 +16,7 @@ from node.config.file import Config
 from node.job_opening import Models, jobs_from
 from node.parts import VERSION, Parts
 from node.routing import Decision, SeriesFacts, decide
-from storage import jobs, nodes, reaper, retention, series
+from storage import job_admin, jobs, nodes, reaper, retention, series
 from storage.base import ClosedSeries, StoreUnavailable
 from storage.crash import crash_point
 from storage.database import Transaction
@@ -134,7 +134,7 @@ class Coordinator:
     def release_held(self) -> None:
         """Give jobs that waited for the configuration another chance: it was just read."""
         with self._parts.database.transaction() as tx:
-            released = jobs.release_held(tx, "config")
+            released = job_admin.release_held(tx, "config")
         if released:
             log.info("job.released", jobs=released)
 

@@ -23,7 +23,7 @@ from storage.base import (
 )
 from storage.database import Transaction
 from storage.events import raise_alert, record
-from storage.tables import Delivery, Instance, JobInput, Result, Series, StepRun, Study
+from storage.tables import Delivery, JobInput, Result, Series, StepRun, Study
 from storage.tables import Job as JobRow
 
 STEP_ORDER = ("convert", "infer", "report")
@@ -308,95 +308,6 @@ def runner_died(tx: Transaction, job: Job, policy: RetryPolicy, sentence: str) -
     next_at = tx.now + policy.wait(1)
     _move(tx, job, JobState.RETRY_WAIT, next_at=next_at, reason="killed_runner", sentence=sentence)
     tasks.enqueue(tx, job.step, job.id, job.priority, next_at)
-
-
-def requeue(tx: Transaction, job_id: int) -> bool:
-    """Start a job that waits or ended badly again, from the images.
-
-    A job that has its results only sends again what was not sent: results are never remade. One
-    whose images retention has deleted cannot be started again.
-    """
-    job = get(tx, job_id)
-    if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
-        return False
-    if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
-        return _redeliver(tx, job)
-    held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
-    if tx.execute(held).first() is None:
-        return False
-    found = tx.execute(
-        sa.update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.QUEUED)))
-        .values(
-            state=JobState.QUEUED,
-            step=STEP_ORDER[0],
-            attempt=0,
-            deliveries=0,
-            next_at=None,
-            ended_at=None,
-            reason="",
-            sentence="",
-            lease_token=JobRow.lease_token + 1,
-        )
-    )
-    if found.rowcount == 0:
-        return False
-    tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
-    record(tx, "job.requeued", job_id=job_id)
-    return True
-
-
-def _redeliver(tx: Transaction, job: Job) -> bool:
-    unsent = [DeliveryState.REFUSED, DeliveryState.CANCELLED]
-    found = tx.execute(
-        sa.update(Delivery)
-        .where(Delivery.job_id == job.id, Delivery.state.in_(unsent))
-        .values(state=DeliveryState.PENDING, attempt=0, next_at=None)
-    )
-    if found.rowcount == 0:
-        return False
-    tx.execute(
-        sa.update(JobRow)
-        .where(JobRow.id == job.id, JobRow.state.in_(sources_of(JobState.DELIVERING)))
-        .values(state=JobState.DELIVERING, ended_at=None, reason="", sentence="")
-    )
-    tasks.enqueue(tx, DELIVER, job.id, job.priority)
-    record(tx, "job.requeued", job_id=job.id)
-    return True
-
-
-def release_held(tx: Transaction, reason: str) -> int:
-    """Queue all jobs held for a reason (after a reload, say); how many there were."""
-    rows = tx.execute(
-        sa.select(JobRow.id).where(JobRow.state == JobState.HELD, JobRow.reason == reason)
-    ).scalars()
-    return sum(requeue(tx, job_id) for job_id in rows.all())
-
-
-def cancel(tx: Transaction, job_id: int) -> bool:
-    """Stop a job; a runner that works on it is killed at its next heartbeat."""
-    found = tx.execute(
-        sa.update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.CANCELLED)))
-        .values(
-            state=JobState.CANCELLED,
-            lease_token=JobRow.lease_token + 1,
-            lease_owner=None,
-            lease_until=None,
-            ended_at=tx.now,
-            sentence="Cancelled by an admin.",
-        )
-    )
-    if found.rowcount == 0:
-        return False
-    waiting = [DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT]
-    tx.execute(
-        sa.update(Delivery)
-        .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))
-        .values(state=DeliveryState.CANCELLED, lease_token=Delivery.lease_token + 1)
-    )
-    record(tx, "job.cancelled", job_id=job_id)
-    return True
 
 
 def record_step(

@@ -260,10 +260,10 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
 @jobs_app.command("retry")
 def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     """Start a job again where it stopped; one with results only sends what was not sent."""
-    from storage import jobs
+    from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = jobs.requeue(tx, job_id)
+        done = job_admin.requeue(tx, job_id)
     if not done:
         raise fail(f"Job {job_id} is not there, or does not wait for anything.")
     console.print(f"Job {job_id} is queued.")
@@ -272,10 +272,10 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
 @jobs_app.command("cancel")
 def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
     """Stop a job; what was not sent stays in the node."""
-    from storage import jobs
+    from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = jobs.cancel(tx, job_id)
+        done = job_admin.cancel(tx, job_id)
     if not done:
         raise fail(f"Job {job_id} is not there, or has ended.")
     console.print(f"Job {job_id} is cancelled.")

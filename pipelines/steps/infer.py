@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from models.base import BrokenPackage, Predictor, UnfitInput
+from models.loading import load_predictor
 from models.package import load_package
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import Scored, load_volume, save_findings
@@ -55,6 +56,6 @@ def warm_predictor(folder: str) -> Predictor:
 @lru_cache(maxsize=WARM_MODELS)
 def _predictor(folder: str, sha256: str) -> Predictor:
     try:
-        return load_package(folder).predictor()
+        return load_predictor(load_package(folder))
     except BrokenPackage as error:
         raise Misconfigured(f"The model package cannot be used: {error}") from error

@@ -10,6 +10,7 @@ import pytest
 
 from models.catalogue import BUILT_IN, list_packages
 from models.evaluation import Result, evaluate
+from models.loading import load_predictor
 from models.package import load_package
 from models.phantom_ct import make_head_ct
 
@@ -21,7 +22,7 @@ FRESH += [(4_000_005, "edh")]
 
 @pytest.fixture(scope="module")
 def results() -> list[Result]:
-    predictor = load_package(BUILT_IN / "haemorrhage-demo").predictor("cpu")
+    predictor = load_predictor(load_package(BUILT_IN / "haemorrhage-demo"), "cpu")
     return [evaluate(predictor, make_head_ct(seed, kind)) for seed, kind in FRESH]
 
 
@@ -33,7 +34,7 @@ def test_the_demonstration_model_comes_with_scorenode() -> None:
 def test_every_built_in_package_passes_its_test_vector(folder: Path) -> None:
     package = load_package(folder)
 
-    assert package.predictor("cpu").identity.weights_sha256 == package.identity.weights_sha256
+    assert load_predictor(package, "cpu").identity.weights_sha256 == package.identity.weights_sha256
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
@@ -65,6 +66,6 @@ def test_the_demonstration_model_measures_blood(results: list[Result]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [4_000_011, 4_000_012])
 def test_the_demonstration_model_leaves_a_clean_head_nearly_clean(seed: int) -> None:
-    predictor = load_package(BUILT_IN / "haemorrhage-demo").predictor("cpu")
+    predictor = load_predictor(load_package(BUILT_IN / "haemorrhage-demo"), "cpu")
 
     assert evaluate(predictor, make_head_ct(seed, "none")).found_ml < 3.0

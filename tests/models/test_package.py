@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 
 from models.base import BrokenPackage
 from models.catalogue import MANIFEST
+from models.loading import load_predictor
 from models.package import Limits, Manifest, load_package, write_manifest
 from tests.models.tiny import edit_manifest, forge, read_yaml
 
@@ -28,7 +29,7 @@ def refused(folder: Path, loads: bool = False) -> str:
     if loads:
         package = load_package(folder)
         with pytest.raises(BrokenPackage) as error:
-            package.predictor("cpu")
+            load_predictor(package, "cpu")
     else:
         with pytest.raises(BrokenPackage) as error:
             load_package(folder)
@@ -56,7 +57,7 @@ def test_identity_holds_the_digests_of_manifest_and_weights(tiny_package: Path) 
 def test_a_good_package_passes_its_test_vector(tiny_package: Path) -> None:
     package = load_package(str(tiny_package))
 
-    assert package.predictor("cpu").identity == package.identity
+    assert load_predictor(package, "cpu").identity == package.identity
 
 
 def test_the_manifest_survives_being_written_and_read(package: Path) -> None:
@@ -216,7 +217,7 @@ def test_weights_exchanged_after_the_check_are_not_loaded(package: Path) -> None
     (package / "weights.safetensors").write_bytes(b"other")
 
     with pytest.raises(BrokenPackage, match="not the file of the manifest"):
-        checked.predictor("cpu")
+        load_predictor(checked, "cpu")
 
 
 # The manifest's text

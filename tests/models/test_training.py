@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from models.evaluation import evaluate, metrics_of
+from models.loading import load_predictor
 from models.package import load_package
 from models.phantom_ct import KINDS, make_head_ct
 from models.training import HELD_OUT_SHARE, LEAST_PHANTOMS, kind_of, train_haemorrhage
@@ -55,7 +56,7 @@ def test_training_twice_writes_the_same_weights_and_a_complete_package(
     assert one.identity.weights_sha256 == two.identity.weights_sha256
     assert one.identity.version == "0.0.7"
     assert one.manifest.training["seed"] == 3
-    assert one.predictor("cpu").identity == one.identity
+    assert load_predictor(one, "cpu").identity == one.identity
     assert metrics == again
     assert not two_papers.exists()
     assert json.loads((tmp_path / "one" / "metrics.json").read_text()) == metrics
@@ -116,7 +117,7 @@ def test_every_kind_is_trained_on_and_clean_heads_are_held_out(phantoms: int) ->
 
 def test_evaluation_counts_voxels(tiny_package: Path) -> None:
     """A network that finds only what is bright everywhere: numbers against their definition."""
-    predictor = load_package(tiny_package).predictor("cpu")
+    predictor = load_predictor(load_package(tiny_package), "cpu")
     phantoms = [make_head_ct(5, kind, spacing=(3.0, 3.0, 10.0)) for kind in ("iph", "none")]
 
     results = [evaluate(predictor, phantom) for phantom in phantoms]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import deliveries, jobs, reaper, tasks
+from storage import deliveries, job_admin, jobs, reaper, tasks
 from storage.base import (
     ClosedSeries,
     CompletionVerdict,
@@ -297,7 +297,7 @@ def test_a_failed_delivery_waits_and_is_given_up_only_after_its_time(
     with database.transaction() as tx:
         assert deliveries.settle(tx, job_id) is JobState.FAILED
     with database.transaction() as tx:
-        assert jobs.requeue(tx, job_id)
+        assert job_admin.requeue(tx, job_id)
     assert _get(database, job_id).state is JobState.DELIVERING
 
 
@@ -322,7 +322,7 @@ def test_a_cancelled_job_ends_its_runner_and_its_deliveries(
     job = _claim(database, job_id)
     assert job is not None
     with database.transaction() as tx:
-        assert jobs.cancel(tx, job_id)
+        assert job_admin.cancel(tx, job_id)
     with pytest.raises(LeaseLost), database.transaction() as tx:
         jobs.heartbeat(tx, job, POLICY, 0.1, "")
 
@@ -376,17 +376,17 @@ def test_a_retry_begins_with_the_images_and_needs_them(database: Database, job_i
         jobs.not_scored(tx, job, "no_brain", "This is no head.")
 
     with database.transaction() as tx:
-        assert jobs.requeue(tx, job_id)
+        assert job_admin.requeue(tx, job_id)
     assert _get(database, job_id).step == "convert"
     with database.transaction() as tx:
-        assert jobs.cancel(tx, job_id)
+        assert job_admin.cancel(tx, job_id)
         tx.execute(sa.delete(Instance))
-        assert not jobs.requeue(tx, job_id)
+        assert not job_admin.requeue(tx, job_id)
 
 
 def test_a_cancelled_job_of_a_dead_process_is_reaped_once(database: Database, job_id: int) -> None:
     host, boot, namespace, _, _, rest = new_owner().split("/")
     assert _claim(database, job_id, owner=f"{host}/{boot}/{namespace}/999999999/1/{rest}")
     with database.transaction() as tx:
-        jobs.cancel(tx, job_id)
+        job_admin.cancel(tx, job_id)
         assert reaper.expire_dead_leases(tx) == 0

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import jobs, retention
+from storage import job_admin, jobs, retention
 from storage.database import Database
 from storage.intake import Intake
 from storage.jobs import RetryPolicy
@@ -90,7 +90,7 @@ def test_the_work_folder_of_a_job_stays_for_an_hour_after_its_end(
     job_id = open_job(database, intake)
     with database.transaction() as tx:
         assert retention.ended_jobs(tx, [job_id, 999]) == [999]
-        jobs.cancel(tx, job_id)
+        job_admin.cancel(tx, job_id)
     clock.forward(1800)
     with database.snapshot() as tx:
         assert retention.ended_jobs(tx, [job_id]) == []
