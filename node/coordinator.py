@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import structlog
@@ -23,6 +23,7 @@ from storage.database import Transaction
 
 SWEEP_SECONDS = 0.25
 ORPHAN_SECONDS = 3600.0
+ORPHAN_TICK_SECONDS = 170.0
 
 log = structlog.get_logger()
 
@@ -38,6 +39,7 @@ class Coordinator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._config: Config = parts.config
+        self._orphans: Iterator[list[str]] = iter(())
         self._models = Models(parts.config.models.folders)
 
     def run(self) -> None:
@@ -47,7 +49,7 @@ class Coordinator:
             (0.0, self.sweep),
             (1.0, self.reap),
             (60.0, self.tidy),
-            (86400.0, self.sweep_orphans),
+            (ORPHAN_TICK_SECONDS, self.sweep_orphans),
         ]
         last = [0.0] * len(duties)
         while not self._parts.stopping.wait(SWEEP_SECONDS):
@@ -157,14 +159,20 @@ class Coordinator:
             log.info("object.deleted", objects=len(keys))
 
     def sweep_orphans(self) -> None:
-        """Delete files that no row refers to; they are at least an hour old."""
-        removed = 0
-        for keys in self._parts.objects.keys_older_than(ORPHAN_SECONDS):
-            with self._parts.database.snapshot() as tx:
-                orphans = retention.without_rows(tx, keys)
-            for key in orphans:
-                self._parts.objects.remove(key)
-            removed += len(orphans)
+        """Delete files that no row refers to; they are at least an hour old.
+
+        One folder at a time, between other duties: there are 512, so a round takes a day.
+        """
+        removed = self._parts.objects.sweep_incoming()
+        keys = next(self._orphans, None)
+        if keys is None:
+            self._orphans = self._parts.objects.keys_older_than(ORPHAN_SECONDS)
+            return
+        with self._parts.database.snapshot() as tx:
+            orphans = retention.without_rows(tx, keys)
+        for key in orphans:
+            self._parts.objects.remove(key)
+        removed += len(orphans)
         if removed:
             log.info("object.deleted", objects=removed)
 

@@ -86,6 +86,7 @@ def run_receiver(parts: Parts) -> None:
         receiver.reconfigure(receiver_settings(current[0], parts.owner))
 
     signal.signal(signal.SIGHUP, reload)
+    reload(signal.SIGHUP, None)  # a signal while we started was ignored
     log.info("receiver.ready", port=receiver.port, leftovers=swept)
     _beat(
         parts,

@@ -13,7 +13,7 @@ from node.config.sections import Peer
 from node.parts import Parts
 from node.scu import Destination, OutgoingObject, SendOutcome, send
 from storage import deliveries, jobs, tasks
-from storage.base import Delivery, LeaseLost, StoreUnavailable
+from storage.base import Delivery, Job, LeaseLost, StoreUnavailable
 from storage.crash import crash_point
 from storage.database import Database
 from storage.deliveries import LEASE, Kind, RetrySchedule
@@ -52,22 +52,31 @@ class Sender:
             job = jobs.get(tx, job_id)
         if job is None:
             return
+        everything = [item for items in claimed.values() for item in items]
+        with _LeaseKeeper(self._parts.database, everything) as keeper:
+            self._send_all(job, claimed, keeper)
+        with self._parts.database.transaction() as tx:
+            deliveries.settle(tx, job_id)
+
+    def _send_all(self, job: Job, claimed: dict[str, list[Delivery]], keeper: _LeaseKeeper) -> None:
         for name, items in claimed.items():
+            keeper.check()
             terms = job.snapshot["destinations"].get(name, {})
             schedule = RetrySchedule(
                 tuple(terms.get("after_seconds", RetrySchedule.after_seconds)),
                 terms.get("give_up_seconds", RetrySchedule.give_up_seconds),
             )
-            self._send(name, items, schedule)
-        with self._parts.database.transaction() as tx:
-            deliveries.settle(tx, job_id)
+            self._send(name, items, schedule, keeper)
 
-    def _send(self, name: str, items: list[Delivery], schedule: RetrySchedule) -> None:
+    def _send(
+        self, name: str, items: list[Delivery], schedule: RetrySchedule, keeper: _LeaseKeeper
+    ) -> None:
         peer = self._parts.config.peers.get(name)
         if peer is None or peer.address is None:
             sentence = f"{name} has no address under peers: in the configuration; add it."
             for item in items:
-                self._finish(item, "retry", None, sentence, schedule)
+                with keeper.without(item):
+                    self._finish(item, "retry", None, sentence, schedule)
             return
         done: set[int] = set()
 
@@ -79,15 +88,14 @@ class Sender:
             crash_point("CP7")
             keeper.check()
 
-        with _LeaseKeeper(self._parts.database, items) as keeper:
-            outcomes = send(
-                destination_of(peer, self._parts.config.node.ae_title),
-                [self._outgoing(item) for item in items],
-                on_status,
-            )
-            for place, outcome in enumerate(outcomes):
-                if place not in done:
-                    on_status(place, outcome)
+        outcomes = send(
+            destination_of(peer, self._parts.config.node.ae_title),
+            [self._outgoing(item) for item in items],
+            on_status,
+        )
+        for place, outcome in enumerate(outcomes):
+            if place not in done:
+                on_status(place, outcome)
 
     def _outgoing(self, item: Delivery) -> OutgoingObject:
         return OutgoingObject(
@@ -160,7 +168,7 @@ class _LeaseKeeper:
                 except LeaseLost:
                     self._lost.set()
                     return
-                except StoreUnavailable as error:
+                except Exception as error:  # noqa: BLE001 - the next round tries again
                     log.warning("delivery.lease_not_renewed", error=type(error).__name__)
 
 

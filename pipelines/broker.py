@@ -210,7 +210,7 @@ class Relay:
             task = tasks.claim(tx, queue, self._owner, PUBLISHED_FOR, tasks.PUBLISHED)
             if task is not None:
                 # What nobody takes is published again, ever more rarely.
-                again = min(PUBLISHED_FOR * 2.0 ** (task.deliveries - 1), LONGEST_PUBLISHED)
+                again = min(PUBLISHED_FOR * 2.0 ** min(task.deliveries - 1, 6), LONGEST_PUBLISHED)
                 tasks.renew(tx, [task.message_id], self._owner, again)
         if task is None:
             return False

@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -95,7 +96,7 @@ class Stages:
         crash_point("CP4")
         if not self._has_earlier_steps(job):
             with self.database.transaction() as tx:
-                jobs.start_over(tx, job)
+                jobs.start_over(tx, job, self.owner)
             log.warning("stage.started_over")
             return
         started = time.monotonic()
@@ -189,7 +190,7 @@ class Stages:
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],
             frozen_at=job.frozen_at.astimezone(
-                timezone(timedelta(minutes=snapshot["utc_offset_minutes"]))
+                timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
             ),
             labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
         )
@@ -254,7 +255,7 @@ class Stages:
     def _keep(self, job: Job, path: Path) -> NewResult:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        key = object_key("results", job.idem_key, path.stem, digest)
+        key = object_key("results", job.idem_key, path.stem, digest, uuid.uuid4().hex)
         self.objects.put(key, data)
         ds = pydicom.dcmread(path, stop_before_pixels=True)
         return NewResult(
@@ -303,7 +304,7 @@ def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:
     return {
         name: terms["send"]
         for name, terms in job.snapshot["destinations"].items()
-        if terms["takes_demonstration"] or not demonstration
+        if terms.get("takes_demonstration", False) or not demonstration
     }
 
 

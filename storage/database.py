@@ -28,8 +28,12 @@ _POSTGRESQL = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    "options": "-c lock_timeout=10s -c statement_timeout=30s "
-    "-c idle_in_transaction_session_timeout=30s -c synchronous_commit=on",
+}
+_POSTGRESQL_SESSION = {
+    "lock_timeout": "10s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "30s",
+    "synchronous_commit": "on",
 }
 
 
@@ -177,12 +181,24 @@ def make_engine(url: str) -> Engine:
     """Engine whose commits are flushed to disk before they return."""
     options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
     if url.startswith("postgresql"):
-        options |= {"pool_size": 8, "max_overflow": 24, "connect_args": dict(_POSTGRESQL)}
+        # What the admin's URL says counts.
+        unnamed = {k: v for k, v in _POSTGRESQL.items() if k not in sa.make_url(url).query}
+        options |= {"pool_size": 8, "max_overflow": 24, "connect_args": unnamed}
     engine = sa.create_engine(url, **options)
+    if engine.dialect.name == "postgresql":
+        sa.event.listen(engine, "connect", _prepare_postgresql)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for name, value in _POSTGRESQL_SESSION.items():
+            cursor.execute(f"set {name} = '{value}'")
+    connection.autocommit = False
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

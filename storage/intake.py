@@ -127,7 +127,14 @@ class Intake:
     def _commit(self, batch: list[_Waiting]) -> None:
         try:
             self.objects.publish((item.spool, item.named.key) for item in batch)
-            crash_point("CP1")
+        except (StoreUnavailable, StoreBroken) as error:
+            self._fail(batch, error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is durable
+            self._fail(batch, StoreUnavailable(f"not stored ({type(error).__name__})"))
+            return
+        crash_point("CP1")
+        try:
             self._rows.record([item.named for item in batch])
             crash_point("CP2")
             self._remove_unused(batch)

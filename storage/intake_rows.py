@@ -48,7 +48,7 @@ class IntakeRows:
         self._database = database
         self._study = Prepared(_study_upsert(database), database)
         self._series = Prepared(_series_upsert(database), database)
-        self._instance = Prepared(database.insert(Instance.__table__), database)
+        self._instance = Prepared(_instance_insert(database), database)
 
     def record(self, batch: list[Named]) -> None:
         """Write the rows of a batch and say what became of each instance.
@@ -58,6 +58,8 @@ class IntakeRows:
         StoreUnavailable
             The database is away.
         """
+        for item in batch:
+            item.acceptance, item.is_unused = None, False
         try:
             with self._database.transaction() as tx:
                 for (study_uid, series_uid), items in _by_series(batch):
@@ -87,6 +89,18 @@ class IntakeRows:
             },
         )
         self._instance.many(tx, [_instance_row(tx, item, series_id, generation) for item in items])
+
+
+def _instance_insert(database: Database) -> sa.sql.dml.Insert:
+    """Every column but the id, which the database makes: PostgreSQL takes no NULL for it."""
+    table = Instance.__table__
+    return database.insert(table).values(
+        {
+            column.name: sa.bindparam(column.name, type_=column.type)
+            for column in table.columns
+            if column.name != "id"
+        }
+    )
 
 
 def _study_upsert(database: Database) -> sa.sql.dml.Insert:

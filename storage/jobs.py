@@ -252,8 +252,34 @@ def fix_results(
     tasks.enqueue(tx, DELIVER, job.id, job.priority)
 
 
-def start_over(tx: Transaction, job: Job) -> None:
+MOST_STARTS_OVER = 3
+
+
+def start_over(tx: Transaction, job: Job, owner: str) -> None:
     """Begin with the first step again, because what an earlier one wrote is not there."""
+    record_step(
+        tx,
+        job,
+        owner=owner,
+        started_at=tx.now,
+        outcome="started_over",
+        reason="work_folder",
+        sentence="What the step before wrote is not there.",
+        seconds=0.0,
+        facts={},
+    )
+    earlier = tx.execute(
+        sa.select(sa.func.count())
+        .select_from(StepRun)
+        .where(StepRun.job_id == job.id, StepRun.outcome == "started_over")
+    ).scalar_one()
+    if int(earlier) >= MOST_STARTS_OVER:
+        sentence = (
+            "The process that was to go on does not see what the step before wrote: check that "
+            "node.data is the same shared folder on every host."
+        )
+        hold(tx, job, "work_folder", sentence)
+        return
     _move(tx, job, JobState.QUEUED, step=STEP_ORDER[0], deliveries=job.deliveries)
     tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
 

@@ -142,8 +142,9 @@ class FileObjects:
                 self._make_folder(target.parent)
                 spool.path.rename(target)
                 folders.add(target.parent)
-        for folder in folders if self._durable else ():
-            fsync_folder(folder)
+        with _disk_errors("flush a folder"):
+            for folder in folders if self._durable else ():
+                fsync_folder(folder)
 
     def put(self, key: str, data: bytes) -> None:
         """Store one object durably."""
@@ -171,12 +172,12 @@ class FileObjects:
     def keys_older_than(self, seconds: float) -> Iterator[list[str]]:
         """List the keys of all objects and results of some age, a folder at a time."""
         for folder in sorted([*self.root.glob("objects/*"), *self.root.glob("results/*")]):
-            with contextlib.suppress(OSError):
-                yield [
-                    str(path.relative_to(self.root))
-                    for path in folder.iterdir()
-                    if time.time() - path.stat().st_mtime > seconds
-                ]
+            keys = []
+            for path in folder.iterdir():
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > seconds:
+                        keys.append(str(path.relative_to(self.root)))
+            yield keys
 
     def sweep_incoming(self) -> int:
         """Delete spools of processes that are gone; nothing of them was ever acknowledged.

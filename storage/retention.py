@@ -101,7 +101,8 @@ def ended_jobs(tx: Transaction, job_ids: list[int]) -> list[int]:
 def without_rows(tx: Transaction, keys: list[str]) -> list[str]:
     """Which of these objects no row refers to: a crash between commit and deletion left them."""
     known: set[str] = set()
-    for column in (Instance.object_key, Conflict.object_key, Result.object_key):
+    columns: list[Any] = [Instance.object_key, Conflict.object_key, Result.object_key]
+    for column in columns:
         for start in range(0, len(keys), 500):
             query = sa.select(column).where(column.in_(keys[start : start + 500]))
             known |= set(tx.execute(query).scalars())

@@ -131,7 +131,7 @@ class Instance(Base):
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     sha256: Mapped[str] = mapped_column(sa.String(64))
     size: Mapped[int] = mapped_column(sa.BigInteger)
-    object_key: Mapped[str] = mapped_column(sa.String(160))
+    object_key: Mapped[str] = mapped_column(sa.String(160), index=True)
     peer: Mapped[str] = mapped_column(sa.String(64))
     association_id: Mapped[int | None] = mapped_column(BigId)
     received_at: Mapped[datetime]
@@ -147,7 +147,7 @@ class Conflict(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     instance_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("instance.id"))
     sha256: Mapped[str] = mapped_column(sa.String(64))
-    object_key: Mapped[str] = mapped_column(sa.String(160))
+    object_key: Mapped[str] = mapped_column(sa.String(160), index=True)
     peer: Mapped[str] = mapped_column(sa.String(64))
     received_at: Mapped[datetime]
 
@@ -258,7 +258,7 @@ class Result(Base):
     series_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
-    object_key: Mapped[str] = mapped_column(sa.String(160))
+    object_key: Mapped[str] = mapped_column(sa.String(160), index=True)
     sha256: Mapped[str] = mapped_column(sa.String(64))
     size: Mapped[int] = mapped_column(sa.BigInteger)
     made_at: Mapped[datetime]

@@ -98,7 +98,7 @@ def give_back(tx: Transaction, message_id: str, owner: str) -> None:
     tx.execute(
         sa.update(Task)
         .where(Task.message_id == message_id, Task.owner == owner)
-        .values(state=QUEUED, owner=None, lease_until=None)
+        .values(state=QUEUED, owner=None, lease_until=None, deliveries=Task.deliveries - 1)
     )
 
 

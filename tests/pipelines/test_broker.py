@@ -11,11 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import dramatiq
 import pytest
 import sqlalchemy as sa
 from dramatiq.broker import Broker
+from dramatiq.message import Message
 
 from pipelines.broker import Relay, SQLBroker, external_broker, start_worker
 from storage import reaper, tasks
@@ -260,3 +262,22 @@ def test_consumers_that_start_together_start_one_heartbeat(database: Database) -
 
     assert [thread.name for thread in threading.enumerate()].count("task-leases") == 1
     broker.close()
+
+
+def test_a_hundred_failed_publishes_do_not_block_the_queue(database: Database) -> None:
+    _enqueue(database, "convert", 1)
+    relay = Relay(database, Unreachable(middleware=[]), new_owner(), "x.")
+
+    for _ in range(100):
+        assert relay.wake_up() == 0
+
+    with database.transaction() as tx:
+        task = tasks.claim(tx, "convert", "me", timedelta(seconds=1))
+    assert task is not None
+
+
+class Unreachable(Broker):
+    """A transport whose server is away."""
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        raise ConnectionRefusedError

@@ -210,3 +210,15 @@ def test_files_without_rows_are_found_and_those_with_rows_are_not(
     keys = [key for some in intake.objects.keys_older_than(-1) for key in some]
     with database.snapshot() as tx:
         assert retention.without_rows(tx, keys) == ["objects/ab/orphan.dcm"]
+
+
+def test_new_instances_take_the_prepared_path_on_every_database(
+    database: Database, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_path(*_: object) -> None:
+        raise AssertionError("a batch of new instances was refused by the database")
+
+    monkeypatch.setattr("storage.intake_rows._record", slow_path)
+
+    assert push(intake, received(1)) is Acceptance.STORED
+    assert push(intake, received(2)) is Acceptance.STORED

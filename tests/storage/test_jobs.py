@@ -390,3 +390,22 @@ def test_a_cancelled_job_of_a_dead_process_is_reaped_once(database: Database, jo
     with database.transaction() as tx:
         job_admin.cancel(tx, job_id)
         assert reaper.expire_dead_leases(tx) == 0
+
+
+def test_a_step_whose_input_is_not_there_starts_over_a_few_times_and_is_then_held(
+    database: Database, job_id: int
+) -> None:
+    states = []
+    for _ in range(3):
+        for step in ("convert", "infer"):
+            job = _claim(database, job_id, step)
+            assert job is not None
+            with database.transaction() as tx:
+                if step == "convert":
+                    jobs.finish_step(tx, job)
+                else:
+                    jobs.start_over(tx, job, ME)
+        states.append(_get(database, job_id).state)
+
+    assert states == [JobState.QUEUED, JobState.QUEUED, JobState.HELD]
+    assert "node.data" in _get(database, job_id).sentence

@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("series_id", "sop_instance_uid"),
     )
+    op.create_index(op.f("ix_instance_object_key"), "instance", ["object_key"], unique=False)
     op.create_index(
         op.f("ix_instance_sop_instance_uid"), "instance", ["sop_instance_uid"], unique=False
     )
@@ -259,6 +260,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("instance_id", "sha256"),
     )
+    op.create_index(op.f("ix_conflict_object_key"), "conflict", ["object_key"], unique=False)
     op.create_table(
         "job_input",
         sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -298,6 +300,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "slot"),
         sa.UniqueConstraint("sop_instance_uid"),
     )
+    op.create_index(op.f("ix_result_object_key"), "result", ["object_key"], unique=False)
     op.create_index(
         op.f("ix_result_series_instance_uid"), "result", ["series_instance_uid"], unique=False
     )
@@ -366,14 +369,17 @@ def downgrade() -> None:
     op.drop_index("step_run_job", table_name="step_run")
     op.drop_table("step_run")
     op.drop_index(op.f("ix_result_series_instance_uid"), table_name="result")
+    op.drop_index(op.f("ix_result_object_key"), table_name="result")
     op.drop_table("result")
     op.drop_table("job_input")
+    op.drop_index(op.f("ix_conflict_object_key"), table_name="conflict")
     op.drop_table("conflict")
     op.drop_index("job_series", table_name="job")
     op.drop_index("job_lease", table_name="job")
     op.drop_index("job_due", table_name="job")
     op.drop_table("job")
     op.drop_index(op.f("ix_instance_sop_instance_uid"), table_name="instance")
+    op.drop_index(op.f("ix_instance_object_key"), table_name="instance")
     op.drop_table("instance")
     op.drop_table("generation")
     op.drop_index("decision_series", table_name="decision")
