@@ -88,7 +88,7 @@ def write_package(
                 color=(255, 40, 40),
             ),
         ),
-        postprocess=Postprocess(threshold=0.5, min_component_ml=0.1),
+        postprocess=Postprocess(threshold=0.5, min_component_ml=0.2),
         test_vector=TestVector(atol=5e-3),
         training=summary,
     )
