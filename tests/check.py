@@ -1,6 +1,6 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
---quick leaves out what is marked slow; --static runs no test.
+--quick leaves out what is marked slow or needs servers; --static runs no test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Run every command, tests last; the first failure's status."""
     tests = [sys.executable, "-m", "pytest"]
     if "--quick" in arguments:
-        tests += ["-m", "not slow"]
+        tests += ["-m", "not slow and not services", "-n", "2", "--dist", "loadfile"]
     commands = [*STATIC] if "--static" in arguments else [*STATIC, tests]
     for command in commands:
         began = time.monotonic()

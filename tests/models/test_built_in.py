@@ -14,6 +14,8 @@ from models.loading import load_predictor
 from models.package import load_package
 from models.phantom_ct import make_head_ct
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = sorted(path for path in list_packages(()).values() if path.parent == BUILT_IN)
 FRESH = [(4_000_001, "iph"), (4_000_002, "edh"), (4_000_003, "sdh"), (4_000_004, "iph")]
 FRESH += [(4_000_005, "edh")]

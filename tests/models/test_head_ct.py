@@ -18,6 +18,8 @@ from pipelines.steps.volume import volume_from_series
 from tests.models.tiny import orientations, turned
 from tests.shared_data import shared
 
+pytestmark = pytest.mark.slow
+
 COARSE = (2.5, 2.5, 8.0)
 
 

@@ -13,6 +13,8 @@ from scipy import ndimage
 from models.anatomy import load_anatomy
 from models.phantom_ct import KINDS, HeadPhantom, make_head_ct
 
+pytestmark = pytest.mark.slow
+
 COARSE = (2.0, 2.5, 6.0)
 BLEEDS = KINDS[1:]
 

@@ -18,6 +18,8 @@ from models.package import load_package
 from models.phantom_ct import KINDS, make_head_ct
 from models.training import HELD_OUT_SHARE, LEAST_PHANTOMS, kind_of, train_haemorrhage
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 
 

@@ -22,6 +22,8 @@ from pipelines.steps.infer import warm_predictor
 from pipelines.steps.run import run_step
 from tests.shared_data import shared
 
+pytestmark = pytest.mark.slow
+
 MODEL = find_package("haemorrhage-demo", ())
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -16,6 +16,8 @@ from sr_templates.tiles import view_of
 from tests.phantoms import Shape, ball, ct_series, ct_volume, oblique
 from tests.sr_templates.objects import findings_of
 
+pytestmark = pytest.mark.slow
+
 BRAIN = (40.0, 80.0)
 SHAPE = Shape(columns=95, rows=111, slices=17, spacing=(2.1, 1.9, 9.0), center=(34.5, -20.25, 31.0))
 LEFT, RIGHT, MIDDLE = (-30.0, 10.0, 12.0), (30.0, 10.0, 12.0), (0.0, -10.0, 12.0)

@@ -38,6 +38,8 @@ from tests.peers import (
 )
 from tests.tools import tool
 
+pytestmark = pytest.mark.slow
+
 STRANGER = "127.0.0.2"
 
 

@@ -243,7 +243,7 @@ def test_what_breaks_the_protocol_is_aborted_and_the_receiver_goes_on(
         assert peer.hear()[0] == 7
         assert peer.hear()[0] == 0
     eventually(lambda: node.receiver.associations == 0)
-    assert len(node.named("association.aborted")) == 1
+    eventually(lambda: len(node.named("association.aborted")) == 1)
     assert node.incoming() == []
     with peer_of(node) as peer:
         peer.say(echo())
