@@ -251,6 +251,7 @@ def test_an_address_that_is_not_listed_is_cut_without_a_word(tmp_path: Path) -> 
             with contextlib.suppress(OSError):
                 stranger.sendall(associate_rq())
             assert is_cut(stranger)
+        eventually(lambda: node.named("connection.refused"))
         assert node.named("connection.refused")[0] == {
             "address": STRANGER,
             "reason": "address_not_listed",

@@ -236,6 +236,7 @@ def test_other_bytes_under_a_known_uid_are_kept_beside_the_first(node: RunningRe
     with node.database.snapshot() as tx:
         conflict = tx.execute(sa.select(tables.Conflict)).one()
     assert conflict.sha256 == hashlib.sha256(encoded(other)).hexdigest()
+    eventually(lambda: len(node.named("instance.stored")) == 2)
     assert [fact["outcome"] for fact in node.named("instance.stored")] == ["stored", "conflict"]
 
 
@@ -377,6 +378,7 @@ def rejection(node: RunningReceiver, **titles: str) -> tuple[int, int, int] | No
 
 def test_an_unknown_calling_ae_title_is_rejected(node: RunningReceiver) -> None:
     assert rejection(node, calling="STRANGER") == (1, 1, 3)
+    eventually(lambda: node.named("association.rejected"))
     assert node.named("association.rejected")[0]["reason"] == "calling_ae_title_not_recognized"
 
 
