@@ -2,7 +2,7 @@
 # Installs the programs that the tests talk to, where that is possible; tests say what they miss.
 set -eu
 missing=""
-for pair in storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc; do
+for pair in storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc strace:strace npm:npm openssl:openssl; do
     program=${pair%%:*}
     test -x "/usr/bin/$program" || test -x "/usr/sbin/$program" || missing="$missing ${pair##*:}"
 done

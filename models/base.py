@@ -46,13 +46,20 @@ class Volume:
     array : NDArray[np.float32]
         Shape (columns, rows, slices), in modality units (HU for CT).
     affine : NDArray[np.float64]
-        4 x 4, takes voxel indices (column, row, slice) to RAS+ millimetres.
+        4 x 4, takes voxel indices (column, row, slice) to RAS+ millimetres. Its third column is
+        sheared against the slices where the gantry was tilted.
     frame_of_reference_uid : str
         Frame of Reference UID of the source; empty where the source has none.
     source_instance_uids : tuple of str
         SOP Instance UID of each slice, in the order of the third axis.
     facts : mapping
         What was computed on the way (``plane``, ``slice_step_mm``, ...), for rules and reports.
+    source_frame_numbers : tuple of int
+        Of each slice, the number of its frame in its instance, from 1.
+    slice_origins : NDArray[np.float64] or None
+        Where slices are unequally spaced, the centre of each slice's first voxel in RAS+
+        millimetres, shape (slices, 3); `affine` then only connects the first slice with the
+        last. None: `affine` is exact.
     """
 
     array: NDArray[np.float32]
@@ -60,6 +67,8 @@ class Volume:
     frame_of_reference_uid: str = ""
     source_instance_uids: tuple[str, ...] = ()
     facts: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+    source_frame_numbers: tuple[int, ...] = ()
+    slice_origins: NDArray[np.float64] | None = None
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -68,9 +77,33 @@ class Volume:
         return lengths
 
     @property
+    def origins(self) -> NDArray[np.float64]:
+        """Centre of each slice's first voxel, RAS+ millimetres, shape (slices, 3)."""
+        if self.slice_origins is not None:
+            return self.slice_origins
+        places = np.arange(self.array.shape[2])[:, None]
+        origins: NDArray[np.float64] = self.affine[:3, 3] + places * self.affine[:3, 2]
+        return origins
+
+    @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
+        """Volume of one voxel in millilitres; the mean where slices are unequally spaced."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+    @property
+    def voxel_ml_by_slice(self) -> NDArray[np.float64]:
+        """Volume of one voxel of each slice in millilitres, shape (slices,).
+
+        A slice reaches half way to its neighbours; the outer ones as far outwards as inwards.
+        """
+        slices = self.array.shape[2]
+        if self.slice_origins is None:
+            return np.full(slices, self.voxel_ml)
+        across = np.cross(self.affine[:3, 0], self.affine[:3, 1])
+        gaps = np.diff(self.slice_origins @ across)
+        padded = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+        volumes: NDArray[np.float64] = np.abs(padded[1:] + padded[:-1]) / 2000.0
+        return volumes
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from models.base import Predictor
-from models.package import ModelPackage
+from pathlib import Path
+
+from models.base import ModelIdentity, Predictor
+from models.catalogue import MANIFEST
+from models.package import ModelPackage, load_package, manifest_bytes, parse_yaml
 
 
 def load_predictor(package: ModelPackage, device: str = "auto") -> Predictor:
@@ -19,3 +22,20 @@ def load_predictor(package: ModelPackage, device: str = "auto") -> Predictor:
             from models import unet
 
             return unet.load_predictor(package, device)
+
+
+def load_identity(folder: Path) -> ModelIdentity:
+    """Verify a package of any kind and tell what it is; imports no torch.
+
+    Raises
+    ------
+    BrokenPackage
+        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
+    """
+    content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
+    runtime = content.get("runtime") if isinstance(content, dict) else None
+    if isinstance(runtime, dict) and runtime.get("kind") == "gmlvq":
+        from models.prognosis_package import load_prognosis
+
+        return load_prognosis(folder).identity
+    return load_package(folder).identity

@@ -196,7 +196,7 @@ class ModelPackage:
         BrokenPackage
             It is not the file of the manifest, or no longer.
         """
-        path = _plain_file(self.folder, entry.path)
+        path = plain_file(self.folder, entry.path)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -231,11 +231,11 @@ def load_package(folder: Path | str) -> ModelPackage:
         A file is missing, altered or not allowed, or the manifest is not as the schema wants.
     """
     folder = Path(folder)
-    data = _manifest_bytes(folder)
+    data = manifest_bytes(folder)
     manifest = _parse(folder, data)
     _refuse_strangers(folder, manifest)
     for entry in (manifest.files.weights, manifest.files.config, manifest.files.test_vector):
-        _verify(folder, entry)
+        verify(folder, entry)
     identity = ModelIdentity(
         family=manifest.family,
         version=manifest.version,
@@ -270,8 +270,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         yaml.dump(content, file)
 
 
-def _manifest_bytes(folder: Path) -> bytes:
-    path = _plain_file(folder, MANIFEST)
+def manifest_bytes(folder: Path) -> bytes:
+    """Read ``model.yaml``; BrokenPackage when it is missing or too large."""
+    path = plain_file(folder, MANIFEST)
     try:
         with path.open("rb") as file:
             data = file.read(MOST_MANIFEST_BYTES + 1)
@@ -285,12 +286,12 @@ def _manifest_bytes(folder: Path) -> bytes:
 def _parse(folder: Path, data: bytes) -> Manifest:
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate(_yaml(path, data))
+        return Manifest.model_validate(parse_yaml(path, data))
     except ValidationError as error:
-        raise BrokenPackage(f"{path} is not a manifest: {_mistakes(error)}.") from error
+        raise BrokenPackage(f"{path} is not a manifest: {mistakes(error)}.") from error
 
 
-def _yaml(path: Path, data: bytes) -> object:
+def parse_yaml(path: Path, data: bytes) -> object:
     """Read YAML without what makes a small text take gigabytes or hours."""
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -319,7 +320,7 @@ def _refuse_tricks(path: Path, yaml: YAML, text: str) -> None:
             raise BrokenPackage(f"{path} is nested more than {MOST_LEVELS} levels deep.")
 
 
-def _mistakes(error: ValidationError) -> str:
+def mistakes(error: ValidationError) -> str:
     """Name what is wrong and where, without the values."""
     told = [
         f"{'.'.join(map(str, item['loc']))[:80] or 'content'}: {item['msg']}"
@@ -329,21 +330,31 @@ def _mistakes(error: ValidationError) -> str:
     return "; ".join(told[:MOST_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
-    """Pickles run code when they are read; none may lie in a package."""
+def refuse_pickles(folder: Path) -> None:
+    """Pickles run code when they are read; none may lie in a package.
+
+    Raises
+    ------
+    BrokenPackage
+        There is one.
+    """
     for path in folder.rglob("*"):
         if path.suffix.lower() in PICKLES:
             raise BrokenPackage(
                 f"{path} is of a kind that can run code when it is read; packages hold "
                 "safetensors. Convert it first."
             )
+
+
+def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
+    refuse_pickles(folder)
     if not manifest.files.weights.path.endswith(".safetensors"):
         raise BrokenPackage(f"The weights of {folder} must be a .safetensors file.")
     if not manifest.files.test_vector.path.endswith(".npz"):
         raise BrokenPackage(f"The test vector of {folder} must be an .npz file.")
 
 
-def _plain_file(folder: Path, name: str) -> Path:
+def plain_file(folder: Path, name: str) -> Path:
     """Path of a file that lies in the package, also when it is a link."""
     path = folder / name
     try:
@@ -359,8 +370,9 @@ def _plain_file(folder: Path, name: str) -> Path:
     return path
 
 
-def _verify(folder: Path, entry: FileEntry) -> None:
-    path = _plain_file(folder, entry.path)
+def verify(folder: Path, entry: FileEntry) -> None:
+    """Compare a file with its digest; BrokenPackage when it is missing or altered."""
+    path = plain_file(folder, entry.path)
     try:
         digest = _digest(path)
     except OSError as error:

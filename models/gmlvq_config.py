@@ -1,0 +1,139 @@
+"""What a site writes to train GMLVQ on its own table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+MOST_CONFIG_BYTES = 256 << 10
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+
+
+class BadTable(ValueError):
+    """Raised when a table or the file that describes it cannot be used; tells no value of a row."""
+
+
+class Closed(BaseModel):
+    """What a person or a file gives: no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Feature(Closed):
+    """One column that is learned from.
+
+    Parameters
+    ----------
+    name : str
+        Of the column.
+    unit : str
+        UCUM, such as ``mL`` or ``{score}``.
+    range : tuple of float, optional
+        Lowest and highest value that can be; others are taken as missing, and counted.
+    required : bool
+        Whether a row without it is left out, instead of imputed.
+    """
+
+    name: Name
+    unit: Annotated[str, Field(max_length=32)] = "1"
+    range: tuple[float, float] | None = None
+    required: bool = False
+
+
+class Outcome(Closed):
+    """The column with the class, and the two classes of it."""
+
+    column: Name
+    stable: Name
+    declining: Name
+
+    @model_validator(mode="after")
+    def _differ(self) -> Outcome:
+        if self.stable == self.declining:
+            raise ValueError("stable and declining are the same")
+        return self
+
+
+class Threshold(Closed):
+    """A named place on the scalar projection; data of the model, never of the program."""
+
+    name: Name
+    projection: float
+
+
+class Search(Closed):
+    """Settings that inner cross-validation chooses from; a beta of 0 is the identity."""
+
+    beta: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0, 2, 5, 10)
+    regularization: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        1e-4,
+        1e-3,
+        1e-2,
+    )
+
+
+class TrainingConfig(Closed):
+    """The content of the file given as ``--config``."""
+
+    family: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    title: Annotated[str, Field(min_length=1, max_length=128)]
+    intended_use: Literal["demonstration", "research"] = "research"
+    licence: str = "proprietary"
+    population: Annotated[str, Field(max_length=500)] = ""
+    outcome: Outcome
+    group: Name | None = None
+    features: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    neighbours: Annotated[int, Field(ge=1, le=20)] = 3
+    search: Search = Search()
+    outer_folds: Annotated[int, Field(ge=2, le=20)] = 5
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 4
+    bootstrap: Annotated[int, Field(ge=20, le=5000)] = 200
+    thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)] = (
+        Threshold(name="declining", projection=0.5),
+    )
+    indeterminate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _each_column_once(self) -> TrainingConfig:
+        names = [feature.name for feature in self.features]
+        names += [self.outcome.column, *([self.group] if self.group else [])]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"columns are used twice: {', '.join(twice)}")
+        return self
+
+
+def load_training_config(path: Path) -> TrainingConfig:
+    """Read the file.
+
+    Raises
+    ------
+    BadTable
+        It cannot be read, or holds mistakes; all are told at once.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_CONFIG_BYTES + 1)
+        if len(data) > MOST_CONFIG_BYTES:
+            raise BadTable(f"{path} is larger than {MOST_CONFIG_BYTES >> 10} KiB.")
+        content = YAML(typ="safe", pure=True).load(data.decode())
+        return TrainingConfig.model_validate(content)
+    except OSError as error:
+        raise BadTable(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors()]
+        raise BadTable(f"{path}: {'; '.join(told)}.") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise BadTable(f"{path} is not YAML{where}.") from error
+    except UnicodeDecodeError as error:
+        raise BadTable(f"{path} is not UTF-8.") from error
