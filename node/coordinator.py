@@ -9,19 +9,28 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
+from node.completeness import HeaderCounts
 from node.config.file import Config
-from node.job_opening import Models, jobs_from
+from node.deciding import decide_closed
+from node.job_opening import Models
 from node.parts import VERSION, Parts
-from node.routing import Decision, SeriesFacts, decide
-from storage import job_admin, jobs, nodes, reaper, retention, series
-from storage.base import ClosedSeries, StoreUnavailable
+from storage import associations, job_admin, nodes, reaper, retention, series
+from storage.arena import is_arena_key, purge, range_of
+from storage.arena_rows import segment_ranges
+from storage.ballast import Ballast
+from storage.base import ClosedSeries, StoreFull, StoreUnavailable
+from storage.bell import COORDINATOR, Bell
 from storage.crash import crash_point
 from storage.database import Transaction
+from storage.early_closing import EarlyClosing
 
 SWEEP_SECONDS = 0.25
+BREATH_SECONDS = 0.01
+"""From one sweep to the next however often somebody rings: it keeps receivers from writing."""
 ORPHAN_SECONDS = 3600.0
 ORPHAN_TICK_SECONDS = 170.0
 
@@ -39,72 +48,95 @@ class Coordinator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._config: Config = parts.config
+        self._to_purge: set[int] = set()
         self._orphans: Iterator[list[str]] = iter(())
+        self._bell = Bell(parts.objects.root, COORDINATOR)
+        self._judge = judge_of(parts.config)
+        self._early = EarlyClosing(self._judge) if self._judge else None
         self._models = Models(parts.config.models.folders)
+        self._ballast = Ballast(parts.objects.root, parts.config.node.disk.ballast_bytes)
 
     def run(self) -> None:
         """Work until the process stops."""
         self._guarded(self.release_held)
         duties: list[tuple[float, Callable[[], object]]] = [
             (0.0, self.sweep),
+            (1.0, self.tend_ballast),
             (1.0, self.reap),
             (60.0, self.tidy),
             (ORPHAN_TICK_SECONDS, self.sweep_orphans),
         ]
         last = [0.0] * len(duties)
-        while not self._parts.stopping.wait(SWEEP_SECONDS):
+        self._bell.listen()
+        while not self._parts.stopping.is_set():
+            rings = self._bell.count
             for place, (every, duty) in enumerate(duties):
                 if time.monotonic() - last[place] >= every:
                     last[place] = time.monotonic()
                     self._guarded(duty)
             self._parts.wakeup.wake_up()
+            rested = time.monotonic() + BREATH_SECONDS
+            if self._bell.wait_after(rings, SWEEP_SECONDS) != rings:
+                self._parts.stopping.wait(max(0.0, rested - time.monotonic()))
+        self._bell.close()
 
     def _guarded(self, duty: Callable[[], object]) -> None:
         try:
             duty()
         except StoreUnavailable as error:
+            if isinstance(error, StoreFull):
+                self._report_ballast(-self._ballast.release())
             log.warning("coordinator.postponed", error=type(error).__name__)
         except Exception:
             log.exception("coordinator.broken")
 
     def sweep(self) -> int:
-        """Close what is due, decide, and open jobs: one transaction for each series (CP3)."""
+        """Close what is complete, decide, and open jobs: one transaction for each series (CP3)."""
         closed = 0
-        completion = self._config.completion
-        while True:
-            with self._parts.database.transaction() as tx:
-                due = series.close_due(
-                    tx,
-                    quiet=timedelta(seconds=completion.quiet_seconds),
-                    max_wait=timedelta(seconds=completion.max_wait_seconds),
-                    limit=1,
-                )
-                opened = [self._decide(tx, item) for item in due]
-            if not due:
-                return closed
-            crash_point("CP3")
+        for series_id in self._find_complete():
+            closed += self._complete(partial(self._close_early, series_id))
+        while self._complete(self._close_due):
             closed += 1
-            self._report(due[0], opened[0])
-            self._parts.wakeup.wake_up()
+        return closed
+
+    def _find_complete(self) -> list[int]:
+        if self._early is None:
+            return []
+        with self._parts.database.snapshot() as tx:
+            return self._early.find(tx)
+
+    def _complete(self, close: Callable[[Transaction], ClosedSeries | None]) -> bool:
+        """Close one series; afterwards leave the database to others for as long as it took."""
+        began = time.monotonic()
+        with self._parts.database.transaction() as tx:
+            closed = close(tx)
+            opened = self._decide(tx, closed) if closed else 0
+        if closed is None:
+            return False
+        crash_point("CP3")
+        took = time.monotonic() - began
+        self._report(closed, opened)
+        self._parts.wakeup.wake_up()
+        self._parts.stopping.wait(min(took, SWEEP_SECONDS))
+        return True
+
+    def _close_early(self, series_id: int, tx: Transaction) -> ClosedSeries | None:
+        return self._early.close(tx, series_id) if self._early else None
+
+    def _close_due(self, tx: Transaction) -> ClosedSeries | None:
+        completion = self._config.completion
+        due = series.close_due(
+            tx,
+            quiet=timedelta(seconds=completion.quiet_seconds),
+            max_wait=timedelta(seconds=completion.max_wait_seconds),
+            judge=self._judge,
+            limit=1,
+        )
+        return due[0] if due else None
 
     def _decide(self, tx: Transaction, closed: ClosedSeries) -> int:
         """Write down what every rule says, and open the jobs; how many were opened."""
-        decisions = decide(self._config.rules, facts_of(tx, closed))
-        rows = [
-            {
-                "rule": decision.rule,
-                "outcome": decision.outcome,
-                "sentence": decision.sentence,
-                "data": decision.to_json(),
-            }
-            for decision in decisions
-        ]
-        series.record_decisions(tx, closed, rows, self._config.digest)
-        return self._open(tx, closed, decisions)
-
-    def _open(self, tx: Transaction, closed: ClosedSeries, decisions: tuple[Decision, ...]) -> int:
-        new = jobs_from(decisions, closed, self._config, self._models)
-        return sum(jobs.insert(tx, closed, job) is not None for job in new)
+        return decide_closed(tx, closed, self._config, self._models)
 
     def _report(self, closed: ClosedSeries, opened: int) -> None:
         log.info(
@@ -115,6 +147,16 @@ class Coordinator:
             instances=len(closed.instances),
             jobs=opened,
         )
+
+    def tend_ballast(self) -> None:
+        """Keep room for rows and deletions, and give it up when the disk is full."""
+        self._report_ballast(self._ballast.tend())
+
+    def _report_ballast(self, grown: int) -> None:
+        if grown > 0:
+            log.info("ballast.made", bytes=grown)
+        if grown < 0:
+            log.warning("ballast.released", bytes=-grown)
 
     def reap(self) -> None:
         """Wake what has no live lease and no task; say that we live."""
@@ -128,7 +170,7 @@ class Coordinator:
                 self._config.node.station,
                 "coordinator",
                 VERSION,
-                {"config": self._config.digest},
+                {"config": self._config.digest, "ballast_bytes": self._ballast.held_bytes},
             )
         if dead or woken:
             log.info("lease.expired", owners=dead, woken=woken)
@@ -150,13 +192,25 @@ class Coordinator:
         )
         with self._parts.database.transaction() as tx:
             keys = retention.forget(tx, terms)
+            associations.forget(tx, max(terms.inputs, terms.results, terms.unmatched))
             ended = retention.ended_jobs(tx, self._work_folders())
-        for key in keys:
-            self._parts.objects.remove(key)
+        self._remove(keys)
         for job_id in ended:
             shutil.rmtree(self._parts.objects.root / "work" / str(job_id), ignore_errors=True)
         if keys:
             log.info("object.deleted", objects=len(keys))
+
+    def _remove(self, keys: list[str]) -> None:
+        """Delete objects that no row refers to any more; those in an arena are overwritten."""
+        for key in keys:
+            self._parts.objects.remove(key)
+        self._to_purge |= {range_of(key)[0] for key in keys if is_arena_key(key)}
+        root = self._parts.objects.root
+        self._to_purge = {n for n in self._to_purge if not purge(root, n, self._ranges)}
+
+    def _ranges(self, segment: int) -> list[tuple[int, int]]:
+        with self._parts.database.snapshot() as tx:
+            return segment_ranges(tx, segment)
 
     def sweep_orphans(self) -> None:
         """Delete files that no row refers to; they are at least an hour old.
@@ -181,16 +235,6 @@ class Coordinator:
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
 
 
-def facts_of(tx: Transaction, closed: ClosedSeries) -> SeriesFacts:
-    """Gather what rules look at."""
-    headers = [instance.header for instance in closed.instances]
-    modality = next((h["Modality"][0] for h in headers if h.get("Modality")), "")
-    return SeriesFacts(
-        study_instance_uid=closed.study_instance_uid,
-        series_instance_uid=closed.series_instance_uid,
-        modality=str(modality),
-        headers=headers,
-        instances=len(closed.instances),
-        verdict=closed.verdict.value,
-        own_result=series.is_own_result(tx, closed.series_instance_uid),
-    )
+def judge_of(config: Config) -> HeaderCounts | None:
+    """Make what tells whether a series is complete, as the configuration says."""
+    return HeaderCounts() if "header_counts" in config.completion.evidence else None

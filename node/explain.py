@@ -15,7 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from node.config.conditions import ConditionOutcome
+from node.candidates import CandidateOutcome
+from node.config.conditions import ConditionOutcome, ConditionResult
 from node.routing import Decision, RuleOutcome
 
 _OUTCOMES: dict[ConditionOutcome, tuple[str, str]] = {
@@ -30,6 +31,16 @@ _RULES: dict[RuleOutcome, tuple[str, str]] = {
     "held": ("held", "yellow"),
     "off": ("off", "dim"),
     "stopped": ("stopped", "dim"),
+    "waiting": ("waiting", "yellow"),
+    "decided_later": ("decided later", "dim"),
+}
+_CANDIDATES: dict[CandidateOutcome, tuple[str, str]] = {
+    "taken": ("taken", "green"),
+    "fits": ("fits", "green"),
+    "passed_over": ("passed over", "yellow"),
+    "not_fitting": ("does not fit", "red"),
+    "held": ("held", "yellow"),
+    "own_result": ("our own result", "dim"),
 }
 _VERDICTS = {
     "proved_complete": "proved complete",
@@ -106,7 +117,7 @@ def conclusion(
     if not decisions:
         return "Not scored: there are no rules."
     telling = [d for d in decisions if d.outcome != "off"] or list(decisions)
-    matched = [d for d in telling if d.outcome in ("matched", "held")]
+    matched = [d for d in telling if d.outcome in ("matched", "held", "waiting")]
     return " ".join(decision.sentence for decision in matched or telling)
 
 
@@ -181,12 +192,28 @@ def _conditions(decisions: Sequence[Decision]) -> Table:
         word, style = _RULES[decision.outcome]
         mode = f" ({decision.mode})" if decision.mode == "shadow" else ""
         table.add_row(Text(f"{decision.rule}{mode}", style="bold"), "", "", "", Text(word, style))
-        for result in decision.conditions:
-            word, style = _OUTCOMES[result.outcome]
-            cells = (Text(cell) for cell in (result.key, result.wanted, result.found))
-            table.add_row("", *cells, Text(word, style))
+        if not any(one.candidates for one in decision.inputs):
+            _add_lines(table, decision.conditions)
+        for one in decision.inputs:
+            table.add_row(f"  input {one.name}", "", "", Text(one.sentence), _plain(one.outcome))
+            for candidate in one.candidates:
+                word, style = _CANDIDATES[candidate.outcome]
+                why = Text(candidate.sentence)
+                table.add_row(Text(f"    {candidate.label}"), "", "", why, Text(word, style))
+                _add_lines(table, candidate.conditions)
         table.add_section()
     return table
+
+
+def _add_lines(table: Table, results: Sequence[ConditionResult]) -> None:
+    for result in results:
+        word, style = _OUTCOMES[result.outcome]
+        cells = (Text(cell) for cell in (result.key, result.wanted, result.found))
+        table.add_row("", *cells, Text(word, style))
+
+
+def _plain(outcome: str) -> Text:
+    return Text(outcome.replace("_", " "))
 
 
 def _jobs(jobs: Sequence[JobSummary]) -> Table:

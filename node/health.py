@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from node.certificates import certificates
 from node.config.file import Config
 from node.roles import SILENT_SECONDS
 from storage import queries
@@ -95,12 +96,20 @@ class Health(Collector):
         mark = self._config.node.disk.refuse_free.in_bytes(total)
         if free < mark:
             found.append(f"{free >> 20} MiB free on disk, refusing below {mark >> 20} MiB")
+        elif any(row["facts"].get("has_room") is False for row in alive):
+            found.append(f"{free >> 20} MiB free on disk, which is not yet enough to go on")
         return found
 
     def collect(self) -> list[Metric]:
         """Read all gauges at once."""
         free, _ = self._objects.free_bytes()
         metrics: list[Metric] = [
+            _gauge(
+                "scorenode_tls_cert_expiry_seconds",
+                "Until the first certificate of each file ends.",
+                {(row["file"],): float(row["seconds_left"]) for row in certificates(self._config)},
+                ["file"],
+            ),
             _gauge(
                 "scorenode_disk_free_bytes", "Free bytes of the data folder.", {(): float(free)}
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,14 @@ from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import find_package
 from models.package import load_package
 from node.config.file import Config
+from node.config.rule_checks import ModelCard
 from node.config.rules import Rule
 from node.parts import VERSION
 from node.routing import Decision
 from pipelines.catalogue import PIPELINES
 from storage.base import ClosedSeries, JobState, NewJob
+from storage.gathering import WAITS_FOR_INPUTS
+from storage.jobs import MAIN_INPUT
 
 PRIORITIES = {"urgent": 0, "routine": 5, "low": 9}
 
@@ -46,31 +49,118 @@ class Models:
         return known[1]
 
 
+def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
+    """Read what model packages say of themselves; broken ones say nothing."""
+    cards = {}
+    for name, folder in packages.items():
+        try:
+            package = load_package(folder)
+        except BrokenPackage:
+            continue
+        limits = package.input
+        cards[name] = ModelCard(
+            version=package.identity.version,
+            intended_use=package.identity.intended_use,
+            plane=limits.plane,
+            slices=(limits.slices.min, limits.slices.max),
+            coverage_mm=(limits.coverage_mm.min, limits.coverage_mm.max),
+        )
+    return cards
+
+
 def jobs_from(
-    decisions: Sequence[Decision], closed: ClosedSeries, config: Config, models: Models
-) -> list[NewJob]:
-    """Make a job for every rule that matched or waits for an admin."""
-    return [
-        _job(config.rule(decision.rule), decision, closed, config, models)
-        for decision in decisions
-        if decision.outcome in ("matched", "held")
-    ]
+    decision: Decision,
+    closed: ClosedSeries,
+    known: Mapping[str, ClosedSeries],
+    config: Config,
+    models: Models,
+) -> list[tuple[ClosedSeries, NewJob]]:
+    """Make the jobs of a rule that matched or waits for an admin.
+
+    Parameters
+    ----------
+    decision : Decision
+    closed : ClosedSeries
+        With which the rule was decided.
+    known : mapping
+        Series Instance UID to complete series of the study.
+
+    Returns
+    -------
+    list of tuple
+        The series each job is about, and the job.
+    """
+    if decision.outcome not in ("matched", "held"):
+        return []
+    rule = config.rule(decision.rule)
+    made = []
+    for run in decision.runs:
+        inputs = {name: known[uid] for name, uid in run.items()}
+        main = next(iter(inputs.values()), closed)
+        made.append((main, _job(rule, decision, main, inputs, config, models)))
+    return made
 
 
 def _job(
-    rule: Rule, decision: Decision, closed: ClosedSeries, config: Config, models: Models
+    rule: Rule,
+    decision: Decision,
+    main: ClosedSeries,
+    inputs: Mapping[str, ClosedSeries],
+    config: Config,
+    models: Models,
 ) -> NewJob:
+    digest, trouble = _model_digest(rule, models)
     state, reason, sentence = JobState.QUEUED, "", ""
-    digest = ""
-    try:
-        digest = models.identity(rule.run.model).sha256
-    except (BrokenPackage, OSError) as error:
-        sentence = f"Model {rule.run.model} cannot be used: {error}"
-        state, reason = JobState.HELD, "config"
     if decision.outcome == "held":
         state, reason, sentence = JobState.HELD, "rule", decision.sentence
+    elif trouble:
+        state, reason, sentence = JobState.HELD, "config", trouble
+    elif rule.gathered:
+        state, reason = JobState.HELD, WAITS_FOR_INPUTS
+        sentence = f"Waits for its inputs: {', '.join(one.name for one in rule.gathered)}."
     labels = {slot: asdict(label) for slot, label in rule.labels().items()}
-    snapshot = {
+    named = {name: (one.series_id, one.generation) for name, one in inputs.items()}
+    return NewJob(
+        rule=rule.name,
+        mode=decision.mode,
+        pipeline=rule.run.pipeline,
+        model=rule.run.model,
+        priority=PRIORITIES[rule.priority],
+        idem_key=_idem_key(rule, main, inputs, digest, labels),
+        config_digest=config.digest,
+        state=state,
+        reason=reason,
+        sentence=sentence,
+        snapshot=_snapshot(rule, decision, main, config, digest, labels),
+        inputs={name: place for name, place in named.items() if name != MAIN_INPUT},
+        next_at_seconds=0.0 if reason == WAITS_FOR_INPUTS else None,
+    )
+
+
+def _model_digest(rule: Rule, models: Models) -> tuple[str, str]:
+    """Digest of the model package, and what is wrong with it."""
+    name = rule.run.model
+    try:
+        identity = models.identity(name)
+    except (BrokenPackage, OSError) as error:
+        return "", f"Model {name} cannot be used: {error}"
+    if not rule.run.takes_version(identity.version):
+        sentence = (
+            f"Model {name} has version {identity.version}; the rule wants {rule.run.version}."
+        )
+        return identity.sha256, sentence
+    return identity.sha256, ""
+
+
+def _snapshot(
+    rule: Rule,
+    decision: Decision,
+    main: ClosedSeries,
+    config: Config,
+    digest: str,
+    labels: dict[str, Any],
+) -> dict[str, Any]:
+    return {
         "model_digest": digest,
         "labels": labels,
         "uid_root": config.node.uid_root,
@@ -78,22 +168,14 @@ def _job(
         "utc_offset_minutes": _utc_offset_minutes(),
         "timeout_seconds": rule.run.timeout_seconds,
         "memory_bytes": config.node.memory.step_bytes,
-        "destinations": _destinations(rule, config),
-        "verdict": closed.verdict,
+        "gpu_memory_bytes": rule.run.gpu_memory_bytes,
+        "destinations": _destinations(rule, config) if decision.mode == "live" else {},
+        "accept_result": {name: asdict(v) for name, v in (rule.accept_result or {}).items()},
+        "tell_reader": list(rule.tell_reader),
+        "gather": [{"kind": type(one).__name__, **asdict(one)} for one in rule.gathered],
+        "verdict": main.verdict,
+        "report_template": rule.run.report and rule.run.report.to_json(),
     }
-    return NewJob(
-        rule=rule.name,
-        mode=rule.mode,
-        pipeline=rule.run.pipeline,
-        model=rule.run.model,
-        priority=PRIORITIES[rule.priority],
-        idem_key=_idem_key(rule, closed, digest, labels),
-        config_digest=config.digest,
-        state=state,
-        reason=reason,
-        sentence=sentence,
-        snapshot=snapshot,
-    )
 
 
 def _utc_offset_minutes() -> float:
@@ -103,26 +185,33 @@ def _utc_offset_minutes() -> float:
 
 
 def _destinations(rule: Rule, config: Config) -> dict[str, Any]:
-    """Give what goes where; nothing of a shadow rule.
+    """Give what goes where.
 
     Whether a destination takes demonstrations is decided when the results are there, from the
     model that really ran: the one there is now may be another, or none.
     The report goes last, so that a reader never sees it without the objects it refers to.
     """
-    if rule.mode != "live":
-        return {}
     return {
         destination.peer: {
             "takes_demonstration": config.peers[destination.peer].takes_demonstration,
             "send": sorted(destination.send, key=lambda slot: slot == "sr"),
             "after_seconds": destination.retry.after_seconds,
             "give_up_seconds": destination.retry.give_up_seconds,
+            "only_if": {name: asdict(v) for name, v in (destination.only_if or {}).items()},
+            "if_refused": asdict(destination.if_refused) if destination.if_refused else {},
+            "confirm": list(destination.confirm),
         }
         for destination in rule.deliver
     }
 
 
-def _idem_key(rule: Rule, closed: ClosedSeries, model_digest: str, labels: dict[str, Any]) -> str:
+def _idem_key(
+    rule: Rule,
+    closed: ClosedSeries,
+    inputs: Mapping[str, ClosedSeries],
+    model_digest: str,
+    labels: dict[str, Any],
+) -> str:
     """Digest of everything that decides what the results are: the same work has the same key."""
     pipeline = PIPELINES[rule.run.pipeline]
     parts = {
@@ -135,4 +224,8 @@ def _idem_key(rule: Rule, closed: ClosedSeries, model_digest: str, labels: dict[
         "labels": labels,
         "software": VERSION,
     }
+    if rule.level == "study":
+        parts["inputs"] = {name: one.input_digest for name, one in inputs.items()}
+    if rule.run.report:
+        parts["report"] = rule.run.report.digest
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

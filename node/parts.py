@@ -6,12 +6,14 @@ import os
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import sqlalchemy as sa
 from dramatiq.broker import Broker
 
 from node.config.file import Config
 from pipelines.broker import Relay, SQLBroker, Wakeup, external_broker
+from storage.bell import TASKS, Bell
 from storage.database import Database
 from storage.jobs import RetryPolicy
 from storage.objects import FileObjects
@@ -37,6 +39,8 @@ class Parts:
         Of queue names on an external broker; empty for our own.
     policy : RetryPolicy
     stopping : threading.Event
+    active : Path
+        The copy of the configuration that is in use, to be read again after a SIGHUP.
     """
 
     config: Config
@@ -48,6 +52,7 @@ class Parts:
     queue_prefix: str
     policy: RetryPolicy
     stopping: threading.Event
+    active: Path = Path()
 
     def close(self) -> None:
         """Let go of the broker and the database."""
@@ -55,7 +60,9 @@ class Parts:
         self.database.close()
 
 
-def open_parts(config: Config, policy: RetryPolicy | None = None) -> Parts:
+def open_parts(
+    config: Config, policy: RetryPolicy | None = None, active: Path | None = None
+) -> Parts:
     """Join the parts as the configuration says.
 
     Raises
@@ -70,14 +77,28 @@ def open_parts(config: Config, policy: RetryPolicy | None = None) -> Parts:
     broker: Broker
     wakeup: Wakeup
     if config.node.broker_url == "sql":
-        broker = wakeup = SQLBroker(database, owner, lease_seconds=policy.lease_seconds)
+        broker = wakeup = SQLBroker(
+            database,
+            owner,
+            Bell(config.node.data_folder, TASKS),
+            lease_seconds=policy.lease_seconds,
+        )
         prefix = ""
     else:
         prefix = f"scorenode.{_store_id(database)}."
         broker = external_broker(config.node.broker_url)
         wakeup = Relay(database, broker, owner, prefix)
     return Parts(
-        config, database, objects, owner, broker, wakeup, prefix, policy, threading.Event()
+        config,
+        database,
+        objects,
+        owner,
+        broker,
+        wakeup,
+        prefix,
+        policy,
+        threading.Event(),
+        active or config.path,
     )
 
 

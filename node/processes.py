@@ -19,27 +19,42 @@ import structlog
 from node import log as log_setup
 from node.config.file import Config, load
 from node.config.problems import ConfigError
+from node.config.sections import TLS, Listen
 from node.parts import VERSION, Parts, open_parts
 from node.receive.access import PeerRule
 from storage import nodes
-from storage.base import StoreUnavailable
+from storage.base import DISK_FAILED, OnConflict, StoreUnavailable
 
 if TYPE_CHECKING:
     from node.receive.receiver import ReceiverSettings
+    from node.receive.tls import TLSFiles
+    from storage.arena import Arena
 
 HEARTBEAT_SECONDS = 5.0
 STOP_MILLISECONDS = 20_000
+SETTLED_SECONDS = 60.0
+"""A statement is given up after 30 s by the database server, see `storage.database`."""
 
 log = structlog.get_logger()
 
 
-def main(role: str, config_path: str) -> int:
-    """Run one role; the exit status."""
+def main(role: str, config_path: str, active: str = "") -> int:
+    """Run one role; the exit status.
+
+    Parameters
+    ----------
+    role : str
+    config_path : str
+        The configuration file.
+    active : str
+        The copy of it that is in use; empty: the file itself.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = load(Path(config_path))
+    in_use = Path(active or config_path)
+    config = load(in_use, Path(config_path))
     log_setup.configure(sys.stdout, config.node.log_level)
     structlog.contextvars.bind_contextvars(role=role)
-    parts = open_parts(config)
+    parts = open_parts(config, active=in_use)
 
     def stop(number: int, frame: FrameType | None) -> None:
         parts.stopping.set()
@@ -60,26 +75,39 @@ def run_receiver(parts: Parts) -> None:
     from node.receive.receiver import Receiver
     from node.receive.store_service import StoreService
     from node.routing import header_keys
+    from storage.ballast import Ballast
+    from storage.bell import COORDINATOR, Bell
     from storage.intake import Intake
 
     swept = parts.objects.sweep_incoming()
     current = [parts.config]
     keys = [header_keys(parts.config.rules)]
-    intake = Intake(parts.database, parts.objects, _die_of_disk)
+    arena = arena_of(parts)
+    intake = Intake(
+        parts.database,
+        parts.objects,
+        die_of_disk,
+        arena,
+        lambda: OnConflict(current[0].node.on_conflict),
+    )
+    ballast = Ballast(parts.objects.root, parts.config.node.disk.ballast_bytes)
     service = StoreService(
         intake,
         lambda: keys[0],
-        lambda total: current[0].node.disk.refuse_free.in_bytes(total),
+        # Room that the ballast gave up, or still wants, is not for objects.
+        lambda total: current[0].node.disk.refuse_free.in_bytes(total) + ballast.missing_bytes,
     )
-    rows = AssociationRows(parts.database)
+    rows = AssociationRows(parts.database, Bell(parts.objects.root, COORDINATOR).ring)
     receiver = Receiver(service, receiver_settings(parts.config, parts.owner), rows)
     intake.start()
     rows.start()
     receiver.start()
+    if arena is not None:
+        arena.start()
 
     def reload(number: int, frame: FrameType | None) -> None:
         try:
-            current[0] = load(parts.config.path)
+            current[0] = load(parts.active, parts.config.path)
         except (ConfigError, OSError):
             return  # the supervisor has said so already
         keys[0] = header_keys(current[0].rules)
@@ -91,16 +119,40 @@ def run_receiver(parts: Parts) -> None:
     _beat(
         parts,
         "receiver",
-        lambda: {"port": receiver.port, "associations": receiver.associations},
+        lambda: {
+            "port": receiver.port,
+            "associations": receiver.associations,
+            "has_room": service.has_room(),
+        },
     )
     receiver.stop()
     rows.stop()
     intake.stop()
+    if arena is not None:
+        arena.stop()
+
+
+def arena_of(parts: Parts) -> Arena | None:
+    """Make the arena that the configuration asks for."""
+    from storage.arena import Arena
+    from storage.arena_rows import in_use
+
+    store = parts.config.node.store
+    if store.kind != "arena":
+        return None
+    settled = 0.0 if parts.database.is_sqlite else SETTLED_SECONDS
+    return Arena(
+        parts.objects.root,
+        in_use(parts.database),
+        ready_bytes=store.ready_bytes,
+        settled_seconds=settled,
+    )
 
 
 def run_coordinator(parts: Parts) -> None:
-    """Close, route, reap; answer health checks."""
+    """Close, route, reap, gather; answer health checks."""
     from node.coordinator import Coordinator
+    from node.gathering import Gatherer
     from node.health import Health
 
     health = Health(parts.config, parts.database, parts.objects)
@@ -108,7 +160,10 @@ def run_coordinator(parts: Parts) -> None:
         health.start()
     except OSError as error:
         log.error("health.not_listening", error=type(error).__name__)
+    gatherer = Gatherer(parts)
+    gatherer.start()
     Coordinator(parts).run()
+    gatherer.stop()
     health.stop()
 
 
@@ -139,6 +194,7 @@ _ROLES: dict[str, Callable[[Parts], None]] = {
 def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
     from node.sender import Sender
     from pipelines.actors import declare
+    from pipelines.base import STEPS
     from pipelines.broker import start_worker
     from pipelines.stages import Stages
 
@@ -157,6 +213,7 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
         None if sends else stages,
         Sender(parts).deliver if sends else None,
         parts.queue_prefix,
+        warm=[step for step in STEPS if step in queues],
     )
     worker = start_worker(parts.broker, [parts.queue_prefix + queue for queue in queues], threads)
     _beat(parts, role, dict)
@@ -165,21 +222,40 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
 
 def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
     """Say who may call and where, as the configuration has it."""
-    from node.receive.receiver import ReceiverSettings
+    from node.receive.receiver import ReceiverSettings, TLSSettings
 
+    listen, tls = config.node.listen or Listen(), config.node.tls
     names = config.node.accept_from
     return ReceiverSettings(
         ae_title=config.node.ae_title,
         peers=tuple(
-            PeerRule(peer.name, peer.sends_as, peer.from_networks)
+            PeerRule(
+                peer.name,
+                peer.sends_as,
+                peer.from_networks,
+                max_associations=peer.max_associations,
+                needs_tls=peer.tls.receive == "required",
+                needs_certificate=peer.client_certificate == "required",
+                certificate_names=peer.certificate_names,
+                fingerprints=peer.fingerprints,
+            )
             for peer in config.peers.values()
             if peer.sends_as and (names is None or peer.name in names)
         ),
-        host=config.node.listen.host,
-        port=config.node.listen.port,
+        host=listen.host,
+        port=listen.port,
         max_associations=config.node.max_associations,
         owner=owner,
+        tls=None if tls is None else TLSSettings(tls_files(tls), tls.host, tls.port),
+        is_plain=config.node.listen is not None,
     )
+
+
+def tls_files(tls: TLS) -> TLSFiles:
+    """Name the files of TLS, as the receiver wants them."""
+    from node.receive.tls import TLSFiles
+
+    return TLSFiles(tls.certificate, tls.key, tls.authorities)
 
 
 def _beat(parts: Parts, role: str, facts: Callable[[], dict[str, object]]) -> None:
@@ -202,13 +278,11 @@ def _leave(parts: Parts) -> None:
         log.info("database.away")
 
 
-def _die_of_disk(error: Exception) -> None:
+def die_of_disk(error: Exception) -> None:
     """End at once: what is on disk is unknown, and nothing more may be acknowledged."""
-    from pipelines.stages import DISK_FAILED
-
-    log.error("disk.failed", error=type(error).__name__)
     threading.Timer(0.2, os._exit, [DISK_FAILED]).start()
+    log.error("disk.failed", error=type(error).__name__)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Self
 
 import structlog
 
-from node.config.sections import Peer
+from node.config.peers import Peer, PeerTLS
 from node.parts import Parts
 from node.scu import Destination, OutgoingObject, SendOutcome, send
 from storage import deliveries, jobs, tasks
@@ -184,4 +185,16 @@ def destination_of(peer: Peer, own_ae_title: str) -> Destination:
         connect_seconds=min(peer.timeout_seconds, 10.0),
         associate_seconds=peer.timeout_seconds,
         response_seconds=peer.timeout_seconds,
+        tls=_client_context(peer.tls),
     )
+
+
+def _client_context(tls: PeerTLS) -> ssl.SSLContext | None:
+    """Make what a peer is called with over TLS; None: it is called in the clear."""
+    if tls.authorities is None:
+        return None
+    context = ssl.create_default_context(cafile=str(tls.authorities))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

@@ -20,8 +20,9 @@ from typing import Any
 
 import structlog
 
-from node.config.file import Config, load
+from node.config.file import Config
 from node.config.problems import ConfigError
+from node.reload import LOCK, activate, successor, tell_loaded, tell_refused
 from node.roles import ROLES
 
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -69,6 +70,7 @@ class Supervisor:
     stopping: threading.Event = field(default_factory=threading.Event)
     _children: list[_Child] = field(default_factory=list)
     _reload: bool = False
+    _active: Path = field(default_factory=Path)
 
     def run(self) -> None:
         """Start everything; return when stopped and all processes have ended."""
@@ -76,6 +78,7 @@ class Supervisor:
         self._children = [
             _Child(role, number) for role in self.roles for number in range(counts.get(role, 1))
         ]
+        self._active = activate(self.config)
         log.info("node.started", roles=list(self.roles), config=self.config.digest)
         while not self.stopping.wait(0.1):
             if self._reload:
@@ -84,6 +87,7 @@ class Supervisor:
             for child in self._children:
                 self._watch(child)
         self._stop_all()
+        self._active.unlink(missing_ok=True)
         log.info("node.stopped")
 
     def handle_signals(self) -> None:
@@ -98,13 +102,18 @@ class Supervisor:
     def _apply_reload(self) -> None:
         """Swap the configuration if the new one is good; a bad one leaves the old one active."""
         try:
-            new = load(self.config.path)
-        except (ConfigError, OSError) as error:
-            problems = len(error.problems) if isinstance(error, ConfigError) else 1
-            log.error("config.refused", problems=problems, config=self.config.digest)
+            new = successor(self.config)
+            self._active = activate(new)
+        except ConfigError as error:
+            log.error("config.refused", problems=len(error.problems), config=self.config.digest)
+            tell_refused(self.config, error)
+            return
+        except OSError as error:
+            log.error("config.refused", error=type(error).__name__, config=self.config.digest)
             return
         self.config = new
         log.info("config.loaded", config=new.digest)
+        tell_loaded(new)
         for child in self._children:
             if child.process is not None:
                 # A receiver reads it itself and keeps its associations; the others start anew.
@@ -134,7 +143,14 @@ class Supervisor:
     def _start(self, child: _Child) -> subprocess.Popen[bytes]:
         log.info("process.started", process=child.name)
         return subprocess.Popen(
-            [sys.executable, "-m", "node.processes", child.role, str(self.config.path)],
+            [
+                sys.executable,
+                "-m",
+                "node.processes",
+                child.role,
+                str(self.config.path),
+                str(self._active),
+            ],
             preexec_fn=_die_with_parent,
         )
 
@@ -165,7 +181,7 @@ def lock_data_folder(folder: Path) -> int:
     AlreadyRunning
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / "node.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -174,6 +190,8 @@ def lock_data_folder(folder: Path) -> int:
             f"Another scorenode runs on the data folder {folder}. Stop it first, "
             "or give this one its own node.data."
         ) from error
+    os.ftruncate(fd, 0)
+    os.write(fd, str(os.getpid()).encode())
     return fd
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import dramatiq
@@ -17,7 +17,13 @@ Deliver = Callable[[int], None]
 """Sends the due results of a job; never raises."""
 
 
-def declare(broker: Broker, stages: Stages | None, deliver: Deliver | None, prefix: str) -> None:
+def declare(
+    broker: Broker,
+    stages: Stages | None,
+    deliver: Deliver | None,
+    prefix: str,
+    warm: Sequence[Step] = (),
+) -> None:
     """Declare the actors of a process on a broker.
 
     Parameters
@@ -29,9 +35,11 @@ def declare(broker: Broker, stages: Stages | None, deliver: Deliver | None, pref
         For processes that send; delivering is network and is handed in from above.
     prefix : str
         Of the queue names on an external broker, so that two stores never share queues.
+    warm : sequence of Step
+        Steps for which a runner gets ready before there is a job.
     """
     if stages is not None:
-        runners = _Runners()
+        runners = _Runners(warm)
         for step in get_args(Step):
             _declare(broker, step, _stage_actor(stages, step, runners), prefix)
     if deliver is not None:
@@ -52,14 +60,19 @@ def _stage_actor(stages: Stages, step: Step, runners: _Runners) -> Callable[[int
 
 
 class _Runners:
-    """One warm runner per worker thread."""
+    """One warm runner per worker thread; the first is started here and now."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Sequence[Step]) -> None:
         self._local = threading.local()
+        self._steps = steps
+        self._ready = [Runner(steps=steps)] if steps else []
+        for runner in self._ready:
+            runner.start()
 
     def mine(self) -> Runner:
         """Give this thread its runner."""
         runner: Runner | None = getattr(self._local, "runner", None)
         if runner is None:
-            runner = self._local.runner = Runner()
+            runner = self._ready.pop() if self._ready else Runner(steps=self._steps)
+            self._local.runner = runner
         return runner

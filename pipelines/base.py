@@ -91,6 +91,13 @@ class JobSpec:
         Timezone-aware; every date and time in the results.
     labels : mapping
         Slot ("seg", "sr", "capture") to Series Number and Description.
+    named : mapping
+        Name of an input that is a series (received, or a prior) to the paths of its files.
+    rows : mapping
+        Name of an input that is a row of a table to ``values``, ``units``, ``date`` and
+        ``age_days``; None where the model runs without it.
+    report_template : mapping or None
+        What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     """
 
     job_id: int
@@ -102,6 +109,9 @@ class JobSpec:
     station: str
     frozen_at: datetime
     labels: Mapping[str, SeriesLabel]
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    report_template: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """Text of ``job.json``."""
@@ -113,6 +123,7 @@ class JobSpec:
         data = json.loads(text)
         data["inputs"] = tuple(data["inputs"])
         data["frozen_at"] = datetime.fromisoformat(data["frozen_at"])
+        data["named"] = {k: tuple(v) for k, v in data.get("named", {}).items()}
         data["labels"] = {k: SeriesLabel(**v) for k, v in data["labels"].items()}
         return cls(**data)
 

@@ -19,6 +19,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from storage import tasks
+from storage.bell import Rings
 from storage.database import Database
 
 Queue = Literal["convert", "infer", "report", "deliver"]
@@ -51,6 +52,8 @@ class SQLBroker(Broker):
     database : Database
     owner : str
         `storage.owner.new_owner` of this process.
+    rings : Rings, optional
+        What tells consumers of committed tasks; only those of this process when left out.
     lease_seconds, poll_seconds : float
     """
 
@@ -58,6 +61,7 @@ class SQLBroker(Broker):
         self,
         database: Database,
         owner: str,
+        rings: Rings | None = None,
         *,
         lease_seconds: float = 30.0,
         poll_seconds: float = 0.2,
@@ -69,17 +73,18 @@ class SQLBroker(Broker):
         self.poll_seconds = poll_seconds
         self.held: set[str] = set()
         self.guard = threading.Lock()
-        self.wake = threading.Event()
+        self.rings = rings or Rings()
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="task-leases", daemon=True)
 
     def close(self) -> None:
         """Stop renewing leases."""
         self._stop.set()
+        self.rings.close()
 
     def wake_up(self) -> int:
-        """Wake consumers of this process; those of others poll."""
-        self.wake.set()
+        """Wake consumers; those of other hosts poll."""
+        self.rings.ring()
         return 0
 
     def declare_queue(self, queue_name: str) -> None:
@@ -94,7 +99,7 @@ class SQLBroker(Broker):
         with self.database.transaction() as tx:
             eta = tx.now + timedelta(milliseconds=delay or 0)
             tasks.enqueue(tx, message.queue_name, int(message.args[0]), 5, eta)
-        self.wake.set()
+        self.rings.ring()
         return message
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> Consumer:
@@ -102,6 +107,7 @@ class SQLBroker(Broker):
         with self.guard:  # the consumers of several queues start at the same time
             if self._heart.ident is None:
                 self._heart.start()
+                self.rings.listen()
         return _SQLConsumer(self, queue_name, prefetch, timeout / 1000)
 
     def _beat(self) -> None:
@@ -134,6 +140,7 @@ class _SQLConsumer(Consumer):
             self._room.clear()
             return None
         broker = self._broker
+        rings = broker.rings.count
         try:
             with broker.database.transaction() as tx:
                 task = tasks.claim(tx, self._queue, broker.owner, broker.lease)
@@ -141,8 +148,7 @@ class _SQLConsumer(Consumer):
             # Dramatiq restarts a consumer only on its own connection errors.
             raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
         if task is None:
-            broker.wake.wait(broker.poll_seconds)
-            broker.wake.clear()
+            broker.rings.wait_after(rings, broker.poll_seconds)
             return None
         with broker.guard:
             broker.held.add(task.message_id)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import PYDICOM_ROOT_UID, MediaStorageDirectoryStorage
+from pydicom.uid import PYDICOM_ROOT_UID
 
-from pipelines.base import STEPS, JobSpec, Misconfigured, Progress, SeriesLabel, Slot, Step, Verdict
+from pipelines.base import STEPS, JobSpec, Progress, SeriesLabel, Slot, Step, Verdict
 from pipelines.catalogue import pipeline_named
+from pipelines.folders import FolderSeries, content_of
 from pipelines.steps.packages import package_of
-from pipelines.steps.read import third_party_warnings_off
 from pipelines.steps.run import put_in_place, run_step
 
 ARTEFACTS = (
@@ -36,7 +32,6 @@ SUMMARY = "summary.json"
 SHARE = {"convert": (0.0, 0.3), "infer": (0.3, 0.5), "report": (0.8, 0.2)}
 """Where each step starts on a series' progress, and how much of it it takes."""
 StepRunner = Callable[[JobSpec, Step, Path, Progress], Verdict]
-HEADER = ["SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber"]
 
 
 @dataclass(frozen=True)
@@ -60,17 +55,6 @@ class SeriesOutcome:
     instances: int
     verdict: Verdict
     folder: Path | None
-
-
-@dataclass
-class _Found:
-    """Files of one series, as they are found."""
-
-    series_instance_uid: str
-    modality: str
-    number: int
-    paths: list[Path]
-    trouble: str = ""
 
 
 def score_folder(
@@ -128,7 +112,7 @@ def score_folder(
     out.mkdir(parents=True, exist_ok=True)
     moment = at or datetime.now(UTC).astimezone()
     outcomes: list[SeriesOutcome] = []
-    found = _series_of(folder)
+    found = content_of(folder).series
     for index, series in enumerate(found):
         trouble = _unfit(series, wanted.modalities)
         if trouble is not None:
@@ -164,7 +148,7 @@ def default_labels(pipeline: str) -> dict[Slot, SeriesLabel]:
 
 
 def _scored(
-    series: _Found, spec: JobSpec, final: Path, progress: Progress, run: StepRunner
+    series: FolderSeries, spec: JobSpec, final: Path, progress: Progress, run: StepRunner
 ) -> SeriesOutcome:
     """Run the three steps in a temporary folder and keep what a person wants to see."""
     with tempfile.TemporaryDirectory(prefix=".scoring-", dir=final.parent) as scratch:
@@ -197,7 +181,7 @@ def _share(progress: Progress, start: float, share: float, prefix: str = "") -> 
     return told
 
 
-def _unfit(series: _Found, modalities: frozenset[str]) -> Verdict | None:
+def _unfit(series: FolderSeries, modalities: frozenset[str]) -> Verdict | None:
     if series.trouble:
         return Verdict("not_scored", "unreadable_instance", series.trouble)
     if series.modality not in modalities:
@@ -210,67 +194,13 @@ def _unfit(series: _Found, modalities: frozenset[str]) -> Verdict | None:
     return None
 
 
-def _outcome(series: _Found, verdict: Verdict, folder: Path | None) -> SeriesOutcome:
+def _outcome(series: FolderSeries, verdict: Verdict, folder: Path | None) -> SeriesOutcome:
     return SeriesOutcome(
         series.series_instance_uid, series.modality, len(series.paths), verdict, folder
     )
 
 
-def _series_of(folder: Path) -> list[_Found]:
-    """Group the DICOM files of a folder, in the order of Series Number and file name."""
-    found: dict[str, _Found] = {}
-    broken = _Found("", "", 0, [], "These files are DICOM but too damaged to be read.")
-    for path in _files(folder):
-        try:
-            header = _header(path)
-        except InvalidDicomError:
-            continue
-        except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
-            broken.paths.append(path)
-            continue
-        if header is None:
-            continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        series = found.setdefault(uid, _Found(uid, _modality(header), _number(header), []))
-        series.paths.append(path)
-    ordered = sorted(found.values(), key=lambda series: (series.number, str(series.paths[0])))
-    return [*ordered, broken] if broken.paths else ordered
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        raise Misconfigured("The folder to score is not there, or is not a folder.")
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent) / name
-            if path.is_file():
-                yield path
-
-
-def _header(path: Path) -> Dataset | None:
-    """Read what groups files into series; None for a DICOMDIR."""
-    with third_party_warnings_off():
-        ds = dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
-        sop_class = ds.file_meta.get("MediaStorageSOPClassUID")
-        _ = [ds.get(keyword) for keyword in HEADER]
-    return None if sop_class == MediaStorageDirectoryStorage else ds
-
-
-def _modality(header: Dataset) -> str:
-    """Modality as part of a folder's name."""
-    text = str(header.get("Modality") or "")
-    return text if text.isalnum() and len(text) <= 16 else "none"
-
-
-def _number(header: Dataset) -> int:
-    try:
-        return int(header.get("SeriesNumber") or 0)
-    except (TypeError, ValueError):
-        return 0
-
-
-def _idem_key(series: _Found, model: str, pipeline: str) -> str:
+def _idem_key(series: FolderSeries, model: str, pipeline: str) -> str:
     """Digest of what decides the results: content of the files, model, pipeline."""
     digests = set()
     for path in series.paths:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,10 +49,13 @@ class Runner:
     ----------
     module : str
         What the child runs; a test hands in one that misbehaves.
+    steps : sequence of Step
+        What the child gets ready for while nothing is asked of it.
     """
 
-    def __init__(self, module: str = "pipelines.runner_child") -> None:
+    def __init__(self, module: str = "pipelines.runner_child", steps: Sequence[Step] = ()) -> None:
         self._module = module
+        self._steps = steps
         self._process: subprocess.Popen[bytes] | None = None
         self._faults: IO[bytes] | None = None
         self._buffer = b""
@@ -73,7 +76,7 @@ class Runner:
         Verdict
             ``killer`` when the child died, passed the deadline or took too much memory.
         """
-        process = self._ensure()
+        process = self.start()
         request = json.dumps({"folder": str(job_folder), "step": step})
         deadline = time.monotonic() + deadline_seconds
         try:
@@ -97,7 +100,8 @@ class Runner:
                     pipe.close()
             self._process, self._faults, self._buffer = None, None, b""
 
-    def _ensure(self) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start a child unless one lives. It ends with the thread that started it."""
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.kill()
@@ -114,6 +118,7 @@ class Runner:
                 self._module,
                 str(os.getpid()),
                 str(self._faults.fileno()),
+                *self._steps,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -25,15 +25,20 @@ from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
 from pipelines.broker import Wakeup
 from pipelines.runner import Runner
 from storage import jobs, tasks
-from storage.base import Job, LeaseLost, NewResult, StoreBroken, StoreUnavailable
+from storage.base import (
+    DISK_FAILED,
+    Job,
+    LeaseLost,
+    NewResult,
+    StoreBroken,
+    StoreUnavailable,
+)
 from storage.crash import crash_point
 from storage.database import Database, Transaction
-from storage.jobs import STEP_ORDER, RetryPolicy
+from storage.gathering import inputs_of
+from storage.jobs import MAIN_INPUT, STEP_ORDER, RetryPolicy
 from storage.objects import FileObjects, object_key
-from storage.series import instances_of
-
-DISK_FAILED = 70
-"""Exit status after a failed flush: the supervisor starts the process anew."""
+from storage.series import object_keys_of
 
 log = structlog.get_logger()
 
@@ -179,12 +184,21 @@ class Stages:
 
     def _spec(self, job: Job) -> JobSpec:
         with self.database.snapshot() as tx:
-            instances, _ = instances_of(tx, job.series_id, job.generation)
+            keys = object_keys_of(tx, job.series_id, job.generation)
+            named = {
+                role: tuple(
+                    str(self.objects.place(key))
+                    for series_id, generation in series
+                    for key in object_keys_of(tx, series_id, generation)
+                )
+                for role, series in inputs_of(tx, job.id).items()
+                if role != MAIN_INPUT
+            }
         snapshot = job.snapshot
         return JobSpec(
             job_id=job.id,
             pipeline=job.pipeline,
-            inputs=tuple(str(self.objects.path(i.object_key)) for i in instances),
+            inputs=tuple(str(self.objects.place(key)) for key in keys),
             model=str(find_package(job.model, self.model_folders)),
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
@@ -193,6 +207,9 @@ class Stages:
                 timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
             ),
             labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
+            named=named,
+            rows=snapshot.get("gathered", {}),
+            report_template=snapshot.get("report_template"),
         )
 
     def _tick(self, job: Job) -> Callable[[float, str], None]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydicom.errors import BytesLengthException
+
 from models.base import ModelIdentity
 
 MANUFACTURER = "scorenode project"
@@ -17,8 +19,26 @@ IMPLEMENTATION_CLASS_UID = "2.25.53083882026655275539865173101115748208"
 IMPLEMENTATION_VERSION_NAME = "SCORENODE"
 
 
+UNDECODABLE = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    BytesLengthException,
+)
+"""What pydicom raises for an element that is missing or cannot be decoded; the message of each may
+hold the value."""
+
+
 class UnfitSource(ValueError):
     """Raised when source datasets cannot carry a result, and the sentence says which and why."""
+
+
+class NoFrameOfReference(UnfitSource):
+    """Raised when source images name no Frame of Reference: a report can be written, no SEG."""
 
 
 @dataclass(frozen=True)

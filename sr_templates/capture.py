@@ -268,7 +268,8 @@ def _name(index: int, view: View, instance_numbers: Mapping[int, int] | None) ->
 def _position(view: View, index: int) -> str:
     """Place of the slice's middle along the axis it is nearest to, in DICOM's LPS millimetres."""
     columns, rows, _ = view.volume.array.shape
-    middle = view.volume.affine @ ((columns - 1) / 2, (rows - 1) / 2, index, 1.0)
+    in_plane = view.volume.affine[:3, :2] @ ((columns - 1) / 2, (rows - 1) / 2)
+    middle = view.volume.origins[index] + in_plane
     axis = int(np.abs(view.volume.affine[:3, 2]).argmax())
     return f"{'xyz'[axis]} {middle[axis] * (1 if axis == 2 else -1):+.1f} mm"
 

@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 
 from models.base import Code
+from sr_templates.base import MANUFACTURER
 
 PROCESSING_EQUIPMENT: Final[Code] = ("DCM", "109102", "Processing Equipment")
 DEVICE: Final[Code] = ("DCM", "121007", "Device")
 FINDING: Final[Code] = ("DCM", "121071", "Finding")
+CONCLUSION: Final[Code] = ("DCM", "121077", "Conclusion")
+PROCEDURE_REPORTED: Final[Code] = ("DCM", "121058", "Procedure reported")
+MINUTE: Final[Code] = ("UCUM", "min", "minute")
 COMMENT: Final[Code] = ("DCM", "121106", "Comment")
 PRESENCE: Final[Code] = ("DCM", "121052", "Presence of property")
 PROBABILITY: Final[Code] = ("DCM", "122157", "Probability")
@@ -32,6 +37,10 @@ NO_UNITS: Final[Code] = ("UCUM", "1", "no units")
 MILLILITER: Final[Code] = ("UCUM", "ml", "milliliter")
 CUBIC_CENTIMETER: Final[Code] = ("UCUM", "cm3", "cubic centimeter")
 BRITISH_ENGLISH: Final[Code] = ("RFC5646", "en-GB", "English (United Kingdom)")
+
+PRIVATE_SCHEME: Final = "99SCORENODE"
+PRIVATE_SCHEME_UID: Final = "2.25.331684130112984093737546523156442684009"
+"""Ours for good: the name-based UUID (version 5) of "scorenode coding scheme 99SCORENODE"."""
 
 OUTSIDE_PS3_16: Final = frozenset({MILLILITER, BRITISH_ENGLISH})
 """Valid in their own scheme (UCUM, RFC 5646), yet in none of the tables of PS3.16."""
@@ -60,6 +69,21 @@ BRITISH: Final[dict[str, str]] = {
     "tumor": "tumour",
 }
 """Beginnings of words whose spelling differs between Code Meanings and what we display."""
+
+
+def private(value: str, meaning: str) -> Code:
+    """Return a code of our private scheme, for what no table has."""
+    return PRIVATE_SCHEME, value, meaning
+
+
+def private_scheme() -> CodingSchemeIdentificationItem:
+    """Identify our private scheme in an object that uses it."""
+    return CodingSchemeIdentificationItem(
+        PRIVATE_SCHEME,
+        name="scorenode private codes",
+        uid=PRIVATE_SCHEME_UID,
+        responsible_organization=MANUFACTURER,
+    )
 
 
 def concept(code: Code) -> CodedConcept:

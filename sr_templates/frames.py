@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from sr_templates.base import UnfitSource
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ON_GRID_MM = 0.5
 """How far a slice may lie from its place on a regular grid and still count as regular."""
+SAME_PLACE_MM = 1e-3
+"""Slices that are nearer to each other lie at the same place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +69,6 @@ class Grid:
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
         return len(self.frames), self.frames[0].rows, self.frames[0].columns
-
-    @property
-    def step_mm(self) -> float:
-        """Distance between neighbouring slices."""
-        return float(np.linalg.norm(self.affine[:3, 0]))
 
 
 def frames_of(ds: Dataset) -> Iterator[Frame]:
@@ -136,11 +134,8 @@ def grid_of(sources: Iterable[Dataset]) -> Grid:
         The frames differ in size, spacing or orientation, or do not lie at equal steps
         straight behind each other.
     """
-    frames = [frame for ds in sources for frame in frames_of(ds)]
+    frames = parallel_frames(sources)
     first = frames[0]
-    for frame in frames:
-        _refuse_difference(first, frame)
-    frames.sort(key=lambda frame: float(frame.position @ first.normal))
     positions = np.array([frame.position for frame in frames])
     step = _step(positions, first)
     affine = np.eye(4)
@@ -149,7 +144,52 @@ def grid_of(sources: Iterable[Dataset]) -> Grid:
     affine[:3, 2] = first.orientation[:3] * first.spacing[1]
     affine[:3, 3] = positions[0]
     _refuse_irregular(positions, affine, frames)
-    return Grid(tuple(frames), affine)
+    return Grid(frames, affine)
+
+
+def parallel_frames(sources: Iterable[Dataset]) -> tuple[Frame, ...]:
+    """Order the frames of a series along their normal, wherever in their planes they lie.
+
+    Raises
+    ------
+    UnfitSource
+        The frames differ in size, spacing or orientation, or two lie at the same place.
+    """
+    frames = [frame for ds in sources for frame in frames_of(ds)]
+    for frame in frames:
+        _refuse_difference(frames[0], frame)
+    normal = frames[0].normal
+    ordered = tuple(sorted(frames, key=lambda frame: float(frame.position @ normal)))
+    for before, after in pairwise(ordered):
+        if float((after.position - before.position) @ normal) < SAME_PLACE_MM:
+            raise UnfitSource(
+                f"instances {before.sop_instance_uid} and {after.sop_instance_uid} lie at the "
+                "same place"
+            )
+    return ordered
+
+
+def steps_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Distances between neighbouring frames along their normal, shape (frames - 1,)."""
+    distances = np.array([frame.position @ frames[0].normal for frame in frames])
+    return np.diff(distances)
+
+
+def thicknesses_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Return how much of the normal each frame stands for, shape (frames,).
+
+    Half way to each neighbour; outer frames reach as far outwards as inwards.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        As `parallel_frames` orders them.
+    """
+    if len(frames) == 1:
+        return np.ones(1)
+    gaps = steps_mm(frames)
+    padded = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+    return np.asarray((padded[1:] + padded[:-1]) / 2, np.float64)
 
 
 def _refuse_difference(first: Frame, frame: Frame) -> None:

@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import PersonName
 
-from sr_templates.base import UnfitSource
+from sr_templates import tidy
+from sr_templates.base import UNDECODABLE, UnfitSource
 
 UTF8 = "ISO_IR 192"
 REPLACEMENT_CHARACTER = "�"
@@ -54,6 +55,8 @@ TYPE_3 = (
     "ClinicalTrialSubjectReadingID",
 )
 """Patient and study attributes a result takes over where the source has them."""
+KEPT = frozenset((*TYPE_2, *TYPE_3))
+"""Texts that stay as they came, however long: a PACS matches by them."""
 SERIES = (
     "Modality",
     "SeriesNumber",
@@ -103,6 +106,7 @@ PATTERNS = {
     "AS": re.compile(r"\d{3}[DWMY]"),
     "UI": re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*"),
 }
+TIMEZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 TEXTS = frozenset({"LO", "SH", "PN", "ST", "LT", "UT", "UC"})
 SAME_IN_ALL = {
     "StudyInstanceUID": "studies",
@@ -171,13 +175,21 @@ def _clean(ds: Dataset, assumed: str) -> Dataset:
     for keyword in (*TYPE_3, *SERIES, *IMAGE):
         value = _value(ds, keyword, assumed)
         if value not in (None, ""):
-            setattr(copy, keyword, value)
+            _set(copy, keyword, value)
     if "FrameOfReferenceUID" in copy:
         copy.FrameOfReferenceUID = _uid(ds, "FrameOfReferenceUID")
         copy.PositionReferenceIndicator = copy.get("PositionReferenceIndicator", "")
     if "PerFrameFunctionalGroupsSequence" in ds:
         _copy_functional_groups(ds, copy)
     return copy
+
+
+def _set(copy: Dataset, keyword: str, value: Any) -> None:
+    """Set an attribute unless its value is none of its VR, such as a number with a letter in it."""
+    try:
+        setattr(copy, keyword, value)
+    except (ValueError, TypeError, OverflowError):
+        copy.pop(keyword, None)
 
 
 def _uid(ds: Dataset, keyword: str) -> UID:
@@ -198,19 +210,33 @@ def _value(ds: Dataset, keyword: str, assumed: str) -> Any:
     encoded = raw.value if isinstance(raw, RawDataElement) else b""
     try:
         value = ds[keyword].value
-    except (ValueError, TypeError, OverflowError, NotImplementedError):
+    except UNDECODABLE:
         return None
     if value is None:
         return None
     vr = dictionary_VR(keyword)
+    if keyword == "TimezoneOffsetFromUTC":
+        return text if TIMEZONE.fullmatch(text := str(value).strip()) else ""
     if vr in TEXTS:
-        return _text(ds, keyword, value, encoded or b"", assumed)
+        found = _text(ds, keyword, value, encoded or b"", assumed)
+        return found if keyword in KEPT else tidy.short_text(found, vr)
     if keyword == "PatientSex":
         return sex if (sex := str(value).strip().upper()) in ("M", "F", "O") else ""
     if vr == "DA":
         return _date(str(value))
     if vr in PATTERNS:
         return text if PATTERNS[vr].fullmatch(text := str(value).strip()) else ""
+    return _tidied(value, vr)
+
+
+def _tidied(value: Any, vr: str) -> Any:
+    match vr:
+        case "CS":
+            return tidy.code_string(value)
+        case "DS":
+            return tidy.decimal_string(value)
+        case "SQ":
+            return tidy.codes(value)
     return deepcopy(value)
 
 

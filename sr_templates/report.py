@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from highdicom.sr import (
@@ -75,8 +75,8 @@ def measurement_report(
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
             codes.concept(codes.BRITISH_ENGLISH)
         ),
-        observation_context=_observation_context(maker),
-        procedure_reported=_procedure(findings, sources[0]),
+        observation_context=observation_context(maker),
+        procedure_reported=procedure_of(findings.segments, sources[0]),
         imaging_measurements=[
             _study_group(findings, seg, identity, maker, comments),
             *_segment_groups(findings, seg, identity, maker),
@@ -84,7 +84,7 @@ def measurement_report(
     )
     evidence = stamp.anonymous(sources)
     if seg is not None:
-        evidence.append(_identifiers(seg))
+        evidence.append(identifiers(seg))
     result = ComprehensiveSR(
         evidence=evidence,
         content=content,
@@ -97,7 +97,7 @@ def measurement_report(
     return result
 
 
-def _identifiers(ds: Dataset) -> Dataset:
+def identifiers(ds: Dataset) -> Dataset:
     """Only what evidence needs of an instance, without its pixels."""
     light = Dataset()
     for keyword in UIDS:
@@ -105,14 +105,15 @@ def _identifiers(ds: Dataset) -> Dataset:
     return light
 
 
-def _procedure(findings: Findings, source: Dataset) -> CodedConcept:
-    regions = [s.anatomic_region for s in findings.segments if s.anatomic_region is not None]
+def procedure_of(segments: Sequence[Segment], source: Dataset) -> CodedConcept:
+    """Procedure Reported, going by the images and what is looked for in them."""
+    regions = [s.anatomic_region for s in segments if s.anatomic_region is not None]
     return codes.procedure(
         str(source.get("Modality", "")), str(source.get("BodyPartExamined") or ""), regions
     )
 
 
-def _observation_context(maker: Maker) -> ObservationContext:
+def observation_context(maker: Maker) -> ObservationContext:
     """Device observer: the model, whose values agree with Contributing Equipment (IHE AIR)."""
     return ObservationContext(
         observer_device_context=ObserverContext(
@@ -140,7 +141,7 @@ def _study_group(
         tracking_identifier=_tracking(identity, maker, None),
         finding_type=codes.concept(maker.model.finding),
         finding_sites=_sites(findings.segments),
-        algorithm_id=_algorithm(maker),
+        algorithm_id=algorithm(maker),
         measurements=_measurements(findings, None),
         qualitative_evaluations=[
             QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence))
@@ -198,9 +199,9 @@ def _segment_groups(
                 finding_category=codes.concept(segment.category),
                 finding_type=codes.concept(segment.type),
                 finding_sites=_sites([segment]),
-                algorithm_id=_algorithm(maker),
+                algorithm_id=algorithm(maker),
                 measurements=_measurements(findings, segment.number),
-                referenced_segment=_referenced_segment(seg, int(item.SegmentNumber)),
+                referenced_segment=referenced_segment(seg, int(item.SegmentNumber)),
             )
         )
     if len(groups) != len(described):
@@ -208,7 +209,7 @@ def _segment_groups(
     return groups
 
 
-def _referenced_segment(seg: Dataset, number: int) -> ReferencedSegment:
+def referenced_segment(seg: Dataset, number: int) -> ReferencedSegment:
     """Refer to a segment and the images it was drawn on.
 
     highdicom's ``ReferencedSegment.from_segmentation`` cannot read a segmentation of one segment.
@@ -250,11 +251,13 @@ def _sites(segments: Sequence[Segment]) -> list[FindingSite] | None:
     return [FindingSite(codes.concept(region)) for region in regions] or None
 
 
-def _algorithm(maker: Maker) -> AlgorithmIdentification:
+def algorithm(maker: Maker, more: Mapping[str, str] | None = None) -> AlgorithmIdentification:
+    """Identify the model (TID 4019), with what pins it down and further parameters."""
+    parameters = stamp.algorithm_parameters(maker) | dict(more or {})
     return AlgorithmIdentification(
         name=maker.model.family,
         version=maker.model.version,
-        parameters=[f"{name}={value}" for name, value in stamp.algorithm_parameters(maker).items()],
+        parameters=[f"{name}={value}" for name, value in parameters.items()],
         family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),
         manufacturer=MANUFACTURER,
     )

@@ -13,11 +13,13 @@ from pydicom.dataset import Dataset
 
 from models.base import Findings, Segment, Volume
 from sr_templates import codes, stamp
-from sr_templates.base import Maker, ObjectIdentity, UnfitSource
-from sr_templates.frames import LPS_FROM_RAS, Grid, grid_of
+from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
+from sr_templates.frames import LPS_FROM_RAS, Frame, grid_of, parallel_frames, steps_mm
 
 SAME_GRID = 0.02
 """Largest difference between the grids of volume and source, in voxels and in cosines."""
+SAME_PLACE = 0.25
+"""How far, in pixels, a slice of the volume may lie from the frame it was made of."""
 
 
 def segmentation(
@@ -27,7 +29,7 @@ def segmentation(
     identity: ObjectIdentity,
     maker: Maker,
 ) -> Dataset | None:
-    """Write labelled voxels as a BINARY Segmentation on the grid of the source.
+    """Write labelled voxels as a BINARY Segmentation on the slices of the source.
 
     Segments are those that have voxels, numbered from 1 in the order of `findings.segments`; a
     segment is recognised by its Tracking UID, ``identity.uid("tracking-<number>")``.
@@ -50,8 +52,10 @@ def segmentation(
 
     Raises
     ------
+    NoFrameOfReference
+        The source names none.
     UnfitSource
-        The source has no Frame of Reference or no regular grid, or the volume lies on another.
+        The volume does not lie on the source's slices.
 
     References
     ----------
@@ -61,11 +65,13 @@ def segmentation(
     if findings.labels is None or not segments:
         return None
     if not sources[0].get("FrameOfReferenceUID"):
-        raise UnfitSource(f"series {sources[0].SeriesInstanceUID} has no Frame of Reference UID")
+        raise NoFrameOfReference(
+            f"series {sources[0].SeriesInstanceUID} has no Frame of Reference UID"
+        )
     if volume.frame_of_reference_uid not in ("", sources[0].FrameOfReferenceUID):
         raise UnfitSource("the scored volume lies in another Frame of Reference than the source")
-    grid = grid_of(sources)
-    masks = _masks(findings.labels, volume, grid, segments)
+    frames = parallel_frames(sources)
+    masks = _masks(findings.labels, volume, sources, segments)
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
         source_images=stamp.anonymous(sources),
@@ -75,13 +81,9 @@ def segmentation(
             _description(segment, number, identity, maker)
             for number, segment in enumerate(segments, start=1)
         ],
-        plane_positions=[
-            hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in grid.frames
-        ],
-        plane_orientation=hd.PlaneOrientationSequence(
-            "PATIENT", grid.frames[0].orientation.tolist()
-        ),
-        pixel_measures=_measures(grid),
+        plane_positions=[hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in frames],
+        plane_orientation=hd.PlaneOrientationSequence("PATIENT", frames[0].orientation.tolist()),
+        pixel_measures=_measures(frames),
         content_label="SEGMENTATION",
         content_description=f"{maker.model.family} {maker.model.version}"[: stamp.LONG_STRING],
         content_qualification=stamp.content_qualification(maker),
@@ -89,6 +91,8 @@ def segmentation(
         **general,
     )
     stamp.stamp(result, sources[0], maker)
+    # highdicom may take them from the source's tags, which tilt and unequal steps belie.
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
     _fix_dimension_organization(result, identity.uid("dimension-organization"))
     return result
 
@@ -99,10 +103,12 @@ def found_segments(findings: Findings) -> list[Segment]:
     Raises
     ------
     ValueError
-        A voxel bears a number that no segment has.
+        A voxel bears a number that no segment has, or labels are no whole numbers.
     """
     if findings.labels is None:
         return []
+    if findings.labels.dtype.kind not in "ui":
+        raise ValueError(f"labels are {findings.labels.dtype}, wanted whole numbers")
     numbers = set(np.unique(findings.labels).tolist()) - {0}
     strange = numbers - {segment.number for segment in findings.segments}
     if strange:
@@ -122,34 +128,64 @@ def tracking_identifier(maker: Maker, segment: Segment | None) -> str:
 
 
 def _masks(
-    labels: NDArray[np.uint8], volume: Volume, grid: Grid, segments: Sequence[Segment]
+    labels: NDArray[np.uint8],
+    volume: Volume,
+    sources: Sequence[Dataset],
+    segments: Sequence[Segment],
 ) -> NDArray[np.uint8]:
-    """Labels brought onto the source grid by geometry, (slices, rows, columns), renumbered."""
+    """Labels on the source's slices, shape (slices, rows, columns), renumbered."""
     if labels.shape != volume.array.shape:
         raise ValueError(f"labels have shape {labels.shape}, the volume {volume.array.shape}")
-    uid = volume.frame_of_reference_uid or None
-    slices_first = LPS_FROM_RAS @ volume.affine @ np.eye(4)[:, [2, 1, 0, 3]]
-    placed = hd.Volume(
-        np.ascontiguousarray(labels.transpose(2, 1, 0)), slices_first, "PATIENT", uid
-    )
-    geometry = hd.VolumeGeometry(grid.affine, grid.shape, "PATIENT", uid)
-    try:
-        matched = placed.match_geometry(geometry, tol=SAME_GRID)
-    except RuntimeError as error:
-        raise UnfitSource("the scored volume does not lie on the grid of the source") from error
-    if np.count_nonzero(matched.array) != np.count_nonzero(labels):
-        raise UnfitSource("the scored volume reaches beyond the source")
+    placed = labels.transpose(2, 1, 0)
+    if not _lies_on(volume, parallel_frames(sources)):
+        placed = _matched(placed, volume, sources)
     renumber = np.zeros(256, np.uint8)
     for number, segment in enumerate(segments, start=1):
         renumber[segment.number] = number
-    return np.asarray(renumber[matched.array], np.uint8)
+    return np.asarray(renumber[placed], np.uint8)
 
 
-def _measures(grid: Grid) -> hd.PixelMeasuresSequence:
+def _lies_on(volume: Volume, frames: Sequence[Frame]) -> bool:
+    """Tell whether each slice of a volume is the frame in the same place, voxel by voxel."""
+    first = frames[0]
+    if volume.array.shape != (first.columns, first.rows, len(frames)):
+        return False
+    across = volume.affine[:3, :2] * (first.columns - 1, first.rows - 1)
+    wanted = np.stack(
+        [first.orientation[:3] * first.spacing[1], first.orientation[3:] * first.spacing[0]], axis=1
+    ) * (first.columns - 1, first.rows - 1)
+    lps = np.diag(LPS_FROM_RAS)[:3]
+    off = np.abs(volume.origins * lps - np.stack([frame.position for frame in frames])).max()
+    turned = np.abs(across * lps[:, None] - wanted).max()
+    return bool(max(off, turned) <= SAME_PLACE * float(first.spacing.min()))
+
+
+def _matched(
+    slices_first: NDArray[np.uint8], volume: Volume, sources: Sequence[Dataset]
+) -> NDArray[np.uint8]:
+    """Labels of a regular volume with turned axes, brought onto the source's regular grid."""
+    grid = grid_of(sources)
+    uid = volume.frame_of_reference_uid or None
+    affine = LPS_FROM_RAS @ volume.affine @ np.eye(4)[:, [2, 1, 0, 3]]
+    placed = hd.Volume(np.ascontiguousarray(slices_first), affine, "PATIENT", uid)
+    geometry = hd.VolumeGeometry(grid.affine, grid.shape, "PATIENT", uid)
+    try:
+        matched = placed.match_geometry(geometry, tol=SAME_GRID)
+    except (RuntimeError, ValueError) as error:
+        raise UnfitSource("the scored volume does not lie on the grid of the source") from error
+    if np.count_nonzero(matched.array) != np.count_nonzero(slices_first):
+        raise UnfitSource("the scored volume reaches beyond the source")
+    return np.asarray(matched.array, np.uint8)
+
+
+def _measures(frames: Sequence[Frame]) -> hd.PixelMeasuresSequence:
+    steps = steps_mm(frames) if len(frames) > 1 else np.ones(1)
+    step = float(np.median(steps))
+    even = float(np.ptp(steps)) <= max(0.05, 0.02 * step)
     return hd.PixelMeasuresSequence(
-        pixel_spacing=grid.frames[0].spacing.tolist(),
-        slice_thickness=grid.step_mm,
-        spacing_between_slices=grid.step_mm,
+        pixel_spacing=frames[0].spacing.tolist(),
+        slice_thickness=step,
+        spacing_between_slices=float(steps.mean()) if even else None,
     )
 
 

@@ -27,6 +27,17 @@ def render(sr: Dataset) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def render_tree(root: Dataset) -> str:
+    """Write a content tree that is in no document yet.
+
+    Parameters
+    ----------
+    root : Dataset
+        The CONTAINER at its top.
+    """
+    return "\n".join(line.rstrip() for line in _tree(root, 0)) + "\n"
+
+
 def series_line(ds: Dataset) -> str:
     """Say in one line what an instance is: modality, series, and how much of it there is."""
     parts = [

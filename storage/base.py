@@ -8,6 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+DISK_FAILED = 70
+"""Exit status after a failed flush: the supervisor starts the process anew."""
+
 
 class StoreUnavailable(Exception):
     """Raised when the database or the disk cannot be used now; trying again later may help."""
@@ -45,6 +48,22 @@ class CompletionVerdict(StrEnum):
     QUIET = "quiet"
     PROVED_INCOMPLETE = "proved_incomplete"
     FORCED = "forced"
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Whether all of a series has come, as far as something other than time tells.
+
+    Parameters
+    ----------
+    verdict : CompletionVerdict
+        Proved complete, or proved incomplete.
+    sentence : str
+        What was counted. No patient data.
+    """
+
+    verdict: CompletionVerdict
+    sentence: str
 
 
 class JobState(StrEnum):
@@ -97,7 +116,9 @@ JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.RETRY_WAIT: frozenset(
         {JobState.RUNNING, JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}
     ),
-    JobState.HELD: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}),
+    JobState.HELD: frozenset(
+        {JobState.QUEUED, JobState.NOT_SCORED, JobState.CANCELLED, JobState.SUPERSEDED}
+    ),
     JobState.DELIVERING: frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.DELIVERING}),
     JobState.QUARANTINED: frozenset({JobState.QUEUED}),
@@ -130,18 +151,32 @@ FINAL_DELIVERY_STATES = frozenset(
 
 
 class Acceptance(StrEnum):
-    """What became of an instance that was handed to the intake. All of them are safe on disk."""
+    """What became of an instance that was handed to the intake; all but REFUSED are on disk."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    """Other bytes under a known UID, kept beside the first."""
+    REPLACED = "replaced"
+    """Other bytes under a known UID, in the place of the first, which is kept beside them."""
+    REFUSED = "refused"
+    """Other bytes under a known UID, not kept."""
+
+
+class OnConflict(StrEnum):
+    """What to do with other bytes under the UID of an instance that we hold."""
+
+    KEEP_FIRST = "keep_first"
+    REFUSE = "refuse"
+    REPLACE = "replace"
 
 
 @dataclass(frozen=True)
 class ReceivedInstance:
     """Identity of an instance and the keys of its header that rules look at.
 
-    `sha256` and `size` are of the data set as received, without the Part 10 header. `header`
+    `digest` (``xxh3:`` and 32 hexadecimal digits of XXH3-128) and `size` are of the data set as
+    received, without the Part 10 header. `header`
     maps DICOM keywords (or paths) to the list of their values; an absent element has no entry,
     an empty one an empty list.
     """
@@ -151,7 +186,7 @@ class ReceivedInstance:
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
-    sha256: str
+    digest: str
     size: int
     peer: str
     header: Mapping[str, Any]
@@ -165,7 +200,7 @@ class StoredInstance:
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
-    sha256: str
+    digest: str
     size: int
     object_key: str
     generation: int
@@ -184,6 +219,8 @@ class ClosedSeries:
     instances: tuple[StoredInstance, ...]
     input_digest: str
     peers: tuple[str, ...]
+    evidence: str = ""
+    """What was counted, where something other than time told; no patient data."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +229,8 @@ class NewJob:
 
     `snapshot` is what the rule said when it was decided (model folder and digest, labels,
     destinations with their retries, timeout): later changes of the file do not touch it.
+    `inputs` maps the name of each received input to the id and generation of its series; empty:
+    the one series. `next_at_seconds` is when to look after a held job first; None: never.
     """
 
     rule: str
@@ -205,6 +244,8 @@ class NewJob:
     reason: str
     sentence: str
     snapshot: Mapping[str, Any]
+    inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    next_at_seconds: float | None = None
 
 
 @dataclass(frozen=True)

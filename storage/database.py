@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,6 +39,13 @@ _POSTGRESQL_SESSION = {
 }
 
 
+BUSY_SECONDS = 20
+"""How long a writer waits for another one of SQLite."""
+
+_CHECKPOINT_BY_OTHERS = "pragma wal_autocheckpoint=16000"
+"""Pages; before that `storage.checkpoints` has come by, unless it cannot keep up."""
+
+
 class Clock(Protocol):
     """Says what time it is, inside a transaction."""
 
@@ -48,12 +57,12 @@ class DatabaseClock:
     """The database's own clock: the only one that decides about quiet times and leases."""
 
     def now(self, connection: Connection) -> datetime:
-        """Time of the database server; on SQLite that is the host's."""
+        """Time of the database server; SQLite has none but the host's, to the millisecond."""
         if connection.dialect.name == "sqlite":
-            text = connection.exec_driver_sql("select strftime('%Y-%m-%d %H:%M:%f','now')").scalar()
-            return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
-        now: datetime = connection.exec_driver_sql("select clock_timestamp()").scalar_one()
-        return now.astimezone(UTC)
+            now = datetime.now(UTC)
+            return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        found: datetime = connection.exec_driver_sql("select clock_timestamp()").scalar_one()
+        return found.astimezone(UTC)
 
 
 class Transaction:
@@ -126,6 +135,7 @@ class Database:
         self.url = url
         self.clock: Clock = clock or DatabaseClock()
         self.engine = make_engine(url)
+        self._turn = threading.RLock()
 
     @property
     def is_sqlite(self) -> bool:
@@ -145,10 +155,31 @@ class Database:
         StoreUnavailable
             The database is away; `StoreFull` when its disk is full.
         """
-        with self._begin(read=False) as tx:
+        with self.turn(), self._begin(read=False) as tx:
             yield tx
         for act in tx.after_commit:
             act()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for the writers of this process: SQLite takes one at a time.
+
+        It would find that out by itself, and sleep for up to 25 ms before it looks again.
+
+        Raises
+        ------
+        StoreUnavailable
+            Somebody writes for ever.
+        """
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_SECONDS):
+            raise StoreUnavailable("the database is busy: another transaction does not end")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def snapshot(self) -> Iterator[Transaction]:
@@ -158,12 +189,25 @@ class Database:
 
     @contextmanager
     def _begin(self, *, read: bool) -> Iterator[Transaction]:
+        with (
+            self.errors_translated(),
+            self.engine.connect().execution_options(scorenode_read=read) as connection,
+            self._not_kept_when_broken(connection),
+            connection.begin(),
+        ):
+            yield Transaction(connection, self.clock)
+
+    @contextmanager
+    def errors_translated(self) -> Iterator[None]:
+        """Say in our words that the database is away.
+
+        Raises
+        ------
+        StoreUnavailable
+            `StoreFull` when its disk is full.
+        """
         try:
-            with (
-                self.engine.connect().execution_options(scorenode_read=read) as connection,
-                connection.begin(),
-            ):
-                yield Transaction(connection, self.clock)
+            yield
         except _AWAY as error:
             if "full" in str(getattr(error, "orig", "")):
                 raise StoreFull("the database's disk is full") from error
@@ -172,9 +216,95 @@ class Database:
                 f"the database {url} cannot be used now ({type(error).__name__})"
             ) from error
 
+    @contextmanager
+    def _not_kept_when_broken(self, connection: Connection) -> Iterator[None]:
+        """Throw a connection away after an error of SQLite.
+
+        Where a file cannot be opened for writing, for want of descriptors or of space, SQLite opens
+        it for reading and says nothing: such a connection would refuse every row for ever.
+        """
+        try:
+            yield
+        except _AWAY:
+            if self.is_sqlite:
+                connection.invalidate()
+            raise
+
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+class Writer:
+    """Transactions on one connection that is kept: for who writes all the time, one at a time.
+
+    Parameters
+    ----------
+    database : Database
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write: commits at the end, rolls back on an exception.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database is away; the next transaction connects anew.
+        """
+        with self._database.errors_translated():
+            connection = self._connection or self._database.engine.connect()
+            self._connection = connection
+            try:
+                with self._database.turn(), connection.begin():
+                    yield Transaction(connection, self._database.clock)
+            except sa.exc.IntegrityError:
+                raise
+            except BaseException:
+                connection.invalidate()
+                self.close()
+                raise
+
+    @contextmanager
+    def in_driver_words(self) -> Iterator[Transaction]:
+        """Write with nothing but `Transaction.driver_sql` and `Transaction.now`.
+
+        On SQLite SQLAlchemy spends several times what the database does on a transaction; this
+        one goes straight to the driver.
+        """
+        if not self._database.is_sqlite:
+            with self.transaction() as tx:
+                yield tx
+            return
+        with self._database.errors_translated():
+            if self._connection is None:
+                self._connection = self._database.engine.connect()
+                self._connection.connection.cursor().execute(_CHECKPOINT_BY_OTHERS)
+            tx = Transaction(self._connection, self._database.clock)
+            with self._database.turn():
+                try:
+                    tx.driver_sql("BEGIN IMMEDIATE", ())
+                    yield tx
+                    tx.driver_sql("COMMIT", ())
+                except sa.exc.IntegrityError:
+                    tx.driver_sql("ROLLBACK", ())
+                    raise
+                except BaseException:
+                    # Closing the connection rolls back, whatever state it is in.
+                    self._connection.invalidate()
+                    self.close()
+                    raise
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
+                connection.close()
 
 
 def make_engine(url: str) -> Engine:
@@ -207,7 +337,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
-        "busy_timeout=20000",
+        f"busy_timeout={1000 * BUSY_SECONDS}",
         "foreign_keys=ON",
         "secure_delete=ON",
     ):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from storage.base import Acceptance, ReceivedInstance, StoreBroken, StoreUnavailable
+from storage.arena import Arena
+from storage.base import Acceptance, OnConflict, ReceivedInstance, StoreBroken, StoreUnavailable
+from storage.checkpoints import Checkpoints
 from storage.crash import crash_point
 from storage.database import Database
 from storage.intake_rows import IntakeRows, Named
-from storage.objects import FileObjects, Spool, object_key
+from storage.objects import FileObjects, Incoming
 
 MOST_PER_COMMIT = 128
 
@@ -21,7 +24,7 @@ class _Waiting:
     """One instance that a receiving thread waits for."""
 
     named: Named
-    spool: Spool
+    incoming: Incoming
     woken: threading.Event = field(default_factory=threading.Event)
     is_done: bool = False
     error: Exception | None = None
@@ -41,61 +44,75 @@ class Intake:
     objects : FileObjects
     on_broken : callable
         Called when the disk failed; the process is expected to end.
+    arena : Arena or None
+        Where small objects go; started and stopped by the caller.
+    on_conflict : callable
+        What to do with other bytes under the UID of an instance that we hold.
     """
 
     def __init__(
-        self, database: Database, objects: FileObjects, on_broken: Callable[[Exception], None]
+        self,
+        database: Database,
+        objects: FileObjects,
+        on_broken: Callable[[Exception], None],
+        arena: Arena | None = None,
+        on_conflict: Callable[[], OnConflict] = lambda: OnConflict.KEEP_FIRST,
     ) -> None:
-        self._database = database
-        self._rows = IntakeRows(database)
+        self._checkpoints = Checkpoints(database)
+        self._rows = IntakeRows(database, objects.same_data, on_conflict)
         self.objects = objects
+        self.arena = arena
         self._on_broken = on_broken
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._queue: list[_Waiting] = []
         self._is_committing = False
+        self._broken: StoreBroken | None = None
 
     def start(self) -> None:
-        """Be ready; there is no thread of its own."""
+        """Be ready."""
+        self._checkpoints.start()
 
     def stop(self) -> None:
         """Wait for the commit in progress. Stop receiving first."""
         with self._idle:
             self._idle.wait_for(lambda: not self._is_committing and not self._queue)
+        self._rows.close()
+        self._checkpoints.stop()
 
-    def accept(self, received: ReceivedInstance, spool: Spool) -> Acceptance:
+    def accept(self, received: ReceivedInstance, incoming: Incoming) -> Acceptance:
         """Make one instance durable; blocks until it is.
 
         Raises
         ------
         StoreUnavailable, StoreFull, StoreBroken
-            It is not; the sender must keep its copy. The spool is gone.
+            It is not; the sender must keep its copy. What was on its way in is gone.
         """
+        if self._broken is not None:
+            incoming.discard()
+            raise self._broken
         try:
-            spool.flush()
+            incoming.flush()
         except StoreBroken as error:
-            self._on_broken(error)
+            self._break(error)
             raise
-        key = object_key(
-            "objects",
-            received.study_instance_uid,
-            received.series_instance_uid,
-            received.sop_instance_uid,
-            received.sha256,
-            # A file belongs to one row only: deleting one never takes another's bytes away.
-            uuid.uuid4().hex,
-        )
-        item = _Waiting(Named(received, key), spool)
+        item = _Waiting(Named(received, incoming.key), incoming)
         if not self._is_first(item):
             item.woken.wait()
         if not item.is_done:
             self._lead()
         if item.error is not None:
-            spool.discard()
             raise item.error
+        if self._broken is not None:
+            raise self._broken
         if item.named.acceptance is None:
             raise AssertionError("committed without an outcome")
         return item.named.acceptance
+
+    def _break(self, error: StoreBroken) -> None:
+        """Take nothing more: after a failed flush another may succeed for bytes that are gone."""
+        self._broken = error
+        self._on_broken(error)
 
     def _is_first(self, item: _Waiting) -> bool:
         """Queue an instance; True when nobody commits, so that this thread is to do it."""
@@ -126,7 +143,7 @@ class Intake:
 
     def _commit(self, batch: list[_Waiting]) -> None:
         try:
-            self.objects.publish((item.spool, item.named.key) for item in batch)
+            _publish(batch)
         except (StoreUnavailable, StoreBroken) as error:
             self._fail(batch, error)
             return
@@ -136,32 +153,53 @@ class Intake:
         crash_point("CP1")
         try:
             self._rows.record([item.named for item in batch])
-            crash_point("CP2")
-            self._remove_unused(batch)
         except (StoreUnavailable, StoreBroken) as error:
-            self._fail(batch, error)
+            self._fail(batch, error, is_published=True)
         except Exception:  # noqa: BLE001 - one sender's mistake is not to be another's
             for item in batch:
                 self._record_alone(item)
+        else:
+            crash_point("CP2")
+            _settle(batch)
 
     def _record_alone(self, item: _Waiting) -> None:
-        """Write the row of an instance whose batch the database refused; its file has its name."""
+        """Write the row of an instance whose batch the database refused; its bytes are durable."""
         try:
             self._rows.record([item.named])
-            self._remove_unused([item])
         except (StoreUnavailable, StoreBroken) as error:
-            self._fail([item], error)
+            self._fail([item], error, is_published=True)
         except Exception as error:  # noqa: BLE001 - its sender must hear, whatever it is
-            self._fail([item], StoreUnavailable(f"not stored ({type(error).__name__})"))
+            trouble = StoreUnavailable(f"not stored ({type(error).__name__})")
+            self._fail([item], trouble, is_published=True)
+        else:
+            _settle([item])
 
-    def _remove_unused(self, batch: list[_Waiting]) -> None:
-        """Delete files that no row refers to: what was known already."""
-        for item in batch:
-            if item.named.is_unused:
-                self.objects.remove(item.named.key)
+    def _fail(self, batch: list[_Waiting], error: Exception, *, is_published: bool = False) -> None:
+        """Say that instances are not stored.
 
-    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        Where the rows failed, nobody knows whether they were committed all the same: the bytes
+        stay, and go when they turn out to have no row.
+        """
+        if isinstance(error, StoreBroken):
+            self._break(error)
         for item in batch:
             item.error = error
-        if isinstance(error, StoreBroken):
-            self._on_broken(error)
+            if is_published:
+                item.incoming.settle(kept=True)
+            else:
+                item.incoming.discard()
+
+
+def _publish(batch: list[_Waiting]) -> None:
+    """Make bytes and names durable, with one call for each store (CP1)."""
+    stores: dict[Any, list[Any]] = defaultdict(list)
+    for item in batch:
+        stores[item.incoming.store].append(item.incoming)
+    for store, incoming in stores.items():
+        store.publish(incoming)
+
+
+def _settle(batch: list[_Waiting]) -> None:
+    """Keep what has a row; delete what was known already."""
+    for item in batch:
+        item.incoming.settle(kept=not item.named.is_unused)

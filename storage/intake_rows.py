@@ -6,7 +6,7 @@ series are enough. A batch in which the database finds one that is known is writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -14,10 +14,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.base import Acceptance, ReceivedInstance, SeriesState
-from storage.database import Database, Transaction
+from storage.base import Acceptance, OnConflict, ReceivedInstance, SeriesState, StoreUnavailable
+from storage.database import Database, Transaction, Writer
 from storage.prepared import Prepared
 from storage.tables import Conflict, Instance, Series, Study
+
+_MOST_OF_ONE_DIGEST = 100
+SameData = Callable[[str, str, int], bool | None]
 
 
 @dataclass
@@ -42,10 +45,19 @@ class IntakeRows:
     Parameters
     ----------
     database : Database
+    same_data : callable
+        Whether two objects, given by their keys, end in the same so many bytes; None: the second
+        cannot be read.
+    on_conflict : callable
+        What to do with other bytes under a known UID; asked each time, so that it can change.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, same_data: SameData, on_conflict: Callable[[], OnConflict]
+    ) -> None:
+        self._writer = Writer(database)
+        self._same_data = same_data
+        self._on_conflict = on_conflict
         self._study = Prepared(_study_upsert(database), database)
         self._series = Prepared(_series_upsert(database), database)
         self._instance = Prepared(_instance_insert(database), database)
@@ -61,15 +73,19 @@ class IntakeRows:
         for item in batch:
             item.acceptance, item.is_unused = None, False
         try:
-            with self._database.transaction() as tx:
+            with self._writer.in_driver_words() as tx:
                 for (study_uid, series_uid), items in _by_series(batch):
                     self._record_new(tx, study_uid, series_uid, items)
         except sa.exc.IntegrityError:
-            with self._database.transaction() as tx:
-                _record(tx, batch)
+            with self._writer.transaction() as tx:
+                _record(tx, batch, self._same_data, self._on_conflict())
             return
         for item in batch:
             item.acceptance = Acceptance.STORED
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._writer.close()
 
     def _record_new(
         self, tx: Transaction, study_uid: str, series_uid: str, items: list[Named]
@@ -151,39 +167,95 @@ def _by_series(batch: list[Named]) -> Iterator[tuple[tuple[str, str], list[Named
         yield series, list(items)
 
 
-def _record(tx: Transaction, batch: list[Named]) -> None:
+@dataclass(frozen=True)
+class _Known:
+    """An instance that has a row."""
+
+    digest: str
+    size: int
+    transfer_syntax_uid: str
+    key: str
+
+    @classmethod
+    def of(cls, item: Named) -> _Known:
+        received = item.received
+        return cls(received.digest, received.size, received.transfer_syntax_uid, item.key)
+
+    def is_same(self, item: Named, same_data: SameData) -> bool | None:
+        """Whether the same bytes came again: compared, not believed of a digest.
+
+        None: what we held cannot be read any more.
+        """
+        received = item.received
+        if (self.size, self.transfer_syntax_uid) != (received.size, received.transfer_syntax_uid):
+            return False
+        known_kind = self.digest.partition(":")[0] == received.digest.partition(":")[0]
+        if known_kind and self.digest != received.digest:
+            return False
+        return same_data(item.key, self.key, self.size)
+
+
+_IN_CONFLICT = {
+    OnConflict.KEEP_FIRST: Acceptance.CONFLICT,
+    OnConflict.REFUSE: Acceptance.REFUSED,
+    OnConflict.REPLACE: Acceptance.REPLACED,
+}
+
+
+def _record(
+    tx: Transaction, batch: list[Named], same_data: SameData, on_conflict: OnConflict
+) -> None:
     """Write the rows of a batch in which there may be duplicates and conflicts."""
     for (study_uid, series_uid), items in _by_series(batch):
-        _record_series(tx, study_uid, series_uid, items)
+        _record_series(tx, study_uid, series_uid, items, same_data, on_conflict)
 
 
-def _record_series(tx: Transaction, study_uid: str, series_uid: str, items: list[Named]) -> None:
+def _record_series(
+    tx: Transaction,
+    study_uid: str,
+    series_uid: str,
+    items: list[Named],
+    same_data: SameData,
+    on_conflict: OnConflict,
+) -> None:
     series_id, generation = _lock_series(tx, study_uid, series_uid, items[0].received)
     wanted = {item.received.sop_instance_uid for item in items}
     rows = tx.execute(
-        sa.select(Instance.sop_instance_uid, Instance.sha256, Instance.transfer_syntax_uid).where(
-            Instance.series_id == series_id, Instance.sop_instance_uid.in_(wanted)
-        )
+        sa.select(
+            Instance.sop_instance_uid,
+            Instance.digest,
+            Instance.size,
+            Instance.transfer_syntax_uid,
+            Instance.object_key,
+        ).where(Instance.series_id == series_id, Instance.sop_instance_uid.in_(wanted))
     )
-    known = {row.sop_instance_uid: (row.sha256, row.transfer_syntax_uid) for row in rows}
+    known = {row.sop_instance_uid: _Known(*row[1:]) for row in rows}
     new = []
     for item in items:
         uid = item.received.sop_instance_uid
         if uid not in known:
-            known[uid] = (item.received.sha256, item.received.transfer_syntax_uid)
+            known[uid] = _Known.of(item)
             new.append(_instance_row(tx, item, series_id, generation))
             item.acceptance = Acceptance.STORED
-        elif known[uid] == (item.received.sha256, item.received.transfer_syntax_uid):
+            continue
+        same = known[uid].is_same(item, same_data)
+        if same:
             item.acceptance, item.is_unused = Acceptance.DUPLICATE, True
             _count_duplicate(tx, series_id, uid)
         else:
-            item.acceptance = Acceptance.CONFLICT
+            # Whatever the policy: what can be read takes the place of what cannot.
+            item.acceptance = Acceptance.REPLACED if same is None else _IN_CONFLICT[on_conflict]
+            item.is_unused = item.acceptance is Acceptance.REFUSED
+            if item.acceptance is Acceptance.REPLACED:
+                known[uid] = _Known.of(item)
     if new:
         tx.execute(sa.insert(Instance), new)
         _grow(tx, series_id, len(new), sum(row["size"] for row in new))
     for item in items:
         if item.acceptance is Acceptance.CONFLICT:
-            _set_aside(tx, series_id, item)
+            _set_aside(tx, series_id, item, same_data)
+        elif item.acceptance is Acceptance.REPLACED:
+            _replace(tx, series_id, item, same_data)
 
 
 def _lock_series(
@@ -254,7 +326,7 @@ def _instance_row(tx: Transaction, item: Named, series_id: int, generation: int)
         "generation": generation,
         "sop_class_uid": received.sop_class_uid,
         "transfer_syntax_uid": received.transfer_syntax_uid,
-        "sha256": received.sha256,
+        "digest": received.digest,
         "size": received.size,
         "object_key": item.key,
         "peer": received.peer,
@@ -273,7 +345,7 @@ def _count_duplicate(tx: Transaction, series_id: int, uid: str) -> None:
     )
 
 
-def _set_aside(tx: Transaction, series_id: int, item: Named) -> None:
+def _set_aside(tx: Transaction, series_id: int, item: Named, same_data: SameData) -> None:
     """Keep other bytes under a known UID beside the first."""
     instance_id = tx.execute(
         sa.select(Instance.id).where(
@@ -283,10 +355,56 @@ def _set_aside(tx: Transaction, series_id: int, item: Named) -> None:
     ).scalar_one()
     values = {
         "instance_id": instance_id,
-        "sha256": item.received.sha256,
+        "digest": item.received.digest,
         "object_key": item.key,
         "peer": item.received.peer,
         "received_at": tx.now,
     }
-    insert = tx.insert_or_ignore(Conflict, values, ["instance_id", "sha256"])
-    item.is_unused = tx.execute(insert.returning(Conflict.id)).first() is None
+    item.is_unused = not _keep_aside(tx, values, item.received.size, same_data)
+
+
+def _keep_aside(tx: Transaction, values: dict[str, Any], size: int, same_data: SameData) -> bool:
+    """Write the row of an object that is set aside; False when the same bytes are there already.
+
+    A digest is a label: bytes that were made to have the digest of others are kept, too.
+    """
+    digest = values["digest"]
+    for number in range(_MOST_OF_ONE_DIGEST):
+        values["digest"] = f"{digest}#{number}" if number else digest
+        insert = tx.insert_or_ignore(Conflict, values, ["instance_id", "digest"])
+        if tx.execute(insert.returning(Conflict.id)).first() is not None:
+            return True
+        there = tx.execute(
+            sa.select(Conflict.object_key).where(
+                Conflict.instance_id == values["instance_id"], Conflict.digest == values["digest"]
+            )
+        ).scalar_one()
+        if values["object_key"] == there or same_data(values["object_key"], there, size):
+            return False
+    raise StoreUnavailable("too many objects of one digest were set aside")
+
+
+def _replace(tx: Transaction, series_id: int, item: Named, same_data: SameData) -> None:
+    """Put other bytes in the place of the first, which are set aside; the series changes by that.
+
+    The instance stays in its generation: a job that has not read it yet finds the new bytes, and
+    none finds an instance less.
+    """
+    first = tx.execute(
+        sa.select(*sa.inspect(Instance).columns).where(
+            Instance.series_id == series_id,
+            Instance.sop_instance_uid == item.received.sop_instance_uid,
+        )
+    ).one()
+    aside = {
+        "instance_id": first.id,
+        "digest": first.digest,
+        "object_key": first.object_key,
+        "peer": first.peer,
+        "received_at": first.received_at,
+    }
+    if same_data(item.key, first.object_key, min(item.received.size, first.size)) is not None:
+        _keep_aside(tx, aside, first.size, same_data)
+    row = _instance_row(tx, item, series_id, first.generation)
+    tx.execute(sa.update(Instance).where(Instance.id == first.id).values(row))
+    _grow(tx, series_id, 0, item.received.size - first.size)

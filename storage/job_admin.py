@@ -8,6 +8,7 @@ from storage import tasks
 from storage.base import DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
 from storage.events import record
+from storage.gathering import WAITS_FOR_INPUTS
 from storage.jobs import DELIVER, STEP_ORDER, get
 from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
@@ -27,6 +28,8 @@ def requeue(tx: Transaction, job_id: int) -> bool:
     held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
     if tx.execute(held).first() is None:
         return False
+    if job.snapshot.get("gather") and "gathered" not in job.snapshot:
+        return _gather(tx, job)
     found = tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.QUEUED)))
@@ -47,6 +50,24 @@ def requeue(tx: Transaction, job_id: int) -> bool:
     tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
     record(tx, "job.requeued", job_id=job_id)
     return True
+
+
+def _gather(tx: Transaction, job: Job) -> bool:
+    """Fetch the inputs of a job first, or look for them again now."""
+    sources = [JobState.HELD, *sources_of(JobState.QUEUED)]
+    found = tx.execute(
+        sa.update(JobRow)
+        .where(JobRow.id == job.id, JobRow.state.in_(sources))
+        .values(
+            state=JobState.HELD,
+            reason=WAITS_FOR_INPUTS,
+            sentence="Waits for its inputs.",
+            next_at=tx.now,
+            attempt=0,
+            ended_at=None,
+        )
+    )
+    return found.rowcount > 0
 
 
 def _redeliver(tx: Transaction, job: Job) -> bool:

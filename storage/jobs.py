@@ -28,6 +28,8 @@ from storage.tables import Job as JobRow
 
 STEP_ORDER = ("convert", "infer", "report")
 DELIVER = "deliver"
+MAIN_INPUT = "series"
+"""Role of the series a job is about; named inputs have roles of their own."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
         "progress_note": "",
         "reason": new.reason,
     }
+    if new.next_at_seconds is not None:
+        values["next_at"] = tx.now + timedelta(seconds=new.next_at_seconds)
     statement = tx.insert(JobRow).values(**values)
     job_id: int | None = tx.execute(
         statement.on_conflict_do_nothing(index_elements=["idem_key"]).returning(JobRow.id)
@@ -89,11 +93,17 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
     tx.execute(
         sa.insert(JobInput).values(
             job_id=job_id,
-            role="series",
+            role=MAIN_INPUT,
             series_id=closed.series_id,
             generation=closed.generation,
         )
     )
+    for role, (series_id, generation) in new.inputs.items():
+        tx.execute(
+            sa.insert(JobInput).values(
+                job_id=job_id, role=role, series_id=series_id, generation=generation
+            )
+        )
     _supersede_older(tx, closed, new.rule)
     if new.state is JobState.QUEUED:
         tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.associations import close_gone
 from storage.database import Transaction
 from storage.owner import is_dead
 from storage.tables import Node
@@ -36,12 +37,14 @@ def heartbeat(
 
 
 def forget_gone(tx: Transaction) -> None:
-    """Delete the rows of processes that ended or have been silent for a minute."""
+    """Delete the rows of processes that ended or were silent for a minute; so end associations."""
     rows = tx.execute(sa.select(Node.owner, Node.heartbeat_at)).all()
     gone = [
         row.owner for row in rows if is_dead(row.owner) or tx.now - row.heartbeat_at > GONE_AFTER
     ]
-    tx.execute(sa.delete(Node).where(Node.owner.in_(gone)))
+    if gone:
+        close_gone(tx, gone)
+        tx.execute(sa.delete(Node).where(Node.owner.in_(gone)))
 
 
 def leave(tx: Transaction, owner: str) -> None:

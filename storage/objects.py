@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import mmap
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any, Protocol
 
-from storage.base import StoreBroken, StoreFull, StoreUnavailable
+from storage.arena import is_arena_key, range_of, segment_path
+from storage.base import StoreUnavailable
+from storage.disk import disk_errors, flush_failed, fsync_folder, write_all_at
 from storage.owner import is_dead, owner_of_this_process
+from storage.place import Place
 
-_MOST_PARTS = 1000
-"""Parts of one write; Linux takes 1024."""
 _FOREIGN_SPOOL_SECONDS = 86400.0
 _OWNER_PARTS = 6
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_COMPARED_BYTES = 1 << 20
 
 
 def object_key(folder: str, *parts: str) -> str:
     """Name of an object: ``<folder>/<2 hex>/<sha256 of the parts>.dcm``."""
     digest = hashlib.sha256("|".join(parts).encode()).hexdigest()
     return f"{folder}/{digest[:2]}/{digest}.dcm"
+
+
+def fresh_key() -> str:
+    """Name of an object that is received: nothing of it comes from the peer.
+
+    A file belongs to one row only: deleting one never takes another's bytes away.
+    """
+    name = uuid.uuid4().hex
+    return f"objects/{name[:2]}/{name}.dcm"
 
 
 class Spool:
@@ -39,42 +49,23 @@ class Spool:
         From `flush`, when the disk failed.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, store: FileObjects, path: Path, key: str, *, durable: bool = True) -> None:
+        self.store = store
+        self.key = key
         self.path = path
         self._durable = durable
-        with _disk_errors("create a file in incoming"):
+        self._size = 0
+        with disk_errors("create a file in incoming"):
             self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append."""
-        view = memoryview(data)
-        with _disk_errors("write to incoming"):
-            while view:
-                view = view[os.write(self._fd, view) :]
-
     def write_all(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Append several, in one call of the system where that does."""
-        with _disk_errors("write to incoming"):
-            missing = sum(map(len, parts)) - os.writev(self._fd, parts[:_MOST_PARTS])
-        if missing:
-            done = os.lseek(self._fd, 0, os.SEEK_CUR)
-            self._write_rest(parts, missing, done)
-
-    def _write_rest(
-        self, parts: Sequence[bytes | bytearray | memoryview], missing: int, done: int
-    ) -> None:
-        """Append the last bytes of parts of which the first were written."""
-        at = done + missing
-        for part in reversed(parts):
-            at -= len(part)
-        for part in parts:
-            if at + len(part) > done:
-                self.write(memoryview(part)[max(0, done - at) :])
-            at += len(part)
+        """Append, in one call of the system where that does."""
+        with disk_errors("write to incoming"):
+            self._size = write_all_at(self._fd, parts, self._size)
 
     def view(self, start: int = 0) -> memoryview:
         """Look at what was written, from an offset on, without reading it into memory."""
-        with _disk_errors("read from incoming"):
+        with disk_errors("read from incoming"):
             return memoryview(mmap.mmap(self._fd, 0, prot=mmap.PROT_READ))[start:]
 
     def flush(self) -> None:
@@ -84,18 +75,44 @@ class Spool:
                 os.fdatasync(self._fd)
         except OSError as error:
             self.discard()
-            raise _flush_failed(error) from error
+            raise flush_failed(error) from error
         os.close(self._fd)
         self._fd = -1
 
     def discard(self) -> None:
-        """Forget the file; harmless at any time."""
+        """Forget the file, unless it has its name; harmless at any time."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
             self._fd = -1
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+    def settle(self, *, kept: bool) -> None:
+        """Note whether a row refers to it; where nobody knows, one may."""
+        if not kept:
+            self.store.remove(self.key)
+
+
+class Incoming(Protocol):
+    """An object on its way in: a `Spool`, or a slot of an arena."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the store."""
+
+    @property
+    def store(self) -> Any:
+        """What publishes it, many at a time."""
+
+    def flush(self) -> None:
+        """Put its bytes on disk, where that is not done for many at once."""
+
+    def discard(self) -> None:
+        """Forget it; nobody was told of it."""
+
+    def settle(self, *, kept: bool) -> None:
+        """Note whether a row refers to it."""
 
 
 class FileObjects:
@@ -114,45 +131,53 @@ class FileObjects:
         self.root = root
         self._durable = durable
         self.incoming = root / "incoming"
-        with _disk_errors(f"create folders under {root}"):
+        with disk_errors(f"create folders under {root}"):
             for folder in (self.incoming, root / "objects", root / "results", root / "work"):
                 folder.mkdir(parents=True, exist_ok=True)
+        owner_of_this_process()  # read now: out of descriptors, it could not be
         self._known: set[Path] = set()
         self._make_folders(root / "objects")
 
-    def spool(self) -> Spool:
-        """Start a new file."""
+    def spool(self, key: str = "") -> Spool:
+        """Start a new file, for an object of this name or of a fresh one."""
         owner = owner_of_this_process().replace("/", "+")
         path = self.incoming / f"{owner}+{uuid.uuid4().hex}.part"
-        return Spool(path, durable=self._durable)
+        return Spool(self, path, key or fresh_key(), durable=self._durable)
+
+    def place(self, key: str) -> Place:
+        """Where an object lies."""
+        if is_arena_key(key):
+            segment, offset, length = range_of(key)
+            return Place(segment_path(self.root, segment), offset, length)
+        return Place(self.root / key)
 
     def path(self, key: str) -> Path:
-        """Where an object lies."""
+        """File of an object that has one of its own, as results have."""
         return self.root / key
 
-    def publish(self, spools: Iterable[tuple[Spool, str]]) -> None:
+    def publish(self, spools: Sequence[Spool]) -> None:
         """Give flushed spools their names, and flush the names: one fsync per folder.
 
         When this returns the bytes and the names are durable (CP1).
         """
         folders = set()
-        with _disk_errors("name an object"):
-            for spool, key in spools:
-                target = self.path(key)
+        with disk_errors("name an object"):
+            for spool in spools:
+                target = self.path(spool.key)
                 self._make_folder(target.parent)
                 spool.path.rename(target)
                 folders.add(target.parent)
-        with _disk_errors("flush a folder"):
+        with disk_errors("flush a folder"):
             for folder in folders if self._durable else ():
                 fsync_folder(folder)
 
     def put(self, key: str, data: bytes) -> None:
         """Store one object durably."""
-        spool = self.spool()
+        spool = self.spool(key)
         try:
-            spool.write(data)
+            spool.write_all([data])
             spool.flush()
-            self.publish([(spool, key)])
+            self.publish([spool])
         except BaseException:
             spool.discard()
             raise
@@ -160,14 +185,42 @@ class FileObjects:
     def read(self, key: str) -> bytes:
         """Bytes of an object."""
         try:
-            return self.path(key).read_bytes()
+            return self.place(key).read()
         except OSError as error:
             raise StoreUnavailable(f"object {key} cannot be read ({error.strerror})") from error
 
+    def same_data(self, key: str, other: str, size: int) -> bool | None:
+        """Whether two objects end in the same data set of so many bytes.
+
+        Returns
+        -------
+        bool or None
+            None: `other` cannot be read, so that nobody can tell.
+
+        Raises
+        ------
+        StoreUnavailable
+            The first cannot be read.
+        """
+        try:
+            with self.place(key).open() as one:
+                one.seek(-size, os.SEEK_END)
+                try:
+                    with self.place(other).open() as two:
+                        return _rest_is_same(one, two, size)
+                except OSError:
+                    return None
+        except OSError as error:
+            raise StoreUnavailable(f"an object cannot be read ({error.strerror})") from error
+
     def remove(self, key: str) -> None:
-        """Delete an object; harmless when it is gone already, or cannot be deleted now."""
-        with contextlib.suppress(OSError):
-            self.path(key).unlink()
+        """Delete a file; harmless when it is gone already, or cannot be deleted now.
+
+        An object of an arena is overwritten by `storage.arena.purge`.
+        """
+        if not is_arena_key(key):
+            with contextlib.suppress(OSError):
+                self.path(key).unlink()
 
     def keys_older_than(self, seconds: float) -> Iterator[list[str]]:
         """List the keys of all objects and results of some age, a folder at a time."""
@@ -210,7 +263,7 @@ class FileObjects:
         """Make all folders that keys can lead to, with one flush for all."""
         folders = [parent / f"{number:02x}" for number in range(256)]
         missing = [folder for folder in folders if not folder.is_dir()]
-        with _disk_errors(f"create folders under {parent}"):
+        with disk_errors(f"create folders under {parent}"):
             for folder in missing:
                 folder.mkdir(exist_ok=True)
         if missing:
@@ -225,29 +278,9 @@ class FileObjects:
         self._known.add(folder)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        raise _flush_failed(error) from error
-    finally:
-        os.close(fd)
-
-
-def _flush_failed(error: OSError) -> Exception:
-    if error.errno in _NO_ROOM:
-        return StoreFull("no room left on the disk of the data folder")
-    return StoreBroken(f"flushing to disk failed ({error.strerror}); this process must restart")
-
-
-@contextlib.contextmanager
-def _disk_errors(act: str) -> Iterator[None]:
-    """Translate what the disk says."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StoreFull(f"cannot {act}: no room left on the disk of the data folder") from error
-        raise StoreUnavailable(f"cannot {act}: {error.strerror}") from error
+def _rest_is_same(one: IO[bytes], two: IO[bytes], size: int) -> bool:
+    two.seek(-size, os.SEEK_END)
+    while block := one.read(_COMPARED_BYTES):
+        if block != two.read(_COMPARED_BYTES):
+            return False
+    return True

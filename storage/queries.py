@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from storage.base import FINAL_JOB_STATES, JobState
 from storage.database import Transaction
 from storage.tables import (
+    Association,
     Conflict,
     Decision,
     Delivery,
@@ -218,6 +219,29 @@ def unfinished(tx: Transaction) -> int:
 def destinations(tx: Transaction) -> list[Row]:
     """How the destinations fare."""
     return _rows(tx, sa.select(*sa.inspect(Destination).columns).order_by(Destination.name))
+
+
+def associations_now(tx: Transaction) -> list[Row]:
+    """Associations of living receivers that have not ended, the longest first."""
+    query = (
+        sa.select(
+            Association.id,
+            Association.peer,
+            Association.calling_ae_title,
+            Association.address,
+            Association.stored,
+            Association.refused,
+            Association.bytes,
+            Association.opened_at,
+        )
+        .join(Node, Node.owner == Association.owner)
+        .where(Association.closed_at.is_(None))
+        .order_by(Association.opened_at)
+    )
+    rows = _rows(tx, query)
+    for row in rows:
+        row["seconds"] = (tx.now - row["opened_at"]).total_seconds()
+    return rows
 
 
 def nodes(tx: Transaction) -> list[Row]:

@@ -55,6 +55,10 @@ class Meta(Base):
     value: Mapped[str] = mapped_column(sa.Text)
 
 
+ObjectKey = sa.String(160).with_variant(sa.String(160, collation="C"), "postgresql")
+"""Compared byte by byte: ranges of names are ranges of a segment, whatever the locale."""
+
+
 class Node(Base):
     """A process of a node, as it last said it was alive."""
 
@@ -72,6 +76,7 @@ class Association(Base):
     """An association that a peer opened with us."""
 
     __tablename__ = "association"
+    __table_args__ = (sa.Index("association_closed", "closed_at"),)
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     owner: Mapped[str] = mapped_column(sa.String(160))
     peer: Mapped[str] = mapped_column(sa.String(64))
@@ -129,9 +134,9 @@ class Instance(Base):
     generation: Mapped[int]
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
-    sha256: Mapped[str] = mapped_column(sa.String(64))
+    digest: Mapped[str] = mapped_column(sa.String(64))
     size: Mapped[int] = mapped_column(sa.BigInteger)
-    object_key: Mapped[str] = mapped_column(sa.String(160), index=True)
+    object_key: Mapped[str] = mapped_column(ObjectKey, index=True)
     peer: Mapped[str] = mapped_column(sa.String(64))
     association_id: Mapped[int | None] = mapped_column(BigId)
     received_at: Mapped[datetime]
@@ -143,11 +148,11 @@ class Conflict(Base):
     """Other bytes that came under the UID of an instance we hold."""
 
     __tablename__ = "conflict"
-    __table_args__ = (sa.UniqueConstraint("instance_id", "sha256"),)
+    __table_args__ = (sa.UniqueConstraint("instance_id", "digest"),)
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     instance_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("instance.id"))
-    sha256: Mapped[str] = mapped_column(sa.String(64))
-    object_key: Mapped[str] = mapped_column(sa.String(160), index=True)
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    object_key: Mapped[str] = mapped_column(ObjectKey, index=True)
     peer: Mapped[str] = mapped_column(sa.String(64))
     received_at: Mapped[datetime]
 
@@ -310,6 +315,18 @@ class Commitment(Base):
     destination: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
     deadline_at: Mapped[datetime]
+
+
+class Retrieval(Base):
+    """A series that we retrieved from a peer, or are about to."""
+
+    __tablename__ = "retrieval"
+    series_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID)
+    peer: Mapped[str] = mapped_column(sa.String(64))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    instances: Mapped[int]
+    asked_at: Mapped[datetime]
 
 
 class Task(Base):

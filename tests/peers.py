@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 
+import xxhash
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -23,9 +24,10 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Receiver, ReceiverSettings
+from node.receive.receiver import Authenticate, Receiver, ReceiverSettings
 from node.receive.store_service import StoreService
 from node.scu import CallingAE, Destination, OutgoingObject
+from storage.base import OnConflict
 from storage.database import Database
 from storage.intake import Intake
 from storage.migrate import migrate
@@ -161,6 +163,8 @@ def running_receiver(
     objects: Path | None = None,
     *,
     engine: bool = True,
+    authenticate: Authenticate | None = None,
+    on_conflict: OnConflict = OnConflict.KEEP_FIRST,
     **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
@@ -168,7 +172,7 @@ def running_receiver(
     migrate(database)
     store = FileObjects(objects or folder / "data")
     broken: list[Exception] = []
-    intake = Intake(database, store, broken.append)
+    intake = Intake(database, store, broken.append, on_conflict=lambda: on_conflict)
     rows = AssociationRows(database)
     peer = PeerRule("modality", (MODALITY,), (LOOPBACK,))
     chosen: dict[str, Any] = {"peers": (peer,), "host": "127.0.0.1", "port": 0} | values
@@ -182,6 +186,7 @@ def running_receiver(
         rows,
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
+        authenticate=authenticate,
         engine=engine,
     )
     intake.start()
@@ -221,6 +226,11 @@ def encoded(ds: Dataset) -> bytes:
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, ds)
     return buffer.getvalue()
+
+
+def digest_of(data: bytes) -> str:
+    """Digest of a data set, as rows have it."""
+    return f"xxh3:{xxhash.xxh3_128_hexdigest(data)}"
 
 
 def part10(ds: Dataset, path: Path) -> OutgoingObject:

@@ -26,14 +26,18 @@ series_app = typer.Typer(help="Series that arrived.", no_args_is_help=True)
 jobs_app = typer.Typer(help="Jobs: one run of one pipeline.", no_args_is_help=True)
 deliveries_app = typer.Typer(help="Results on their way.", no_args_is_help=True)
 models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
+rules_app = typer.Typer(help="Rules that are not in use yet.", no_args_is_help=True)
 train_app = typer.Typer(help="Train a model package.", no_args_is_help=True)
+report_app = typer.Typer(help="Templates of reports.", no_args_is_help=True)
 for name, group in (
     ("config", config_app),
     ("series", series_app),
     ("jobs", jobs_app),
     ("deliveries", deliveries_app),
     ("models", models_app),
+    ("rules", rules_app),
     ("train", train_app),
+    ("report", report_app),
 ):
     app.add_typer(group, name=name)
 
@@ -66,14 +70,18 @@ def fail(sentence: str, code: int = PROBLEM) -> typer.Exit:
     return typer.Exit(code)
 
 
+def config_path(path: Path | None) -> Path:
+    """Name the configuration file: the one given, or where one usually is."""
+    return path or next((p for p in CONFIG_PLACES if p.exists()), CONFIG_PLACES[0])
+
+
 def load_config(path: Path | None) -> Any:
     """Read the configuration, or end with every mistake in it."""
     from node.config.file import load
     from node.config.problems import ConfigError
 
-    path = path or next((p for p in CONFIG_PLACES if p.exists()), CONFIG_PLACES[0])
     try:
-        return load(path)
+        return load(config_path(path))
     except ConfigError as error:
         raise fail("\n".join(str(problem) for problem in error.problems), USAGE) from None
 

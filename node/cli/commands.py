@@ -18,7 +18,6 @@ from node.cli.app import (
     JsonOption,
     LimitOption,
     app,
-    config_app,
     deliveries_app,
     fail,
     jobs_app,
@@ -29,6 +28,8 @@ from node.cli.app import (
 from node.cli.output import console, print_json, show
 from node.roles import ROLES, SILENT_SECONDS
 from storage.base import DeliveryState, JobState, SeriesState
+
+SOON_DAYS = 30
 
 
 @app.command()
@@ -64,6 +65,9 @@ def serve(
 
     os.umask(0o077)  # patient data: for this account only
     loaded = load_config(config)
+    troubles = [row["trouble"] for row in certificates_of(config) if row["trouble"]]
+    if troubles:
+        raise fail(f"TLS cannot be used: {troubles[0]}", USAGE)
     roles = [str(name) for name in role or ROLES]
     unknown = [name for name in roles if name not in ROLES]
     if unknown:
@@ -90,38 +94,11 @@ def serve(
         os.close(lock)
 
 
-@config_app.command("check")
-def config_check(
-    path: Annotated[Path, typer.Argument(help="The file to check.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Report every mistake in a configuration file at once."""
-    from models.catalogue import list_packages
-    from node.config.file import check
-    from pipelines.catalogue import PIPELINES
+def certificates_of(path: Path | None) -> list[dict[str, Any]]:
+    """When certificates end, for the status."""
+    from node.certificates import certificates
 
-    problems = check(path, pipelines=set(PIPELINES), models=set(list_packages(_folders(path))))
-    if as_json:
-        print_json([vars(problem) for problem in problems])
-    else:
-        for problem in problems:
-            console.print(str(problem), soft_wrap=True, highlight=False, markup=False)
-    wrong = [problem for problem in problems if problem.severity == "error"]
-    if wrong:
-        raise typer.Exit(PROBLEM if path.is_file() else USAGE)
-    if not as_json:
-        console.print(f"{path} can be used.", highlight=False)
-
-
-def _folders(path: Path) -> tuple[Path, ...]:
-    """Folders of model packages that a configuration names, if it can be read at all."""
-    from node.config.file import load
-    from node.config.problems import ConfigError
-
-    try:
-        return load(path).models.folders
-    except (ConfigError, OSError):
-        return ()
+    return certificates(load_config(path))
 
 
 @app.command()
@@ -135,6 +112,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "counts": queries.counts(tx),
             "destinations": queries.destinations(tx),
             "alerts": events.open_alerts(tx),
+            "certificates": certificates_of(config),
         }
     alive = {row["role"] for row in found["processes"] if row["seconds_ago"] < SILENT_SECONDS}
     found["running"] = not set(ROLES) - alive
@@ -154,10 +132,14 @@ def _show_status(found: dict[str, Any], missing: list[str]) -> None:
     console.print("[bold]Processes[/]")
     show(found["processes"], ["role", "name", "version", "seconds_ago"], as_json=False)
     console.print(f"\n[bold]Instances[/] {counts['instances']}")
+    console.print(f"[bold]Ballast[/] {_ballast(found['processes'])}")
     for kind in ("series", "jobs", "deliveries", "tasks"):
         states = ", ".join(f"{n} {state}" for state, n in sorted(counts[kind].items())) or "none"
         console.print(f"[bold]{kind.capitalize()}[/] {states}")
     console.print(f"[bold]Oldest waiting job[/] {counts['oldest_waiting_seconds']:.0f} s")
+    if found["certificates"]:
+        console.print("\n[bold]Certificates[/]")
+        show(found["certificates"], ["file", "ends", "days_left", "trouble"], as_json=False)
     if found["destinations"]:
         console.print("\n[bold]Destinations[/]")
         show(
@@ -168,6 +150,14 @@ def _show_status(found: dict[str, Any], missing: list[str]) -> None:
     if found["alerts"]:
         console.print("\n[bold red]Alerts[/]")
         show(found["alerts"], ["last_at", "count", "sentence"], as_json=False)
+
+
+def _ballast(processes: list[dict[str, Any]]) -> str:
+    """Say how much room is kept for a full disk."""
+    held = [row["facts"]["ballast_bytes"] for row in processes if "ballast_bytes" in row["facts"]]
+    if not held:
+        return "unknown"
+    return f"{max(held) >> 20} MiB kept" if max(held) else "none: given up, or switched off"
 
 
 @series_app.command("ls")

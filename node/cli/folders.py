@@ -11,6 +11,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from node.candidates import SeriesFacts
 from node.receive.header import HeaderError, scan
 
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
@@ -48,6 +49,30 @@ def series_of(folder: Path, wanted: Collection[str]) -> tuple[list[FolderSeries]
         )
         entry.headers.append(header)
     return list(found.values()), passed_over
+
+
+def studies_of(folder: Path, wanted: Collection[str]) -> tuple[list[list[SeriesFacts]], int]:
+    """Group the series of a folder by study, as facts that rules look at.
+
+    Returns
+    -------
+    list of list of SeriesFacts
+    int
+        How many files were passed over because they are not DICOM or damaged.
+    """
+    found, passed_over = series_of(folder, wanted)
+    studies: dict[str, list[SeriesFacts]] = {}
+    for item in found:
+        facts = SeriesFacts(
+            item.study_instance_uid,
+            item.series_instance_uid,
+            item.modality,
+            item.headers,
+            len(item.headers),
+            "quiet",
+        )
+        studies.setdefault(item.study_instance_uid, []).append(facts)
+    return list(studies.values()), passed_over
 
 
 def _headers(folder: Path, keys: Collection[str]) -> Iterator[dict[str, Any] | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,7 +18,6 @@ from node.cli.app import (
     fail,
     load_config,
     models_app,
-    store,
     train_app,
 )
 from node.cli.output import console, print_json, show
@@ -44,119 +44,34 @@ def progress_bar(what: str) -> Iterator[Callable[[float, str], None]]:
 
 
 @app.command()
-def explain(
-    what: Annotated[str, typer.Argument(help="Series Instance UID, or a folder of DICOM files.")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say why a series was or was not scored: every rule, value wanted, value found."""
-    from node.explain import as_json as to_json
-    from node.explain import render
-
-    folder = Path(what)
-    is_folder = folder.is_dir()
-    answers = _explain_folder(folder, config) if is_folder else _explain_series(what, config)
-    if not answers:
-        raise fail(f"There is no series {what} in this node, and no folder of that name.")
-    if as_json:
-        print_json([to_json(*answer) for answer in answers])
-        return
-    for answer in answers:
-        console.print(render(*answer))
-        console.print()
-
-
-Answer = tuple[Any, Any, Any]
-"""Decisions, series and jobs, as `node.explain` takes them."""
-
-
-def _explain_folder(folder: Path, config: Path | None) -> list[Answer]:
-    from node.cli.folders import series_of
-    from node.explain import SeriesSummary
-    from node.routing import SeriesFacts, decide, header_keys
-
-    rules = load_config(config).rules
-    found, passed_over = series_of(folder, header_keys(rules))
-    if passed_over:
-        console.print(f"{passed_over} files are not DICOM or damaged, and were passed over.")
-    answers: list[Answer] = []
-    for item in found:
-        facts = SeriesFacts(
-            item.study_instance_uid,
-            item.series_instance_uid,
-            item.modality,
-            item.headers,
-            len(item.headers),
-            "quiet",
-        )
-        summary = SeriesSummary(
-            item.study_instance_uid,
-            item.series_instance_uid,
-            item.modality,
-            "folder",
-            0,
-            len(item.headers),
-        )
-        answers.append((decide(rules, facts), summary, ()))
-    return answers
-
-
-def _explain_series(uid: str, config: Path | None) -> list[Answer]:
-    from storage import queries
-
-    loaded = load_config(config)
-    with store(config) as database, database.snapshot() as tx:
-        shown = [queries.series_show(tx, item) for item in queries.series_ids(tx, uid)]
-        jobs = {
-            job["id"]: queries.job_show(tx, job["id"]) for item in shown for job in item["jobs"]
-        }
-        return [_answer(item, jobs, loaded, tx.now) for item in shown]
-
-
-def _answer(item: dict[str, Any], jobs: dict[int, Any], config: Any, now: Any) -> Answer:
-    from node.explain import DeliverySummary, JobSummary, SeriesSummary
-    from node.routing import Decision
-
-    is_open = item["state"] == "open"
-    quiet = config.completion.quiet_seconds
-    summary = SeriesSummary(
-        item["study_instance_uid"],
-        item["series_instance_uid"],
-        item["modality"],
-        item["state"],
-        item["generation"],
-        item["instances"],
-        item["generations"][-1]["verdict"] if item["generations"] and not is_open else "",
-        quiet - (now - item["last_at"]).total_seconds() if is_open else None,
-    )
-    summaries = [
-        JobSummary(
-            job["id"],
-            job["rule"],
-            job["pipeline"],
-            job["state"],
-            job["step"],
-            job["sentence"],
-            tuple(
-                DeliverySummary(d["destination"], d["slot"], d["state"], d["sentence"])
-                for d in jobs[job["id"]]["deliveries"]
-            ),
-        )
-        for job in item["jobs"]
-    ]
-    return [Decision.from_json(row["data"]) for row in item["decisions"]], summary, summaries
-
-
-@app.command()
 def score(
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")],
+    folder: Annotated[Path | None, typer.Argument(help="A folder of DICOM files.")] = None,
+    study: Annotated[str, typer.Option(help="In place of a folder: Study Instance UID.")] = "",
+    peer: Annotated[str, typer.Option("--from", help="The peer that sends the study.")] = "",
     pipeline: PipelineOption = "haemorrhage",
     model: ModelOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a folder offline, with the code of the node: SEG, SR, PNG, findings.json."""
+    """Score a folder or a study of a peer, with the code of the node: SEG, SR, PNG, JSON."""
+    if (folder is None) == (not study) or bool(study) != bool(peer):
+        raise fail(
+            "Name a folder, or a study and the peer that sends it: --study UID --from X.", USAGE
+        )
+    if folder is not None:
+        _score(folder, out, pipeline, model, config, as_json=as_json)
+        return
+    from node.cli.query_commands import into_folder
+
+    with tempfile.TemporaryDirectory(prefix="scorenode-") as scratch:
+        into_folder(peer, study, Path(scratch) / "study", config)
+        _score(Path(scratch) / "study", out, pipeline, model, config, as_json=as_json)
+
+
+def _score(
+    folder: Path, out: Path, pipeline: str, model: str, config: Path | None, *, as_json: bool
+) -> None:
     from pipelines.base import Misconfigured
     from pipelines.catalogue import PIPELINES
     from pipelines.offline import score_folder
@@ -187,6 +102,64 @@ def score(
     show(rows, ["modality", "instances", "outcome", "sentence", "folder"], as_json=as_json)
     if not any(item.verdict.outcome == "ok" for item in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where NIfTI and JSON go.")],
+    dicom2nifti: Annotated[
+        bool, typer.Option(help="Keep the file of dicom2nifti where it is right.")
+    ] = True,
+    gzip: Annotated[bool, typer.Option(help="Write .nii.gz, or .nii.")] = True,
+    deflated: Annotated[bool, typer.Option(help="Inflate deflated data sets.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a folder to NIfTI and a JSON of facts: every volume, and what is in none."""
+    from pipelines.conversion import Options, convert_folder
+
+    if not folder.is_dir():
+        raise fail(f"There is no folder {folder}.", USAGE)
+    with progress_bar("converting") as move:
+        found = convert_folder(folder, out, move, Options(dicom2nifti, gzip, deflated))
+    rows = [
+        {
+            "series_instance_uid": item.series_instance_uid,
+            "modality": item.modality,
+            "instances": item.instances,
+            "images": item.images,
+            "used": item.images_used,
+            "files": ", ".join(name for volume in item.volumes for name in volume["files"]),
+            "reason": item.reason,
+            "sentence": item.sentence,
+        }
+        for item in found
+    ]
+    columns = ["modality", "instances", "images", "used", "files", "sentence"]
+    show(rows, columns, as_json=as_json)
+    if not any(item.volumes for item in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def features(
+    folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched to any depth.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file; a second run goes on.")],
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Write volumes of grey matter of every T1 head of an archive, for training on own patients."""
+    from pipelines.base import Misconfigured
+    from pipelines.grey_features import write_features
+
+    try:
+        with progress_bar("Features") as move:
+            count = write_features(folder, out, move, device=device)
+    except Misconfigured as error:
+        raise fail(str(error), USAGE) from None
+    console.print(
+        f"{count.measured} heads measured, {count.refused} series refused with their reason, "
+        f"{count.known} known from an earlier run: {out}"
+    )
 
 
 def _model_folder(name: str, folders: Sequence[Path]) -> Path:
@@ -234,12 +207,12 @@ def models_ls(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def _model_row(name: str, folder: Path) -> dict[str, str]:
     from models.base import BrokenPackage
-    from models.package import load_package
+    from models.loading import load_identity
 
     row = dict.fromkeys(("version", "intended_use", "title", "sha256", "trouble"), "")
     row |= {"name": name, "folder": str(folder)}
     try:
-        identity = load_package(folder).identity
+        identity = load_identity(folder)
     except BrokenPackage as error:
         return row | {"trouble": str(error)}
     keys = ("version", "intended_use", "title", "sha256")

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from node.cli import commands, local_commands
+from node.cli import (
+    commands,
+    config_commands,
+    explain_command,
+    local_commands,
+    query_commands,
+    report_commands,
+    result_commands,
+    rules_commands,
+    table_commands,
+    watch,
+)
 from node.cli.app import app
 
-__all__ = ["app", "commands", "local_commands", "main"]
+__all__ = [
+    "app",
+    "commands",
+    "config_commands",
+    "explain_command",
+    "local_commands",
+    "main",
+    "query_commands",
+    "report_commands",
+    "result_commands",
+    "rules_commands",
+    "table_commands",
+    "watch",
+]
 
 
 def main() -> None:

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any
 
 from node.config.attributes import Wanted, has_several_values, kind_of
+from node.config.base import SLOTS
 from node.config.conditions import Condition
-from node.config.problems import Severity, did_you_mean
-from node.config.rules import SLOTS, Rule
-from node.config.sections import ANY_AE_TITLE, Network, Peer
+from node.config.parts import Found, Parts
+from node.config.peers import ANY_AE_TITLE, Network, Peer
+from node.config.problems import did_you_mean
+from node.config.rules import Rule
 from node.config.yaml_lines import Path as Place
-
-Found = tuple[Place, str] | tuple[Place, str, Severity]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What could be read of a file; `root` is all of it, as text."""
-
-    root: Mapping[str, object]
-    sections: Mapping[str, Any]
-    peers: Mapping[str, Peer]
-    rules: Mapping[int, Rule]
-
-    @property
-    def peer_names(self) -> Collection[str]:
-        """Names of all peers, also of those with mistakes."""
-        peers = self.root.get("peers")
-        return peers.keys() if isinstance(peers, dict) else ()
 
 
 def consistent(parts: Parts) -> Iterator[Found]:
     """Find what contradicts within the file itself."""
     yield from _accepted(parts)
+    yield from _ports(parts)
     for name, peer in parts.peers.items():
         yield from _peer(peer, ("peers", name))
     yield from _shared_titles(parts.peers.values())
@@ -60,6 +43,20 @@ def installed(parts: Parts, pipelines: Collection[str], models: Collection[str])
                 near = did_you_mean(name, known)
                 sentence = f"The {kind} {name} is not installed.{near}"
                 yield ("rules", number, "run", kind), sentence
+
+
+def _ports(parts: Parts) -> Iterator[Found]:
+    node = parts.sections.get("node")
+    if node is None:
+        return
+    if node.listen is None and node.tls is None:
+        yield ("node", "listen"), "Without listen and without tls nobody can reach this node."
+    if node.listen is not None and node.tls is not None and node.listen.port == node.tls.port != 0:
+        yield ("node", "tls", "port"), f"Port {node.tls.port} is that of listen, too."
+    for name, peer in parts.peers.items():
+        proves = peer.tls.receive == "required" or peer.certificate_names or peer.fingerprints
+        if node.tls is None and proves and peer.sends_as:
+            yield ("peers", name), "This peer must come over TLS, and the node has no tls section."
 
 
 def _accepted(parts: Parts) -> Iterator[Found]:
@@ -238,8 +235,10 @@ def _deliveries(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
 
 def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
     for (_, first), (number, second) in combinations(sorted(rules.items()), 2):
-        stops = first.stop and first.mode == "live"
-        if stops and set(first.conditions) <= set(second.conditions):
+        stops = first.stop and first.mode == "live" and first.level == second.level == "series"
+        stops = stops and not first.received[0].image and first.canary_percent is None
+        lines = [{*rule.conditions, *rule.received[0].header} for rule in (first, second)]
+        if stops and lines[0] <= lines[1]:
             yield (
                 ("rules", number),
                 f"This rule is never used: wherever it matches, the rule {first.name} matches "

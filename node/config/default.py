@@ -12,6 +12,8 @@ schema: 1
 node:
   ae_title: SCORENODE
   listen: {{ host: 0.0.0.0, port: {port} }}
+  # tls: {{ port: 2762, certificate: node.crt, key: node.key, authorities: hospital-ca.crt }}
+  #                               # then also possible: listen: off
   data: {data}
   # station: ct-node-1            # stable id of this node in results; default: the host name
   # database: postgresql+psycopg://scorenode:${{file:/run/secrets/db}}@db.hospital.lan/scorenode
@@ -21,7 +23,10 @@ node:
   # uid_root: 1.2.826.0.1.3680043.8.498.          # root of our UIDs; your own one is better:
   #                               # free at https://www.medicalconnections.co.uk/FreeUID
   # accept_from: [LOCAL]          # peers that may associate; default: all peers with sends_as
+  # store: {{ kind: arena, ready: 256MB }}  # small objects share large files: several times faster
+  #                               # on a local disk; default: files, one for each object
   disk: {{ refuse_free: 5% }}       # with less free, objects are refused and the sender keeps them
+  #                               # ballast: 256MB is kept for rows and results; ballast: off
   workers: {{ cpu: 1, infer: 1 }}
   memory: {{ step: 8GB }}           # a step that takes more is ended
 
@@ -36,10 +41,12 @@ peers:
   #   address: {{ host: pacs.hospital.lan, port: 104, ae_title: MAINPACS }}
   #   sends_as: [MAINPACS]
   #   from_networks: [10.4.0.0/24]
+  #   tls: required               # and, if wanted: certificate_names, fingerprints
   #   takes_demonstration: no     # yes: results of demonstration models may go there
 
 completion:
-  quiet: 45s                      # a series is complete when nothing came for so long,
+  evidence: [header_counts]       # or none: counts in the headers prove a series complete or not
+  quiet: 45s                      # without: it is complete when nothing came for so long,
   max_wait: 20m                   # and at the latest so long after its first instance
 
 rules:

@@ -7,25 +7,32 @@ import json
 import re
 import stat
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from node.config import checks, schema
+from node.config.base import INNER
+from node.config.certificate_checks import certificate_checks
+from node.config.parts import Parts
+from node.config.peers import Peer
 from node.config.problems import ConfigError, Problem, Severity, did_you_mean
 from node.config.quantities import shape
-from node.config.rules import INNER, Rule, RuleLines
+from node.config.rule_checks import ModelCard, against_models, rule_checks
+from node.config.rules import Rule, RuleLines
 from node.config.sections import (
     SECTIONS,
+    Alerts,
     Completion,
     ModelsSection,
     NodeSection,
-    Peer,
     Retention,
     Unmatched,
 )
+from node.config.tables import Table, TableLines
 from node.config.yaml_lines import MAX_BYTES, Document, parse
 from node.config.yaml_lines import Path as Place
 
@@ -55,6 +62,11 @@ class Config:
         In the order of the file.
     unmatched : Unmatched
     retention : Retention
+    alerts : Alerts
+    tables : mapping
+        Name to `Table`.
+    content : bytes
+        The file itself, for copies.
     warnings : tuple of Problem
         What an admin should know although the file can be used.
     """
@@ -68,6 +80,9 @@ class Config:
     rules: tuple[Rule, ...]
     unmatched: Unmatched
     retention: Retention
+    alerts: Alerts = field(default_factory=Alerts)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    content: bytes = field(default=b"", repr=False)
     warnings: tuple[Problem, ...] = ()
 
     def rule(self, name: str) -> Rule:
@@ -83,21 +98,33 @@ class Config:
         return tuple(self.peers[name] for name in names if self.peers[name].sends_as)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, origin: Path | None = None) -> Config:
     """Read and check a configuration file.
+
+    Parameters
+    ----------
+    path : Path
+    origin : Path or None
+        The file that `path` is a copy of: what it names lies beside that one.
 
     Raises
     ------
     ConfigError
         The file cannot be used; `problems` holds every mistake.
     """
-    config, problems = _read(Path(path))
+    config, problems = _read(Path(path), origin)
     if config is None:
         raise ConfigError(problems)
     return config
 
 
-def check(path: Path, *, pipelines: Collection[str], models: Collection[str]) -> list[Problem]:
+def check(
+    path: Path,
+    *,
+    pipelines: Collection[str],
+    models: Collection[str],
+    cards: Mapping[str, ModelCard] | None = None,
+) -> list[Problem]:
     """List everything wrong or doubtful in a configuration file, by line.
 
     Parameters
@@ -105,6 +132,8 @@ def check(path: Path, *, pipelines: Collection[str], models: Collection[str]) ->
     path : Path
     pipelines, models : collection of str
         Names of what is installed.
+    cards : mapping or None
+        Name of a model to what its manifest says.
     """
     path = Path(path)
     try:
@@ -112,13 +141,18 @@ def check(path: Path, *, pipelines: Collection[str], models: Collection[str]) ->
     except ConfigError as error:
         return error.problems
     reader.read()
-    for found in checks.installed(reader.parts(), pipelines, models):
+    parts = reader.parts()
+    for found in (
+        *checks.installed(parts, pipelines, models),
+        *against_models(parts, cards or {}),
+        *certificate_checks(parts),
+    ):
         reader.note(*found)
     return sorted(reader.problems, key=lambda problem: problem.line)
 
 
-def _read(path: Path) -> tuple[Config | None, list[Problem]]:
-    reader = _Reader(path)
+def _read(path: Path, origin: Path | None) -> tuple[Config | None, list[Problem]]:
+    reader = _Reader(path, origin)
     config = reader.read()
     return config, reader.problems
 
@@ -133,21 +167,24 @@ def _content(path: Path) -> bytes:
 
 
 _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (*SECTIONS.values(), Peer, RuleLines)
+    **{kind: TypeAdapter(kind) for kind in (*SECTIONS.values(), Peer, RuleLines)},
+    Table: TypeAdapter(TableLines),
 }
 
 
 class _Reader:
     """Reads one file piece by piece, so that a mistake in one hides none in another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, origin: Path | None = None) -> None:
         content = _content(path)
-        self.path = path
+        self.content = content
+        self.path = path = origin or path
         self.document: Document = parse(str(path), content)
         self.root = _mapping(self.document.root)
         self.problems: list[Problem] = []
         self.sections: dict[str, Any] = {}
         self.peers: dict[str, Peer] = {}
+        self.tables: dict[str, Table] = {}
         self.rules: dict[int, Rule] = {}
         if _INLINE_PASSWORD.search(content.decode("utf-8-sig")):
             self._warn_of_password()
@@ -157,17 +194,20 @@ class _Reader:
         self._check_vocabulary()
         for name, kind in SECTIONS.items():
             self.sections[name] = self._piece(kind, self.root.get(name, {}), (name,))
-        self._read_peers()
+        self.peers = self._named("peers", Peer)
+        self.tables = self._named("tables", Table)
         self._read_rules()
-        for found in checks.consistent(self.parts()):
+        parts = self.parts()
+        today = datetime.now(UTC).astimezone().date()
+        for found in (*checks.consistent(parts), *rule_checks(parts, today)):
             self.note(*found)
         if any(problem.severity == "error" for problem in self.problems):
             return None
         return self._config()
 
-    def parts(self) -> checks.Parts:
+    def parts(self) -> Parts:
         """Whatever of the file could be read."""
-        return checks.Parts(self.root, self.sections, self.peers, self.rules)
+        return Parts(self.root, self.sections, self.peers, self.tables, self.rules)
 
     def note(self, place: Place, sentence: str, severity: Severity = "error") -> None:
         """Add a problem at a place of the file."""
@@ -185,7 +225,7 @@ class _Reader:
             )
 
     def _check_vocabulary(self) -> None:
-        known = ("schema", *SECTIONS, "peers", "rules")
+        known = ("schema", *SECTIONS, "peers", "tables", "rules")
         for key in self.root.keys() - set(known):
             near = did_you_mean(key, known)
             self.note((key,), f"'{key[:64]}' is not a section.{near}")
@@ -196,17 +236,19 @@ class _Reader:
         if schema != str(SCHEMA):
             self.note(("schema",), f"This scorenode reads schema {SCHEMA}, not '{schema[:64]}'.")
 
-    def _read_peers(self) -> None:
-        peers = self.root.get("peers", {})
-        if not isinstance(peers, dict):
-            self.note(("peers",), f"This wants names of peers, not {shape(peers)}.")
-            return
-        for name, value in peers.items():
+    def _named(self, section: str, kind: type[T]) -> dict[str, T]:
+        """Read a section that holds many of a kind, each under its name."""
+        entries, found = self.root.get(section, {}), {}
+        if not isinstance(entries, dict):
+            self.note((section,), f"This wants names of {section}, not {shape(entries)}.")
+            return {}
+        for name, value in entries.items():
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-                self.note(("peers", name), "A peer's name has letters, digits, . _ and - only.")
-            peer = self._piece(Peer, value, ("peers", name), name=name)
-            if peer is not None:
-                self.peers[name] = peer
+                self.note((section, name), "A name has letters, digits, . _ and - only.")
+            entry = self._piece(kind, value, (section, name), name=name)
+            if entry is not None:
+                found[name] = entry
+        return found
 
     def _read_rules(self) -> None:
         rules = self.root.get("rules", [])
@@ -239,10 +281,22 @@ class _Reader:
             peers=self.peers,
             completion=self.sections["completion"],
             models=self.sections["models"],
-            rules=tuple(self.rules.values()),
+            rules=tuple(self._settled(rule) for rule in self.rules.values()),
             unmatched=self.sections["unmatched"],
             retention=self.sections["retention"],
+            alerts=self.sections["alerts"],
+            tables=self.tables,
+            content=self.content,
             warnings=tuple(p for p in self.problems if p.severity == "warning"),
+        )
+
+    def _settled(self, rule: Rule) -> Rule:
+        """Fill in what a rule leaves to ``completion``."""
+        completion: Completion = self.sections["completion"]
+        return replace(
+            rule,
+            if_incomplete=rule.if_incomplete or completion.if_incomplete,
+            late_instances=rule.late_instances or completion.late_instances,
         )
 
     def _with_folders(self, node: NodeSection) -> NodeSection:

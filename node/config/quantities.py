@@ -7,20 +7,21 @@ raises ValueError with a sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 from node.config.problems import did_you_mean, one_of
 from node.config.yaml_lines import Scalar
 
 _YAML_BOOLEANS = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 _TRUE, _FALSE = {"yes", "true", "on"}, {"no", "false", "off"}
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0}
 _BYTES = {
     "B": 1,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
+_NUMBER = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?) ?([A-Za-z%]*)")
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z%]*)")
 
 
@@ -70,17 +71,38 @@ def listed(value: object) -> list[object]:
     return value
 
 
-def word(*words: str) -> Callable[[object], str]:
-    """Make a validator for one of some words."""
+@dataclass(frozen=True)
+class Word:
+    """A validator for one of some words."""
 
-    def read(value: object) -> str:
+    words: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
+        """Read one."""
         written = scalar(value).lower()
-        if written not in words:
-            near = did_you_mean(written, words)
-            raise ValueError(f"'{written[:64]}' is not known. Write {one_of(words)}.{near}")
+        if written not in self.words:
+            near = did_you_mean(written, self.words)
+            raise ValueError(f"'{written[:64]}' is not known. Write {one_of(self.words)}.{near}")
         return written
 
-    return read
+
+def word(*words: str) -> Word:
+    """Make a validator for one of some words."""
+    return Word(words)
+
+
+@dataclass(frozen=True)
+class WordList:
+    """A validator for a list of some words, each at most once."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: object) -> tuple[str, ...]:
+        """Read a list."""
+        found = tuple(Word(self.words)(item) for item in listed(value))
+        if len(set(found)) < len(found):
+            raise ValueError("A word is listed twice.")
+        return found
 
 
 def flag(value: object) -> bool:
@@ -91,22 +113,80 @@ def flag(value: object) -> bool:
     raise ValueError(f"'{written[:64]}' is neither yes nor no.")
 
 
-def whole(low: int, high: int) -> Callable[[object], int]:
-    """Make a validator for a whole number between two limits, both included."""
+@dataclass(frozen=True)
+class Whole:
+    """A validator for a whole number between two limits, both included."""
 
-    def read(value: object) -> int:
+    low: int
+    high: int
+
+    def __call__(self, value: object) -> int:
+        """Read one."""
         written = scalar(value)
         if not re.fullmatch(r"[-+]?[0-9]{1,18}", written):
             raise ValueError(f"'{written[:64]}' is not a whole number.")
-        if not low <= int(written) <= high:
-            raise ValueError(f"{written} is out of range: {low} to {high}.")
+        if not self.low <= int(written) <= self.high:
+            raise ValueError(f"{written} is out of range: {self.low} to {self.high}.")
         return int(written)
 
-    return read
+
+def whole(low: int, high: int) -> Whole:
+    """Make a validator for a whole number between two limits, both included."""
+    return Whole(low, high)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A validator for a number, with one unit that may be left out."""
+
+    unit: str = ""
+
+    def __call__(self, value: object) -> float:
+        """Read one."""
+        written = scalar(value)
+        match = _NUMBER.fullmatch(written)
+        if match is None:
+            example = f" Write 5 or 5{self.unit}." if self.unit else ""
+            raise ValueError(f"'{written[:64]}' is not a number.{example}")
+        if match[2] not in ("", self.unit):
+            wants = f"this is in {self.unit}" if self.unit else "this has no unit"
+            raise ValueError(f"The unit of '{written[:64]}' does not fit: {wants}.")
+        return float(match[1])
+
+
+number, millimetres, degrees = Amount(), Amount("mm"), Amount("deg")
+
+
+def percent(value: object) -> float:
+    """Share: 10%."""
+    written = scalar(value)
+    match = _AMOUNT.fullmatch(written)
+    if match is None or match[2] != "%" or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"'{written[:64]}' is not a share. Write 10%; at most 100%.")
+    return float(match[1])
+
+
+def day(value: object) -> date:
+    """Date: 2026-12-31."""
+    written = scalar(value)
+    try:
+        return date.fromisoformat(written)
+    except ValueError as error:
+        raise ValueError(f"'{written[:64]}' is not a date. Write 2026-12-31.") from error
+
+
+def version_range(value: object) -> str:
+    """Version, quoted: '1.2.0' is that one, '1.x' the newest of 1."""
+    written = scalar(value)
+    if getattr(value, "plain", False):
+        raise ValueError(f"A version needs quotes, or YAML may change it. Write '{written[:64]}'.")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}(\.x)?", written) or written.count(".") > 2:
+        raise ValueError(f"'{written[:64]}' is not a version. Write '1.2.0', '1.2.x' or '1.x'.")
+    return written
 
 
 def seconds(value: object) -> float:
-    """Duration: 30s, 20m, 3h, 7d, 2w."""
+    """Duration: 30s, 20m, 3h, 7d, 2w, 7y."""
     written = scalar(value)
     match = _AMOUNT.fullmatch(written)
     if match is None or match[2].lower() not in _SECONDS:
@@ -130,6 +210,13 @@ def size_bytes(value: object) -> int:
     if match is None or match[2].upper() not in _BYTES or float(match[1]) <= 0:
         raise ValueError(f"'{written[:64]}' is not a size. Write 500MB, 10GB or 8GiB.")
     return int(float(match[1]) * _BYTES[match[2].upper()])
+
+
+def size_or_off(value: object) -> int:
+    """Size, or ``off`` (also 0) for none."""
+    if scalar(value).lower() in _FALSE | {"0"}:
+        return 0
+    return size_bytes(value)
 
 
 @dataclass(frozen=True)

@@ -5,143 +5,46 @@ The annotations are the schema: pydantic reads a file into these values, and not
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.attributes import Wanted, attribute, wanted, wanted_bound
-from node.config.conditions import Condition, IfMissing
-from node.config.patterns import pattern
-from node.config.problems import did_you_mean, one_of
-from node.config.quantities import durations, flag, listed, seconds, shape, text, whole, word
-from pipelines.base import SeriesLabel, Slot
+from node.config.base import CLOSED, INNER, SLOTS, Flag, Name, Seconds, Text
+from node.config.condition_lines import Conditions
+from node.config.conditions import Condition
+from node.config.deliver import Destination, Limits, ResultLimits, ResultSeries
+from node.config.inputs import Input, Inputs, SeriesInput
+from node.config.problems import ConfigError
+from node.config.quantities import WordList, day, percent, size_bytes, text, version_range, word
+from pipelines.base import SeriesLabel
 
-CLOSED = ConfigDict(extra="forbid")
-"""Unknown keys are errors, at every level."""
-INNER = "\0"
-"""Starts the alias of a field that the reader fills in; no file can hold such a key."""
 Mode = Literal["live", "shadow", "off"]
 Priority = Literal["urgent", "routine", "low"]
+Level = Literal["series", "study"]
+IfIncomplete = Literal["hold", "run", "discard"]
+LateInstances = Literal["rerun_if_changed", "ignore", "hold"]
+MODES = ("live", "shadow", "off")
+LONGEST_TIMEOUT_SECONDS = 24 * 3600.0
+"""What every broker can wait for the end of one step."""
 
-SLOTS: tuple[Slot, ...] = ("sr", "seg", "capture")
-"""In the order in which they are sent when a rule does not say."""
-DAY_SECONDS = 86400.0
-
-Text = Annotated[str, BeforeValidator(text)]
-Flag = Annotated[bool, BeforeValidator(flag)]
-Seconds = Annotated[float, BeforeValidator(seconds)]
-
-_OPERATORS = (
-    "equals", "any_of", "not", "matches", "not_matches", "includes", "excludes",
-    "min", "max", "present", "if_missing",
-)  # fmt: skip
-BARE_LIST = f"{INNER}list"
-_SYMBOLS = {"==": "equals", "=": "equals", "!=": "not", ">=": "min", "<=": "max", ">": "min",
-            "<": "max", "in": "any_of", "contains": "includes", "regex": "matches",
-            "exists": "present"}  # fmt: skip
+INCOMPLETE = word("hold", "run", "discard")
+LATE = word("rerun_if_changed", "ignore", "hold")
 
 
-def name(value: object) -> str:
-    """Name of a rule, a pipeline or a model: letters, digits, ``-``, ``_`` and ``.``."""
-    written = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", written):
-        raise ValueError(
-            f"'{written[:64]}' is not a name. Use letters, digits, - _ and ., at most 64."
-        )
-    return written
+def _report_template(value: object, info: ValidationInfo) -> object:
+    """Read the report template a rule names, beside the configuration; all its mistakes at once."""
+    from node.config.report_template import load_template  # code tables: only where they are used
+    from sr_templates.outputs import SEGMENTATION_OUTPUTS
 
-
-Name = Annotated[str, BeforeValidator(name)]
-
-
-def _key(value: object) -> str:
-    return attribute(str(value))
-
-
-def _value(value: object, info: ValidationInfo) -> Wanted | None:
-    written = text(value)
-    return wanted(info.data["key"], written) if "key" in info.data else None
-
-
-def _values(value: object, info: ValidationInfo) -> tuple[Wanted, ...]:
-    return tuple(found for item in listed(value) if (found := _value(item, info)))
-
-
-def _value_or_values(value: object, info: ValidationInfo) -> tuple[Wanted, ...]:
-    return _values(value if isinstance(value, list) else [value], info)
-
-
-def _bound(value: object, info: ValidationInfo) -> Wanted | None:
-    written = text(value)
-    return wanted_bound(info.data["key"], written) if "key" in info.data else None
-
-
-def _upper_bound(value: object, info: ValidationInfo) -> Wanted | None:
-    high, low = _bound(value, info), info.data.get("min")
-    if high and low and low.value > high.value:
-        raise ValueError(f"min {low.text} is above max {high.text}, so nothing can match.")
-    return high
-
-
-_OneWanted = Annotated[Wanted | None, BeforeValidator(_value)]
-_AllWanted = Annotated[tuple[Wanted, ...] | None, BeforeValidator(_value_or_values)]
-_Pattern = Annotated[str | None, BeforeValidator(pattern)]
-
-
-@dataclass(frozen=True)
-class ConditionLine:
-    """A line under ``when`` as the file holds it; `condition` is what it means."""
-
-    __pydantic_config__ = CLOSED
-
-    key: Annotated[str, BeforeValidator(_key), Field(alias=f"{INNER}key")]
-    equals: _OneWanted = None
-    any_of: Annotated[tuple[Wanted, ...] | None, BeforeValidator(_values)] = None
-    differs: Annotated[_AllWanted, Field(alias="not")] = None
-    matches: _Pattern = None
-    not_matches: _Pattern = None
-    includes: _AllWanted = None
-    excludes: _AllWanted = None
-    min: Annotated[Wanted | None, BeforeValidator(_bound)] = None
-    max: Annotated[Wanted | None, BeforeValidator(_upper_bound)] = None
-    present: Annotated[bool | None, BeforeValidator(flag)] = None
-    if_missing: Annotated[IfMissing, BeforeValidator(word("fail", "ignore", "hold"))] = "fail"
-
-    @property
-    def condition(self) -> Condition:
-        """The value the rest of the node works with."""
-        return Condition(
-            self.key, self.equals, self.any_of, self.differs, self.matches, self.not_matches,
-            self.includes, self.excludes, self.min, self.max, self.present, self.if_missing,
-        )  # fmt: skip
-
-
-def _lines(value: object) -> dict[str, object]:
-    """Give every line under ``when`` the form of a section with its key inside."""
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"This wants lines such as Modality: CT, not {shape(value) or 'nothing'}.")
-    return {key: _line(key, spec) for key, spec in value.items()}
-
-
-def _line(key: str, spec: object) -> dict[str, object]:
-    if isinstance(spec, list):
-        return {f"{INNER}key": key, BARE_LIST: spec}
-    if isinstance(spec, dict):
-        return {**spec, f"{INNER}key": key}
-    return {f"{INNER}key": key, "equals": spec}
-
-
-def unknown_operator(operator: str) -> str:
-    """Sentence about a key that is no operator."""
-    if operator == BARE_LIST:
-        return "A list needs an operator. Write { any_of: [A, B] }."
-    if operator in _SYMBOLS:
-        return f"'{operator}' is not an operator. Did you mean {_SYMBOLS[operator]}?"
-    near = did_you_mean(operator[:64], _OPERATORS)
-    return f"'{operator[:64]}' is not an operator.{near or f' Write {one_of(_OPERATORS)}.'}"
+    folder: Path = info.context["folder"] if info.context else Path()
+    try:
+        return load_template(folder / text(value), SEGMENTATION_OUTPUTS)
+    except ConfigError as error:
+        raise ValueError("\n".join(map(str, error.problems))) from None
 
 
 @dataclass(frozen=True)
@@ -154,91 +57,70 @@ class Run:
         Name in `pipelines.catalogue`.
     model : str
         Name of a model package.
+    version : str
+        That the package must have: ``1.2.0``, ``1.2.x``, ``1.x``; empty: any.
     timeout_seconds : float
         Of one step, hard.
+    gpu_memory_bytes : int
+        A hint for the scheduler; 0: not known.
+    report : ReportTemplate or None
+        What the report says; None: what the pipeline makes of it.
     """
 
     __pydantic_config__ = CLOSED
 
     pipeline: Name
     model: Name
+    version: Annotated[str, BeforeValidator(version_range)] = ""
     timeout_seconds: Annotated[Seconds, Field(alias="timeout")] = 600.0
+    gpu_memory_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="gpu_memory")] = 0
+    report: Annotated[Any, BeforeValidator(_report_template)] = None
+
+    def takes_version(self, version: str) -> bool:
+        """Whether a package of that version may run."""
+        wanted = self.version.removesuffix("x")
+        if wanted == self.version:
+            return self.version in ("", version) or version.startswith(f"{self.version}.")
+        return version.startswith(wanted)
 
 
-def _description(value: object) -> str:
-    written = text(value)
-    if len(written) > 64 or "\\" in written:
-        raise ValueError(
-            f"A Series Description has at most 64 characters and no backslash; this has "
-            f"{len(written)}."
-        )
-    return written
-
-
-@dataclass(frozen=True)
-class ResultSeries:
-    """Series Number of the first result series, and Series Description of all.
-
-    The slots take `number` (sr), `number` + 1 (seg) and `number` + 2 (capture).
-    """
-
-    __pydantic_config__ = CLOSED
-
-    number: Annotated[int, BeforeValidator(whole(1, 2147483600))] = 9101
-    description: Annotated[str, BeforeValidator(_description)] = ""
+def _mode(value: object) -> object:
+    return value if isinstance(value, dict) else {f"{INNER}word": word(*MODES)(value)}
 
 
 @dataclass(frozen=True)
-class Retry:
-    """When a delivery that failed is tried again.
-
-    Parameters
-    ----------
-    after_seconds : tuple of float
-        Waits before the second, third, ... attempt; the last one repeats.
-    give_up_seconds : float
-        After so long it is kept, reported, and tried no more.
-    """
+class ModeLine:
+    """How a rule runs: a word, or live for a share of the studies and shadow for the others."""
 
     __pydantic_config__ = CLOSED
 
-    after_seconds: Annotated[
-        tuple[float, ...], BeforeValidator(durations), Field(alias="after")
-    ] = (30.0, 120.0, 600.0, 3600.0)
-    give_up_seconds: Annotated[Seconds, Field(alias="give_up")] = 7 * DAY_SECONDS
-
-    def wait_seconds(self, failures: int) -> float:
-        """Wait after that many failed attempts, 1 and up."""
-        return self.after_seconds[min(failures, len(self.after_seconds)) - 1]
-
-
-def _slots(value: object) -> tuple[str, ...]:
-    slots = tuple(word(*SLOTS)(item) for item in listed(value))
-    if len(set(slots)) < len(slots):
-        raise ValueError("An output is listed twice.")
-    return slots
+    written: Annotated[Mode, Field(alias=f"{INNER}word")] = "live"
+    canary: Annotated[float | None, BeforeValidator(percent)] = None
 
 
 @dataclass(frozen=True)
-class Destination:
-    """Where results of a rule go.
-
-    Parameters
-    ----------
-    peer : str
-        Name under ``peers``.
-    send : tuple of str
-        Slots, in the order in which they are sent.
-    series : ResultSeries or None
-    retry : Retry
-    """
+class RuleCompletion:
+    """What this rule does with series that are not as they should be."""
 
     __pydantic_config__ = CLOSED
 
-    peer: Annotated[Text, Field(alias="to")]
-    send: Annotated[tuple[Slot, ...], BeforeValidator(_slots)] = SLOTS
-    series: ResultSeries | None = None
-    retry: Retry = field(default_factory=Retry)
+    if_incomplete: Annotated[IfIncomplete | None, BeforeValidator(INCOMPLETE)] = None
+    late_instances: Annotated[LateInstances | None, BeforeValidator(LATE)] = None
+
+
+@dataclass(frozen=True)
+class IfNotRun:
+    """How the reader is told that the rule applied and nothing was scored."""
+
+    __pydantic_config__ = CLOSED
+
+    tell_reader: Annotated[tuple[str, ...], BeforeValidator(WordList(("sr", "capture")))]
+
+
+def _if_not_run(value: object) -> object:
+    if isinstance(value, dict) and isinstance(value.get("tell_reader"), str):
+        return value | {"tell_reader": [value["tell_reader"]]}
+    return value
 
 
 @dataclass(frozen=True)
@@ -248,29 +130,51 @@ class RuleLines:
     __pydantic_config__ = CLOSED
 
     name: Name
-    mode: Annotated[Mode, BeforeValidator(word("live", "shadow", "off"))]
-    when: Annotated[Mapping[str, ConditionLine], BeforeValidator(_lines)]
+    mode: Annotated[ModeLine, BeforeValidator(_mode)]
+    when: Conditions
     run: Run
+    level: Annotated[Level | None, BeforeValidator(word("series", "study"))] = None
     priority: Annotated[Priority, BeforeValidator(word("urgent", "routine", "low"))] = "routine"
+    inputs: Inputs | None = None
+    accept_result: ResultLimits | None = None
     deliver: tuple[Destination, ...] = ()
+    if_not_run: Annotated[IfNotRun | None, BeforeValidator(_if_not_run)] = None
+    completion: RuleCompletion | None = None
     stop: Flag = False
+    expires: Annotated[date | None, BeforeValidator(day)] = None
     note: Text = ""
     owner: Text = ""
 
     @property
     def rule(self) -> Rule:
         """The value the rest of the node works with."""
+        inputs = tuple(line.named(name) for name, line in (self.inputs or {}).items())
+        completion = self.completion or RuleCompletion()
         return Rule(
             name=self.name,
-            mode=self.mode,
+            mode=self.mode.written,
+            canary_percent=self.mode.canary,
             conditions=tuple(line.condition for line in self.when.values()),
             run=self.run,
+            level=self.level or _level_of(inputs),
             priority=self.priority,
+            inputs=inputs,
+            accept_result=self.accept_result or {},
             deliver=self.deliver,
+            tell_reader=self.if_not_run.tell_reader if self.if_not_run else (),
+            if_incomplete=completion.if_incomplete,
+            late_instances=completion.late_instances,
             stop=self.stop,
+            expires=self.expires,
             note=self.note,
             owner=self.owner,
         )
+
+
+def _level_of(inputs: Iterable[Input]) -> Level:
+    """Take the whole study where there is a choice, else one series at a time."""
+    received = [one for one in inputs if isinstance(one, SeriesInput)]
+    return "study" if len(received) > 1 or any(one.pick for one in received) else "series"
 
 
 @dataclass(frozen=True)
@@ -286,10 +190,25 @@ class Rule:
     conditions : tuple of Condition
         All must hold.
     run : Run
+    level : str
+        ``series``: every series that fits is scored by itself. ``study``: once all series of the
+        study have come, the inputs are chosen among them.
     priority : str
+    inputs : tuple of Input
+        Named arguments of the model; empty: the one series.
+    accept_result : mapping
+        Name of a result to the limits within which it is plausible.
     deliver : tuple of Destination
+    tell_reader : tuple of str
+        How the reader is told that nothing was scored.
+    if_incomplete, late_instances : str or None
+        None: as ``completion`` says.
     stop : bool
         When it matches, no rule after it is used. A shadow rule stops nothing.
+    expires : date or None
+        Off from that day on.
+    canary_percent : float or None
+        Live for this share of the studies, shadow for the others.
     note, owner : str
         For people.
     """
@@ -298,11 +217,30 @@ class Rule:
     mode: Mode
     conditions: tuple[Condition, ...]
     run: Run
+    level: Level = "series"
     priority: Priority = "routine"
+    inputs: tuple[Input, ...] = ()
+    accept_result: Mapping[str, Limits] | None = None
     deliver: tuple[Destination, ...] = ()
+    tell_reader: tuple[str, ...] = ()
+    if_incomplete: IfIncomplete | None = None
+    late_instances: LateInstances | None = None
     stop: bool = False
+    expires: date | None = None
+    canary_percent: float | None = None
     note: str = ""
     owner: str = ""
+
+    @property
+    def received(self) -> tuple[SeriesInput, ...]:
+        """Inputs that are series of the study; one without a gate where the rule names none."""
+        found = tuple(one for one in self.inputs if isinstance(one, SeriesInput))
+        return found or (SeriesInput("series"),)
+
+    @property
+    def gathered(self) -> tuple[Input, ...]:
+        """Inputs that must be fetched once the rule has matched."""
+        return tuple(one for one in self.inputs if not isinstance(one, SeriesInput))
 
     @property
     def series(self) -> ResultSeries:

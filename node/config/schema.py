@@ -8,9 +8,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from node.config.base import INNER
+from node.config.condition_lines import ConditionLine, unknown_operator
 from node.config.problems import did_you_mean, one_of
 from node.config.quantities import shape
-from node.config.rules import INNER, ConditionLine, unknown_operator
 from node.config.yaml_lines import Path as Place
 
 
@@ -21,6 +22,8 @@ def where(place: Place, root: Mapping[str, object]) -> str:
             return "file"
         case ("rules", int(number), *rest):
             return ", ".join(filter(None, (f"rule {_rule_name(root, number)}", _dotted(rest))))
+        case ("tables", name, *rest):
+            return ", ".join(filter(None, (f"table {name}", _dotted(rest))))
         case ("peers", name, *rest):
             return ", ".join(filter(None, (f"peer {name}", _dotted(rest))))
         case _:

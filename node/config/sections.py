@@ -2,89 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
+from node.config.base import CLOSED, DAY_SECONDS, Name, Seconds, Text
+from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
     FreeSpace,
+    WordList,
     free_space,
-    listed,
     scalar,
     size_bytes,
+    size_or_off,
     text,
     texts,
     whole,
     word,
 )
-from node.config.rules import CLOSED, DAY_SECONDS, INNER, Flag, Seconds
+from node.config.rules import INCOMPLETE, LATE, IfIncomplete, LateInstances
+from node.config.secrets import url
 
-Network = IPv4Network | IPv6Network
-ANY_AE_TITLE = "*"
 PYDICOM_UID_ROOT = "1.2.826.0.1.3680043.8.498."
 MAX_UID_ROOT_CHARACTERS = 38
 """So that 26 digits of a digest, more than 80 bits, remain."""
 
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _DATABASES = ("sqlite", "postgresql+psycopg")
 _BROKERS = ("amqp", "amqps", "redis", "rediss")
-
-
-def ae_title(value: object) -> str:
-    """AE title (VR AE): 1 to 16 printable ASCII characters, no backslash."""
-    written = text(value)
-    if len(written) > 16:
-        raise ValueError(f"'{written[:64]}' has {len(written)} characters; an AE title at most 16.")
-    if not re.fullmatch(r"[ -\[\]-~]+", written):
-        raise ValueError(f"'{written}' is not an AE title: ASCII letters, digits and signs, no \\.")
-    return written
-
-
-def _ae_titles(value: object) -> tuple[str, ...]:
-    titles = tuple(ae_title(item) for item in listed(value))
-    if ANY_AE_TITLE in titles and len(titles) > 1:
-        raise ValueError("'*' means any AE title, so it stands alone.")
-    return titles
-
-
-def _networks(value: object) -> tuple[Network, ...]:
-    return tuple(_network(scalar(item)) for item in listed(value))
-
-
-def _network(written: str) -> Network:
-    try:
-        return ip_network(written)
-    except ValueError as error:
-        near = ""
-        try:
-            near = f" Did you mean {ip_network(written, strict=False)}?"
-        except ValueError:
-            near = " Write 10.4.0.0/24."
-        raise ValueError(f"'{written[:64]}' is not a network.{near}") from error
-
-
-def _host(value: object) -> str:
-    written = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", written):
-        raise ValueError(f"'{written[:64]}' is neither a host name nor an IP address.")
-    return written
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    folder: Path = info.context["folder"] if info.context else Path()
-    return folder / Path(text(value)).expanduser()
-
-
-def _paths(value: object, info: ValidationInfo) -> tuple[Path, ...]:
-    return tuple(_path(item, info) for item in listed(value))
 
 
 def _uid_root(value: object) -> str:
@@ -107,53 +56,19 @@ def _station(value: object) -> str:
     return written
 
 
-def expand(written: str, folder: Path) -> str:
-    """Put what ``${env:NAME}`` and ``${file:PATH}`` refer to in their place.
-
-    A reference within a longer text is percent-encoded, so that a password may hold any
-    character of a URL.
-
-    Raises
-    ------
-    ValueError
-        The variable is not set, or the file cannot be read.
-    """
-    whole_text = _REFERENCE.fullmatch(written) is not None
-
-    def secret(match: re.Match[str]) -> str:
-        found = _secret(match[1], match[2].strip(), folder)
-        return found if whole_text else quote(found, safe="")
-
-    return _REFERENCE.sub(secret, written)
-
-
-def _secret(kind: str, name: str, folder: Path) -> str:
-    if kind == "env":
-        if name not in os.environ:
-            raise ValueError(f"The environment variable {name} is not set.")
-        return os.environ[name]
-    try:
-        return (folder / name).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"The secret file {name} cannot be read.") from error
-
-
-def _url(schemes: tuple[str, ...], value: object, info: ValidationInfo) -> str:
-    folder: Path = info.context["folder"] if info.context else Path()
-    found = expand(text(value), folder)
-    scheme, separator, _ = found.partition("://")
-    if not separator or scheme not in schemes:
-        wants = ", ".join(f"{known}://" for known in schemes)
-        raise ValueError(f"This URL must start with one of: {wants}.")
-    return found
-
-
 def _database(value: object, info: ValidationInfo) -> str:
-    return _url(_DATABASES, value, info)
+    return url(_DATABASES, value, info)
 
 
 def _broker(value: object, info: ValidationInfo) -> str:
-    return "sql" if scalar(value) == "sql" else _url(_BROKERS, value, info)
+    return "sql" if scalar(value) == "sql" else url(_BROKERS, value, info)
+
+
+def _listen(value: object) -> object:
+    if isinstance(value, dict):
+        return value
+    word("off", "no", "false")(value)
+    return None
 
 
 def _health(value: object) -> object:
@@ -163,9 +78,6 @@ def _health(value: object) -> object:
     return None
 
 
-_Host = Annotated[str, BeforeValidator(_host)]
-_AETitle = Annotated[str, BeforeValidator(ae_title)]
-_PeerPort = Annotated[int, BeforeValidator(whole(1, 65535))]
 _OwnPort = Annotated[int, BeforeValidator(whole(0, 65535))]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -176,8 +88,21 @@ class Listen:
 
     __pydantic_config__ = CLOSED
 
-    host: _Host = "0.0.0.0"  # noqa: S104 an Application Entity is there to be reached
+    host: Host = "0.0.0.0"  # noqa: S104 an Application Entity is there to be reached
     port: _OwnPort = 11112
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Where connections begin with TLS, and the files (PEM) that this needs."""
+
+    __pydantic_config__ = CLOSED
+
+    certificate: FilePath
+    key: FilePath
+    authorities: FilePath
+    host: Host = "0.0.0.0"  # noqa: S104 as for listen
+    port: _OwnPort = 2762
 
 
 @dataclass(frozen=True)
@@ -186,19 +111,41 @@ class Health:
 
     __pydantic_config__ = CLOSED
 
-    host: _Host = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: _OwnPort = 8088
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Marks on the disk of the data folder; below `refuse_free` objects get 0xA700."""
+    """Marks on the disk of the data folder; below `refuse_free` objects get 0xA700.
+
+    `ballast_bytes` are kept by a file that is given up when the disk is full; 0: none.
+    """
 
     __pydantic_config__ = CLOSED
 
+    warn_free: Annotated[FreeSpace | None, BeforeValidator(free_space)] = None
     refuse_free: Annotated[FreeSpace, BeforeValidator(free_space)] = field(
         default_factory=lambda: FreeSpace(percent=5.0)
     )
+    ballast_bytes: Annotated[int, BeforeValidator(size_or_off), Field(alias="ballast")] = (
+        256 * 10**6
+    )
+
+
+@dataclass(frozen=True)
+class Store:
+    """How received objects are kept.
+
+    ``files``: each in a file. ``arena``: small ones in large files that are used again, which is
+    faster where every object is flushed to disk; `ready_bytes` is kept prepared. The data folder
+    must then be on a local disk.
+    """
+
+    __pydantic_config__ = CLOSED
+
+    kind: Annotated[Literal["files", "arena"], BeforeValidator(word("files", "arena"))] = "files"
+    ready_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="ready")] = 256 * 10**6
 
 
 @dataclass(frozen=True)
@@ -229,7 +176,9 @@ class NodeSection:
     ae_title : str
     station : str
         Stable id of this node in results; the host name where the file does not say.
-    listen : Listen
+    listen : Listen or None
+        None: off, where there is `tls`.
+    tls : TLS or None
     data_folder : Path
         ``/var/lib/scorenode`` where that folder exists, else ``node-data`` beside the file.
     database_url, broker_url : str
@@ -240,21 +189,25 @@ class NodeSection:
         Ends in a dot.
     accept_from : tuple of str or None
         Peers that may associate; None: all under ``peers``.
+    store : Store
     disk : Disk
     workers : Workers
     memory : Memory
     log_level : str
     max_associations : int
+    on_conflict : str
+        What to do with other bytes under the UID of an instance that we hold.
     """
 
     __pydantic_config__ = CLOSED
 
-    ae_title: _AETitle
+    ae_title: AETitle
     station: Annotated[str, BeforeValidator(_station)] = field(
         default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
     )
-    listen: Listen = field(default_factory=Listen)
-    data_folder: Annotated[Path, BeforeValidator(_path), Field(alias="data")] = Path("node-data")
+    listen: Annotated[Listen | None, BeforeValidator(_listen)] = field(default_factory=Listen)
+    tls: TLS | None = None
+    data_folder: Annotated[Path, BeforeValidator(path), Field(alias="data")] = Path("node-data")
     database_url: Annotated[str, BeforeValidator(_database), Field(alias="database")] = field(
         default="", repr=False
     )
@@ -264,6 +217,7 @@ class NodeSection:
     health: Annotated[Health | None, BeforeValidator(_health)] = field(default_factory=Health)
     uid_root: Annotated[str, BeforeValidator(_uid_root)] = PYDICOM_UID_ROOT
     accept_from: Annotated[tuple[str, ...] | None, BeforeValidator(texts)] = None
+    store: Store = field(default_factory=Store)
     disk: Disk = field(default_factory=Disk)
     workers: Workers = field(default_factory=Workers)
     memory: Memory = field(default_factory=Memory)
@@ -271,57 +225,31 @@ class NodeSection:
         "info"
     )
     max_associations: Annotated[int, BeforeValidator(whole(1, 10000))] = 64
+    on_conflict: Annotated[
+        Literal["keep_first", "refuse", "replace"],
+        BeforeValidator(word("keep_first", "refuse", "replace")),
+    ] = "keep_first"
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a peer is called."""
-
-    __pydantic_config__ = CLOSED
-
-    host: _Host
-    port: _PeerPort
-    ae_title: _AETitle
+Evidence = Literal["mpps", "header_counts", "pacs_count"]
+EVIDENCE: tuple[Evidence, ...] = ("mpps", "header_counts", "pacs_count")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Another Application Entity.
-
-    Parameters
-    ----------
-    name : str
-        Its key in the file.
-    address : Address or None
-        None: nothing is sent to it.
-    sends_as : tuple of str
-        Calling AE titles it uses; ``*``: any. Empty: it sends nothing.
-    from_networks : tuple of network
-        Empty: from anywhere.
-    takes_demonstration : bool
-        Whether results of demonstration models may go there.
-    timeout_seconds : float
-        Of connecting to it, and of each answer.
-    """
-
-    __pydantic_config__ = CLOSED
-
-    name: Annotated[str, Field(alias=f"{INNER}name")]
-    address: Address | None = None
-    sends_as: Annotated[tuple[str, ...], BeforeValidator(_ae_titles)] = ()
-    from_networks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
-    takes_demonstration: Flag = False
-    timeout_seconds: Annotated[Seconds, Field(alias="timeout")] = 30.0
+def _evidence(value: object) -> tuple[str, ...]:
+    return () if value == "none" else WordList(EVIDENCE)(value)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """When a series counts as complete without evidence, and when at the latest."""
+    """What proves a series complete or not, and when it counts as complete without."""
 
     __pydantic_config__ = CLOSED
 
+    evidence: Annotated[tuple[Evidence, ...], BeforeValidator(_evidence)] = ("header_counts",)
     quiet_seconds: Annotated[Seconds, Field(alias="quiet")] = 45.0
     max_wait_seconds: Annotated[Seconds, Field(alias="max_wait")] = 1200.0
+    if_incomplete: Annotated[IfIncomplete, BeforeValidator(INCOMPLETE)] = "hold"
+    late_instances: Annotated[LateInstances, BeforeValidator(LATE)] = "rerun_if_changed"
 
 
 @dataclass(frozen=True)
@@ -330,7 +258,7 @@ class ModelsSection:
 
     __pydantic_config__ = CLOSED
 
-    folders: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = ()
+    folders: Annotated[tuple[Path, ...], BeforeValidator(paths)] = ()
 
 
 @dataclass(frozen=True)
@@ -350,6 +278,41 @@ class Retention:
 
     inputs_seconds: Annotated[Seconds, Field(alias="inputs")] = 7 * DAY_SECONDS
     results_seconds: Annotated[Seconds, Field(alias="results")] = 30 * DAY_SECONDS
+    failed_seconds: Annotated[Seconds, Field(alias="failed")] = 14 * DAY_SECONDS
+    audit_seconds: Annotated[Seconds, Field(alias="audit")] = 7 * 365 * DAY_SECONDS
+
+
+def _webhook(value: object, info: ValidationInfo) -> str:
+    return url(("https", "http"), value, info)
+
+
+OCCASIONS = ("held", "failed", "delivery_late", "disk_low")
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What must not be silent for longer than a while: a peer or a rule."""
+
+    __pydantic_config__ = CLOSED
+
+    longer_than_seconds: Annotated[Seconds, Field(alias="longer_than")]
+    peer: Text | None = None
+    rule: Name | None = None
+
+
+def _silences(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """Who is told of what, without patient data."""
+
+    __pydantic_config__ = CLOSED
+
+    webhook: Annotated[str, BeforeValidator(_webhook)] = field(default="", repr=False)
+    send_when: Annotated[tuple[str, ...], BeforeValidator(WordList(OCCASIONS))] = OCCASIONS
+    silence: Annotated[tuple[Silence, ...], BeforeValidator(_silences)] = ()
 
 
 SECTIONS: Mapping[str, type] = {
@@ -358,5 +321,6 @@ SECTIONS: Mapping[str, type] = {
     "models": ModelsSection,
     "unmatched": Unmatched,
     "retention": Retention,
+    "alerts": Alerts,
 }
-"""Sections that hold one value each; ``peers`` and ``rules`` hold many."""
+"""Sections that hold one value each; ``peers``, ``tables`` and ``rules`` hold many."""

@@ -1,15 +1,31 @@
-"""Who may open an association: address and AE title together name one peer."""
+"""Who may open an association: address, AE title and certificate together name one peer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
 ANY_AE_TITLE = "*"
 
 Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class PeerCertificate:
+    """What a peer's certificate says, once its signature was found good.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Common name and DNS names.
+    fingerprint : str
+        SHA-256 of the certificate, 64 hexadecimal digits.
+    """
+
+    names: tuple[str, ...]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,21 @@ class PeerRule:
         Where it calls from; empty: anywhere.
     max_associations : int
         Most associations it may hold at a time.
+    needs_tls, needs_certificate : bool
+        Whether it must come over TLS; whether it must show a certificate where it does.
+    certificate_names, fingerprints : tuple of str
+        What its certificate must say: one of these names, be one of these; empty: anything that
+        an authority has signed.
     """
 
     name: str
     ae_titles: tuple[str, ...]
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     max_associations: int = 32
+    needs_tls: bool = False
+    needs_certificate: bool = True
+    certificate_names: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
     def is_at(self, address: Address) -> bool:
         """Whether it may call from an address."""
@@ -41,16 +66,51 @@ class PeerRule:
         """Whether it uses a calling AE title."""
         return ANY_AE_TITLE in self.ae_titles or ae_title in self.ae_titles
 
+    def is_proved_by(self, request: AssociationRequest) -> bool:
+        """Whether a request came the way this peer must come, with its certificate."""
+        names_one = bool(self.certificate_names or self.fingerprints)
+        if not request.is_tls:
+            return not (self.needs_tls or names_one)
+        certificate = request.certificate
+        if certificate is None:
+            return not (self.needs_certificate or names_one)
+        if self.fingerprints and certificate.fingerprint not in self.fingerprints:
+            return False
+        wanted = {name.casefold() for name in self.certificate_names}
+        return not wanted or any(name.casefold() in wanted for name in certificate.names)
+
 
 @dataclass(frozen=True)
 class AssociationRequest:
-    """What an A-ASSOCIATE-RQ says about who calls whom."""
+    """What an A-ASSOCIATE-RQ says about who calls whom, and how it came."""
 
     address: str
     calling_ae_title: str
     called_ae_title: str
     application_context_name: str
     protocol_version: int = 1
+    is_tls: bool = False
+    certificate: PeerCertificate | None = None
+    identity: UserIdentity | None = None
+
+
+@dataclass(frozen=True)
+class UserIdentity:
+    """Who an A-ASSOCIATE-RQ says that the user is (PS3.7 D.3.3.7); never logged.
+
+    Parameters
+    ----------
+    kind : int
+        1 username, 2 username and passcode, 3 Kerberos ticket, 4 SAML assertion, 5 JSON Web Token.
+    primary, secondary : bytes
+        Username, ticket, assertion or token; passcode.
+    wants_response : bool
+    """
+
+    kind: int
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(repr=False)
+    wants_response: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +130,7 @@ PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol_version_not_suppor
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "disk_below_mark")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local_limit_exceeded")
 NO_REASON_GIVEN = Rejection(2, 1, 1, "internal_error")
+USER_NOT_AUTHENTICATED = Rejection(1, 1, 1, "user_not_authenticated")
 
 
 def address_of(text: str) -> Address:
@@ -93,7 +154,8 @@ def identify(
     ----------
     request : AssociationRequest
     peers : iterable of PeerRule
-        The first that fits is it.
+        The first that fits is it. Peers with ``*`` are nobody whom another peer names: who calls
+        by a title and from an address of such a peer must prove to be it.
     ae_title : str
         Our own.
     """
@@ -103,8 +165,12 @@ def identify(
         return APPLICATION_CONTEXT_NOT_SUPPORTED
     if request.called_ae_title.strip() != ae_title:
         return CALLED_AE_TITLE_NOT_RECOGNIZED
-    address = address_of(request.address)
-    for peer in peers:
-        if peer.is_at(address) and peer.is_called(request.calling_ae_title.strip()):
+    title, address = request.calling_ae_title.strip(), address_of(request.address)
+    if not title.isprintable():
+        return CALLING_AE_TITLE_NOT_RECOGNIZED
+    fitting = [peer for peer in peers if peer.is_at(address) and peer.is_called(title)]
+    named = [peer for peer in fitting if title in peer.ae_titles]
+    for peer in named or fitting:
+        if peer.is_proved_by(request):
             return peer
     return CALLING_AE_TITLE_NOT_RECOGNIZED

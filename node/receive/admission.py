@@ -60,12 +60,19 @@ class Admission:
         self._has_room = has_room
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        self._sessions: dict[int, Session] = {}
 
     @property
     def count(self) -> int:
         """How many associations are in."""
         with self._lock:
             return self._held.total()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Associations that are in."""
+        with self._lock:
+            return list(self._sessions.values())
 
     def admit(
         self, request: AssociationRequest, peers: Sequence[PeerRule], ae_title: str, most: int
@@ -90,12 +97,15 @@ class Admission:
             if self._held.total() >= most or self._held[peer.name] >= peer.max_associations:
                 return LOCAL_LIMIT_EXCEEDED
             self._held[peer.name] += 1
-        return Session(peer, request)
+            session = Session(peer, request)
+            self._sessions[session.id] = session
+        return session
 
     def leave(self, session: Session) -> None:
         """Let an association out."""
         with self._lock:
             self._held[session.peer.name] -= 1
+            self._sessions.pop(session.id, None)
 
 
 def _new_id() -> int:

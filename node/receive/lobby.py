@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 MOST_WAITING_PER_ADDRESS = 16
@@ -21,10 +22,11 @@ class _Guest:
 
 
 class Lobby:
-    """Counts who waits; where too many of one address do, the one that waited longest goes.
+    """Counts who waits; where too many do, one of the most crowded address goes.
 
-    Silent connections thus never shut the door: not to others, and not to an honest sender at the
-    same address, which speaks within a moment of connecting.
+    Silent connections of a few addresses thus never shut the door to others. An honest sender at
+    the same address speaks within a moment of connecting, and is let in as long as those who do
+    not come no faster than they are sent away.
     """
 
     def __init__(
@@ -49,15 +51,24 @@ class Lobby:
             self._guests = [guest for guest in self._guests if guest.connection is not connection]
 
     def _make_room(self, address: str) -> bool:
-        """Drop the oldest of the same address, or of all, unless everybody is young."""
-        same = [guest for guest in self._guests if guest.address == address]
-        crowd = same if len(same) >= self._per_address else self._guests
-        if len(same) < self._per_address and len(self._guests) < self._total:
+        """Drop one where there are too many: of the address that has most, the oldest.
+
+        A newcomer whose own address is the most crowded is turned away while all of those are
+        young: there may be honest ones among them.
+        """
+        same = sum(guest.address == address for guest in self._guests)
+        is_crowded = same >= self._per_address
+        if not is_crowded and len(self._guests) < self._total:
             return True
-        oldest = crowd[0]
-        if time.monotonic() - oldest.since < YOUNG_SECONDS:
-            return len(same) < 4 * self._per_address and len(self._guests) < self._total
+        most = address if is_crowded else self._most_crowded()
+        oldest = next(guest for guest in self._guests if guest.address == most)
+        if most == address and time.monotonic() - oldest.since < YOUNG_SECONDS:
+            return same < 4 * self._per_address and len(self._guests) < self._total
         self._guests.remove(oldest)
         with contextlib.suppress(OSError):
-            oldest.connection.shutdown(socket.SHUT_RDWR)
+            # Not SSLSocket.shutdown: that forgets the TLS layer while its thread uses it.
+            socket.socket.shutdown(oldest.connection, socket.SHUT_RDWR)
         return True
+
+    def _most_crowded(self) -> str:
+        return Counter(guest.address for guest in self._guests).most_common(1)[0][0]

@@ -7,7 +7,9 @@ One port, two engines: associations for nothing but Storage and Verification are
 
 from __future__ import annotations
 
+import gc
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +20,10 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
+from node.log import is_debugging
 from node.receive.access import (
     NO_REASON_GIVEN,
+    USER_NOT_AUTHENTICATED,
     AssociationRequest,
     PeerRule,
     Rejection,
@@ -41,6 +45,7 @@ from node.receive.guard import (
     keep_pynetdicom_quiet,
 )
 from node.receive.identity import StoreRequest
+from node.receive.lobby import Lobby
 from node.receive.reception import Reception
 from node.receive.storage_scp import (
     application_entity,
@@ -49,15 +54,30 @@ from node.receive.storage_scp import (
     store_response,
 )
 from node.receive.store_service import StoreService
+from node.receive.tls import InvalidTLS, TLSFiles, server_context
 from node.statuses import OUT_OF_RESOURCES, SUCCESS, Status
-from storage.associations import ClosedAssociation, OpenedAssociation
+from storage.associations import RELEASED, ClosedAssociation, OpenedAssociation
 from storage.base import Acceptance
 
 log = structlog.get_logger(__name__)
 
+Context = Callable[[], ssl.SSLContext]
 Facts = Mapping[str, object]
 OnEvent = Callable[[str, Facts], None]
 """Told every event that is logged, with the same facts: for metrics."""
+
+
+Authenticate = Callable[[AssociationRequest], bool]
+"""Says whether the user that a request names (or does not name) may come in."""
+
+
+@dataclass(frozen=True)
+class TLSSettings:
+    """A port on which connections begin with TLS."""
+
+    files: TLSFiles
+    host: str = "0.0.0.0"  # noqa: S104 - as for the plain port
+    port: int = 2762
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,9 @@ class ReceiverSettings:
         How long `Receiver.stop` lets associations end by themselves.
     owner : str
         This process, for the rows of associations.
+    tls : TLSSettings or None
+    is_plain : bool
+        Whether there is a port without TLS, too.
     """
 
     ae_title: str
@@ -92,6 +115,8 @@ class ReceiverSettings:
     idle_seconds: float = 60.0
     drain_seconds: float = 10.0
     owner: str = ""
+    tls: TLSSettings | None = None
+    is_plain: bool = True
 
 
 class Receiver:
@@ -108,6 +133,8 @@ class Receiver:
     on_event : callable
     guard : mapping
         Other values for fields of `GuardSettings`.
+    authenticate : callable or None
+        None: user identities are not looked at. A passcode that comes without TLS is refused.
     engine : bool
         Whether our own engine serves what it can; otherwise pynetdicom serves everything.
     """
@@ -117,21 +144,26 @@ class Receiver:
         service: StoreService,
         settings: ReceiverSettings,
         rows: AssociationRows | None = None,
-        on_event: OnEvent = lambda event, facts: None,
+        on_event: OnEvent | None = None,
         guard: Mapping[str, Any] | None = None,
         *,
+        authenticate: Authenticate | None = None,
         engine: bool = True,
     ) -> None:
         self._service = service
         self.settings = settings
         self._rows = rows
-        self._on_event = on_event
+        self._is_told_of_each = on_event is not None
+        self._on_event: OnEvent = on_event or (lambda event, facts: None)
         self._guard = GuardSettings(is_listed=self._is_listed, **(guard or {}))
         self._admission = Admission(service.has_room)
         self._lock = threading.Lock()
         self._server: GuardedServer | None = None
+        self._authenticate = authenticate
         self._has_engine = engine
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
+        self._tls_socket: socket.socket | None = None
+        self._context: ssl.SSLContext | None = None
         self._thread: threading.Thread | None = None
         self._turned_away: dict[tuple[str, str], float] = {}
 
@@ -153,9 +185,41 @@ class Receiver:
         """How many associations are established now."""
         return self._admission.count
 
+    @property
+    def sessions(self) -> list[Session]:
+        """Associations that are established now, with what came of each so far."""
+        return self._admission.sessions
+
     def reconfigure(self, settings: ReceiverSettings) -> None:
-        """Admit by other rules from now on; address and port stay."""
+        """Admit by other rules from now on; addresses and ports stay.
+
+        Certificates are read again; where they cannot be used the old ones stay.
+        """
         self.settings = settings
+        if self._context is not None and settings.tls is not None:
+            try:
+                self._context = self._new_context(settings.tls.files)
+            except InvalidTLS as error:
+                log.error("tls.refused", sentence=str(error))
+            else:
+                log.info("tls.loaded")
+
+    @property
+    def tls_port(self) -> int:
+        """The port on which connections begin with TLS.
+
+        Raises
+        ------
+        RuntimeError
+            There is none.
+        """
+        if self._tls_socket is None:
+            raise RuntimeError("the receiver has no port for TLS")
+        return int(self._tls_socket.getsockname()[1])
+
+    def _new_context(self, files: TLSFiles) -> ssl.SSLContext:
+        demand = all(peer.needs_certificate for peer in self.settings.peers)
+        return server_context(files, demand=demand)
 
     def start(self) -> None:
         """Listen.
@@ -166,6 +230,9 @@ class Receiver:
             The address cannot be listened on.
         """
         keep_pynetdicom_quiet()
+        address = (self.settings.host, self.settings.port)
+        if not self.settings.is_plain:
+            address = ("127.0.0.1", 0)  # never listened to: pynetdicom's server needs an address
         ae = application_entity(
             self.settings.ae_title,
             self.settings.max_pdu_bytes,
@@ -173,7 +240,7 @@ class Receiver:
             idle_seconds=self.settings.idle_seconds,
         )
         server = ae.make_server(
-            (self.settings.host, self.settings.port),
+            address,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
@@ -186,13 +253,20 @@ class Receiver:
         )
         self._server = cast(GuardedServer, server)
         if self._has_engine:
-            self._listener = self._listener_of(self._server)
-            self._listener.start()
+            self._listeners = self._make_listeners(self._server)
+            for listener in self._listeners:
+                listener.start()
         else:
             self._thread = threading.Thread(
                 target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver"
             )
             self._thread.start()
+        # What is loaded by now stays: looking through it for garbage again and again costs more
+        # than the garbage of a whole association.
+        gc.collect()
+        gc.freeze()
+        if self._rows is not None:
+            self._rows.follow(lambda: self.sessions)
         self._tell("receiver.started", port=self.port)
 
     def stop(self) -> None:
@@ -203,48 +277,75 @@ class Receiver:
         self._await_no_association(self.settings.drain_seconds)
         for assoc in self._server.live:
             assoc.cut()
-        if self._listener is not None:
-            self._listener.cut()
+        for listener in self._listeners:
+            listener.cut()
         self._await_no_association(5.0)
         self._tell("receiver.stopped", associations=self._connections())
 
     def _stop_listening(self, server: GuardedServer) -> None:
-        if self._listener is not None:
-            self._listener.stop()
+        if self._listeners:
+            for listener in self._listeners:
+                listener.stop()
             server.server_close()
+            if self._tls_socket is not None:
+                self._tls_socket.close()
         elif self._thread is not None:
             server.shutdown()
             self._thread.join()
 
     def _connections(self) -> int:
-        engine = 0 if self._listener is None else self._listener.live
-        return engine + len(cast(GuardedServer, self._server).live)
+        own = sum(listener.live for listener in self._listeners)
+        return own + len(cast(GuardedServer, self._server).live)
 
     def _await_no_association(self, seconds: float) -> None:
         server = cast(GuardedServer, self._server)
         deadline = time.monotonic() + seconds
-        if self._listener is not None:
-            self._listener.await_no_association(seconds)
+        for listener in self._listeners:
+            listener.await_no_association(max(0.0, deadline - time.monotonic()))
         for assoc in server.live:
             assoc.join(max(0.0, deadline - time.monotonic()))
 
-    def _listener_of(self, server: GuardedServer) -> Listener:
-        """Our own engine, on the socket of the server, which takes what is not for the engine."""
+    def _make_listeners(self, server: GuardedServer) -> list[Listener]:
+        """Our own engine, on each port; the server takes what is not for the engine."""
         engine = Engine(
             host=self,
-            negotiator=Negotiator(server.contexts, self.settings.max_pdu_bytes),
+            negotiator=Negotiator(
+                server.contexts,
+                self.settings.max_pdu_bytes,
+                identifies_users=self._authenticate is not None,
+            ),
             buffers=BufferPool(),
             limits=self._limits,
             largest_instance_bytes=self._guard.largest_instance_bytes,
         )
-        return Listener(
-            cast(socket.socket, server.socket),
-            engine,
-            self._guard,
-            server.adopt,
-            self._on_refused,
-            adopted=lambda: len(server.live),
-        )
+        lobby = Lobby()
+
+        def listener(listening: socket.socket, context: Context | None = None) -> Listener:
+            return Listener(
+                listening,
+                engine,
+                self._guard,
+                server.adopt,
+                self._on_refused,
+                count=self._connections,
+                ssl_context=context,
+                lobby=lobby,
+            )
+
+        listeners = []
+        plain = cast(socket.socket, server.socket)
+        if self.settings.is_plain:
+            listeners.append(listener(plain))
+        else:
+            plain.close()
+        if self.settings.tls is not None:
+            tls = self.settings.tls
+            self._context = self._new_context(tls.files)
+            self._tls_socket = socket.create_server((tls.host, tls.port), backlog=128)
+            listeners.append(
+                listener(self._tls_socket, lambda: cast(ssl.SSLContext, self._context))
+            )
+        return listeners
 
     def _limits(self) -> Limits:
         guard = self._guard
@@ -281,6 +382,9 @@ class Receiver:
         verdict = self._admission.admit(
             request, settings.peers, settings.ae_title, settings.max_associations
         )
+        if isinstance(verdict, Session) and not self._is_authentic(request):
+            self._admission.leave(verdict)
+            verdict = USER_NOT_AUTHENTICATED
         if isinstance(verdict, Rejection):
             self._tell(
                 "association.rejected",
@@ -294,6 +398,15 @@ class Receiver:
         if self._rows is not None:
             self._rows.opened(_opened(verdict, settings.owner))
         return verdict
+
+    def _is_authentic(self, request: AssociationRequest) -> bool:
+        """Whether the user may come in, where somebody was asked to say so."""
+        if self._authenticate is None:
+            return True
+        identity = request.identity
+        if identity is not None and identity.secondary and not request.is_tls:
+            return False
+        return self._authenticate(request)
 
     def _reject(self, assoc: GuardedAssociation, rejection: Rejection) -> None:
         assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
@@ -320,7 +433,7 @@ class Receiver:
     def left(self, session: Session, *, released: bool) -> None:
         """Note that an association ended."""
         self._admission.leave(session)
-        reason = "released" if released else "aborted"
+        reason = RELEASED if released else "aborted"
         facts = session.counts
         seconds = round(time.monotonic() - session.since, 3)
         self._tell(f"association.{reason}", **session.names, **facts, seconds=seconds)
@@ -359,6 +472,12 @@ class Receiver:
         seconds: float,
     ) -> None:
         """Count an object and what it was answered."""
+        is_stored = status.code == SUCCESS
+        if is_stored:
+            session.stored += 1
+            session.bytes += size
+            if not self._is_told_of_each and not is_debugging():
+                return
         facts = {
             **session.names,
             "sop_instance_uid": request.sop_instance_uid,
@@ -366,9 +485,7 @@ class Receiver:
             "bytes": size,
             "seconds": round(seconds, 4),
         }
-        if status.code == SUCCESS:
-            session.stored += 1
-            session.bytes += size
+        if is_stored:
             self._tell("instance.stored", outcome=str(acceptance), **facts)
         else:
             session.refused += 1

@@ -6,22 +6,31 @@ set is let through unused, and `finish` says which status to answer.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Callable
 from functools import lru_cache
 
+import xxhash
+
 from node.receive.header import HeaderError, HeaderScan, StartTooShort, scan
 from node.receive.header_values import tag_text
 from node.receive.identity import StoreRequest, refusal_of_identity, refusal_of_request
-from node.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, Status
+from node.statuses import (
+    CANNOT_UNDERSTAND,
+    DUPLICATE_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+    Status,
+)
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from storage.base import Acceptance, ReceivedInstance, StoreBroken, StoreFull, StoreUnavailable
 from storage.intake import Intake
-from storage.objects import Spool
+from storage.objects import Incoming, Spool
 
 MOST_FRAGMENTS = 512
 """Fragments held before they are written; a hostile sender's may have one byte each."""
+
+_HELD_OTHERWISE = "another object is held under this SOP Instance UID"
 
 Data = bytes | bytearray | memoryview
 
@@ -52,7 +61,7 @@ class Reception:
         self._keys = keys
         self._has_room = has_room
         self._refusal = refusal_of_request(request)
-        self._digest = hashlib.sha256()
+        self._digest = xxhash.xxh3_128()
         self._held: list[Data] = []
         self._spool: Spool | None = None
 
@@ -98,6 +107,9 @@ class Reception:
             found = None if self._refusal is not None else self._checked()
             if found is not None:
                 acceptance = self._keep(found)
+            if acceptance is Acceptance.REFUSED:
+                acceptance = None
+                self._refuse(Status(DUPLICATE_SOP_INSTANCE, _HELD_OTHERWISE))
         except HeaderError as error:
             self._refuse(_not_understood(error))
         except (StoreUnavailable, StoreBroken) as error:
@@ -134,7 +146,7 @@ class Reception:
         syntax = self._request.transfer_syntax_uid
         if self._spool is not None:
             self._write()
-            return scan(self._spool.view(len(self._part10_header)), syntax, self._keys)
+            return scan(self._spool.view(len(part10_header(self._request))), syntax, self._keys)
         first = self._held[0] if self._held else b""
         try:
             return scan(first, syntax, self._keys, self.size)
@@ -142,9 +154,11 @@ class Reception:
             return scan(b"".join(self._held), syntax, self._keys)
 
     def _keep(self, found: HeaderScan) -> Acceptance:
-        self._write()
-        spool, self._spool = self._spool, None
-        if spool is None:
+        incoming = self._slot()
+        if incoming is None:
+            self._write()
+            incoming, self._spool = self._spool, None
+        if incoming is None:
             raise AssertionError("nothing was written")
         request = self._request
         received = ReceivedInstance(
@@ -153,26 +167,33 @@ class Reception:
             sop_instance_uid=request.sop_instance_uid,
             sop_class_uid=request.sop_class_uid,
             transfer_syntax_uid=request.transfer_syntax_uid,
-            sha256=self._digest.hexdigest(),
+            digest=f"xxh3:{self._digest.hexdigest()}",
             size=self.size,
             peer=request.peer,
             header=found.values,
             association_id=request.association_id,
         )
-        return self._intake.accept(received, spool)
+        return self._intake.accept(received, incoming)
+
+    def _slot(self) -> Incoming | None:
+        """Write what is held into the arena; None where it is to be a file."""
+        arena = self._intake.arena
+        if arena is None or self._spool is not None:
+            return None
+        header = part10_header(self._request)
+        slot = arena.write([header, *self._held], len(header) + self.size, self._digest.digest())
+        if slot is not None:
+            self._held.clear()
+        return slot
 
     def _write(self) -> None:
         """Write what is held, after the Part 10 header where it is the first."""
         parts = self._held
         if self._spool is None:
             self._spool = self._intake.objects.spool()
-            parts = [self._part10_header, *parts]
+            parts = [part10_header(self._request), *parts]
         self._spool.write_all(parts)
         self._held.clear()
-
-    @property
-    def _part10_header(self) -> bytes:
-        return part10_header(self._request)
 
 
 def _status_of(error: Exception) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, cast
 
 from pydicom.dataset import Dataset
@@ -20,13 +21,14 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from node.receive.access import AssociationRequest
+from node.receive.access import AssociationRequest, UserIdentity
 from node.receive.admission import Session
 from node.receive.guard import GuardedAssociation
 from node.receive.identity import StoreRequest
+from node.receive.tls import certificate_of
 from node.statuses import Status
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -79,12 +81,28 @@ def application_entity(
 def association_request(assoc: GuardedAssociation) -> AssociationRequest:
     """Read who asks for an association, and whom."""
     primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    connection = assoc.dul.socket.socket if assoc.dul.socket is not None else None
     return AssociationRequest(
         address=assoc.requestor.address,
         calling_ae_title=str(primitive.calling_ae_title).strip(),
         called_ae_title=str(primitive.called_ae_title).strip(),
         application_context_name=str(primitive.application_context_name),
+        is_tls=isinstance(connection, ssl.SSLSocket),
+        certificate=None if connection is None else certificate_of(connection),
+        identity=_identity(primitive),
     )
+
+
+def _identity(primitive: A_ASSOCIATE) -> UserIdentity | None:
+    for item in primitive.user_information:
+        if isinstance(item, UserIdentityNegotiation):
+            return UserIdentity(
+                kind=item.user_identity_type or 0,
+                primary=item.primary_field or b"",
+                secondary=item.secondary_field or b"",
+                wants_response=bool(item.positive_response_requested),
+            )
+    return None
 
 
 def store_request(event: evt.Event, session: Session) -> StoreRequest:

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import structlog
+
 from node.receive.identity import IDENTITY_KEYS, StoreRequest
 from node.receive.reception import Reception
 from node.statuses import Status
 from storage.base import Acceptance
 from storage.intake import Intake
+
+log = structlog.get_logger()
+
+RESUME_SHARE = 50
+"""One part in so many of the disk must be free above the mark before objects are taken again."""
 
 FreeMark = Callable[[int], int]
 """From the bytes of a disk to the bytes that must stay free on it."""
@@ -39,15 +46,25 @@ class StoreService:
         self._intake = intake
         self._header_keys = header_keys
         self._free_mark = free_mark
+        self._is_low = False
         self._wanted: tuple[Collection[str], tuple[str, ...]] = ((), IDENTITY_KEYS)
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether the disk stays above its mark with so many bytes more."""
+        """Whether the disk stays above its mark with so many bytes more.
+
+        Once it is below, it must be `RESUME_SHARE` above before anything is taken again: nobody is
+        let in only to be refused.
+        """
         try:
             free, total = self._intake.objects.free_bytes()
         except OSError:
             return False
-        return free - size >= self._free_mark(total)
+        mark = self._free_mark(total)
+        enough = mark + total // RESUME_SHARE if self._is_low else mark
+        if self._is_low != (free < enough):
+            self._is_low = free < enough
+            log.warning("disk.low" if self._is_low else "disk.recovered", free_bytes=free)
+        return not self._is_low and free - size >= mark
 
     def store(
         self, request: StoreRequest, data: bytes | bytearray | memoryview

@@ -18,6 +18,7 @@ VOLUME = "volume.npz"
 IMAGE = "image.nii.gz"
 FACTS = "facts.json"
 MASK = "mask.nii.gz"
+LABELS = "labels.npz"
 FINDINGS = "findings.json"
 
 
@@ -37,6 +38,8 @@ def save_volume(volume: Volume, folder: Path) -> None:
         affine=volume.affine,
         frame_of_reference_uid=np.array(volume.frame_of_reference_uid),
         source_instance_uids=np.array(volume.source_instance_uids, dtype=np.str_),
+        source_frame_numbers=np.array(volume.source_frame_numbers, dtype=np.int64),
+        slice_origins=np.empty((0, 3)) if volume.slice_origins is None else volume.slice_origins,
     )
     write_json(dict(volume.facts), folder / FACTS)
 
@@ -50,14 +53,34 @@ def load_volume(folder: Path) -> Volume:
             frame_of_reference_uid=str(stored["frame_of_reference_uid"]),
             source_instance_uids=tuple(stored["source_instance_uids"].tolist()),
             facts=json.loads((folder / FACTS).read_text()),
+            source_frame_numbers=tuple(stored["source_frame_numbers"].tolist()),
+            slice_origins=stored["slice_origins"] if len(stored["slice_origins"]) else None,
         )
 
 
-def save_findings(scored: Scored, volume: Volume, folder: Path) -> None:
-    """Write ``findings.json``, and ``mask.nii.gz`` when the model labels voxels."""
-    findings = scored.findings
-    if findings.labels is not None:
-        save_nifti(findings.labels, volume.affine, folder / MASK)
+def save_findings(
+    scored: Scored, volume: Volume, folder: Path, straight: Volume | None = None
+) -> None:
+    """Write ``findings.json``, and ``mask.nii.gz`` when the model labels voxels.
+
+    Where the volume's slices are unequally spaced, which NIfTI cannot say, the mask lies on the
+    straight grid of the image, and the labels of the slices themselves go to ``labels.npz``.
+
+    Parameters
+    ----------
+    scored : Scored
+        Labels lie on the slices of `volume`.
+    volume : Volume
+    folder : Path
+    straight : Volume or None
+        The grid of the image, its ``array`` the labels on it, where slices are unequally spaced.
+    """
+    labels = scored.findings.labels
+    if labels is not None and straight is not None:
+        np.savez_compressed(folder / LABELS, labels=labels)
+        save_nifti(straight.array.astype(np.uint8), straight.affine, folder / MASK)
+    elif labels is not None:
+        save_nifti(labels, volume.affine, folder / MASK)
     write_json(findings_summary(scored), folder / FINDINGS)
 
 
@@ -75,7 +98,7 @@ def load_findings(folder: Path) -> Scored:
     """Read what `save_findings` wrote."""
     data = json.loads((folder / FINDINGS).read_text())
     findings = Findings(
-        labels=_labels(folder / MASK),
+        labels=_labels(folder),
         segments=tuple(_segment(item) for item in data["segments"]),
         numbers=tuple(Number(**item) for item in data["numbers"]),
         present=data["present"],
@@ -89,10 +112,13 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _labels(path: Path) -> NDArray[np.uint8] | None:
-    if not path.exists():
+def _labels(folder: Path) -> NDArray[np.uint8] | None:
+    if (folder / LABELS).exists():
+        with np.load(folder / LABELS, allow_pickle=False) as stored:
+            return np.asarray(stored["labels"], np.uint8)
+    if not (folder / MASK).exists():
         return None
-    array, _ = load_nifti(path)
+    array, _ = load_nifti(folder / MASK)
     return array.astype(np.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -12,8 +12,10 @@ from pipelines.base import NotScored, StepContext
 from pipelines.steps.artefacts import IMAGE, save_volume
 from pipelines.steps.nifti import write_nifti
 from pipelines.steps.packages import package_of, refuse_unfit
-from pipelines.steps.read import read_series, third_party_warnings_off
+from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.series import open_whole_series, whole_datasets
 from pipelines.steps.volume import volume_from_series
+from storage.place import Place
 
 
 def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, Any]:
@@ -35,17 +37,20 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     """
     package = package_of(context.spec.model)
     context.progress(0.0, "reading files")
-    datasets = read_series([Path(path) for path in context.spec.inputs])
+    instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
     with third_party_warnings_off():
-        _refuse_homeless(datasets)
-        _refuse_modality(datasets, modalities)
+        headers = [instance.header for instance in instances]
+        _refuse_homeless(headers)
+        _refuse_modality(headers, modalities)
     context.progress(0.3, "building the volume")
-    volume = volume_from_series(datasets)
+    volume = volume_from_series(instances)
+    ready_at = datetime.now(UTC)
     refuse_unfit(package, volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
-    converter = write_nifti(volume, datasets, context.folder / IMAGE)
-    return {**volume.facts, "converter": converter}
+    image = context.folder / IMAGE
+    converter = write_nifti([volume], lambda: whole_datasets(instances), image)
+    return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
 
 
 def _refuse_homeless(datasets: Sequence[Dataset]) -> None:

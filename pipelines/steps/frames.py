@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pydicom import uid
@@ -24,42 +24,76 @@ MULTI_FRAME = frozenset(
 MAX_SIDE = 8192
 MAX_VOXELS = 1 << 29
 """Of one volume: 2 GiB as float32."""
+MAX_FRAMES = 1 << 16
+"""Of one instance."""
 
 HOUNSFIELD_TYPES = frozenset({"", "HU", "US"})
 """Rescale Types of a CT image in Hounsfield units; some scanners write US, "unspecified"."""
 
+SORTS = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "FrameOfReferenceUID",
+    "PhotometricInterpretation",
+    "SeriesNumber",
+)
+"""Attributes, one value each, that images of one volume share."""
+
 KINDS: tuple[tuple[str, str], ...] = (
     ("", "EchoTime"),
+    ("", "EchoNumbers"),
     ("", "InversionTime"),
     ("", "TemporalPositionIdentifier"),
     ("", "TriggerTime"),
     ("", "DiffusionBValue"),
+    ("", "DiffusionGradientOrientation"),
+    ("", "ImageType"),
     ("", "AcquisitionNumber"),
     ("MREchoSequence", "EffectiveEchoTime"),
     ("FrameContentSequence", "TemporalPositionIndex"),
-    ("FrameContentSequence", "StackID"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     ("MRDiffusionSequence", "DiffusionBValue"),
     ("MRImageFrameTypeSequence", "ComplexImageComponent"),
+    ("MRImageFrameTypeSequence", "FrameType"),
+    ("CTImageFrameTypeSequence", "FrameType"),
+    ("FrameContentSequence", "FrameAcquisitionNumber"),
 )
 """What tells images at the same position apart: functional group (empty: top level), keyword."""
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Part of a frame that holds one slice of a mosaic: its first row and column."""
+
+    row: int
+    column: int
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image: a single-frame instance, or one frame of a multi-frame instance.
+    """One image: a single-frame instance, a frame of a multi-frame one, or a tile of a mosaic.
 
     Parameters
     ----------
     sop_instance_uid : str
     index : int
-        Place in its instance, from 0.
+        Place of the frame in its instance, from 0.
     rows, columns : int
+        Of the image; of the tile in a mosaic.
     plane : Plane
     slope, intercept : float
         Of the modality transform.
+    sort : mapping
+        Values that images of one volume share, by DICOM keyword.
     kind : mapping
         Values that set images at the same position apart, by DICOM keyword.
+    rank : tuple of int
+        Order of acquisition: Acquisition Number, Instance Number, frame.
+    tile : Tile or None
+        None: the image is all of the frame.
+    instance : int
+        Place of the instance in its series, from 0.
     """
 
     sop_instance_uid: str
@@ -69,29 +103,43 @@ class Frame:
     plane: Plane
     slope: float
     intercept: float
+    sort: Mapping[str, str]
     kind: Mapping[str, str]
+    rank: tuple[int, ...] = (0, 0, 0)
+    tile: Tile | None = None
+    instance: int = field(default=0)
 
 
-def frames_of(datasets: Sequence[Dataset]) -> list[Frame]:
-    """List the frames of a series, in the order of the datasets.
+def image_frames(ds: Dataset, instance: int = 0) -> list[Frame]:
+    """List the images of one instance.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With or without its pixels.
+    instance : int
+        Its place in the series.
 
     Raises
     ------
     NotScored
-        An instance is no CT or MR image with patient geometry, or they do not belong together.
+        The instance is no CT or MR image with patient geometry.
+
+    References
+    ----------
+    DICOM PS3.3 C.7.6.2, Image Plane Module; C.7.6.16, Multi-frame Functional Groups.
     """
-    for ds in datasets:
-        _refuse_unfit_instance(ds)
-    _refuse_mixed(datasets)
-    count = sum(frame_count(ds) for ds in datasets)
-    voxels = count * integer(datasets[0], "Rows") * integer(datasets[0], "Columns")
-    if voxels > MAX_VOXELS:
-        raise NotScored(
-            "series_too_large", f"The volume would hold {voxels} voxels; at most {MAX_VOXELS}."
-        )
-    frames = [frame for ds in datasets for frame in _frames(ds)]
-    _refuse_several_matrices(frames)
-    return frames
+    refuse_unfit_instance(ds)
+    if is_mosaic(ds):
+        from pipelines.steps.mosaic import mosaic_frames
+
+        return mosaic_frames(ds, _frame(ds, 0, [ds], instance))
+    return list(_frames(ds, instance))
+
+
+def is_mosaic(ds: Dataset) -> bool:
+    """Tell whether the slices of a volume lie side by side in one Siemens image."""
+    return "MOSAIC" in _image_type(ds)
 
 
 def frame_count(ds: Dataset) -> int:
@@ -107,7 +155,7 @@ def number(ds: Dataset, keyword: str) -> float | None:
 
 
 def integer(ds: Dataset, keyword: str) -> int:
-    """Value of an attribute that `_refuse_unfit_instance` has seen to be there."""
+    """Value of an attribute that `refuse_unfit_instance` has seen to be there."""
     return int(number(ds, keyword) or 0)
 
 
@@ -120,14 +168,15 @@ def numbers(ds: Dataset, keyword: str, count: int) -> FloatArray | None:
     return found if len(found) == count and np.isfinite(found).all() else None
 
 
-def _refuse_unfit_instance(ds: Dataset) -> None:
+def refuse_unfit_instance(ds: Dataset) -> None:
     """Refuse what is no slice of a CT or MR volume, before anything of its size is believed."""
     name = f"Instance {ds.SOPInstanceUID}"
     sop_class = ds.SOPClassUID
     if sop_class not in SINGLE_FRAME | MULTI_FRAME:
         word = "no_images" if "Rows" not in ds else "unsupported_class"
         known = uid.UID(str(sop_class))
-        raise NotScored(word, f"{name} is {known.name}, not a slice of a CT or MR volume.")
+        shown = known.name if known.name != known else "of an unknown SOP class"
+        raise NotScored(word, f"{name} is {shown}, not a slice of a CT or MR volume.")
     if "PixelData" not in ds and ("FloatPixelData" in ds or "DoubleFloatPixelData" in ds):
         raise NotScored("unsupported_pixels", f"{name} holds floating point pixels.")
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation"):
@@ -146,53 +195,25 @@ def _refuse_unfit_instance(ds: Dataset) -> None:
         )
     if str(ds.get("PhotometricInterpretation", "")) not in ("MONOCHROME1", "MONOCHROME2"):
         raise NotScored("multi_component", f"{name} is not MONOCHROME1 or MONOCHROME2.")
-    _refuse_localizer(ds)
+    if "LOCALIZER" in _image_type(ds):
+        raise NotScored("localizer", f"{name} is a localizer (scout), not a slice.")
     frames = frame_count(ds)
-    if frames < 1 or (frames > 1 and sop_class in SINGLE_FRAME):
+    if not 1 <= frames <= MAX_FRAMES or (frames > 1 and sop_class in SINGLE_FRAME):
         raise NotScored("bad_frame_count", f"{name} claims {frames} frames.")
-
-
-def _refuse_localizer(ds: Dataset) -> None:
-    types = [str(value).upper() for value in _values(ds, "ImageType")]
-    for word, reason, what in (
-        ("LOCALIZER", "localizer", "a localizer (scout)"),
-        ("MOSAIC", "mosaic", "a mosaic of slices"),
-    ):
-        if word in types:
-            raise NotScored(reason, f"Instance {ds.SOPInstanceUID} is {what}, not a slice.")
-
-
-def _refuse_mixed(datasets: Sequence[Dataset]) -> None:
-    for keyword, reason, what in (
-        ("StudyInstanceUID", "mixed_series", "studies"),
-        ("SeriesInstanceUID", "mixed_series", "series"),
-        ("SOPClassUID", "mixed_class", "SOP classes"),
-        ("FrameOfReferenceUID", "mixed_frame_of_reference", "frames of reference"),
-        ("PhotometricInterpretation", "mixed_photometric", "photometric interpretations"),
-    ):
-        found = {str(ds.get(keyword, "")) for ds in datasets}
-        if len(found) > 1:
-            raise NotScored(
-                reason, f"The images belong to {len(found)} {what}; one volume needs one."
-            )
-    if len(datasets) > 1 and datasets[0].SOPClassUID in MULTI_FRAME:
+    if frames * rows * columns > MAX_VOXELS:
         raise NotScored(
-            "several_volumes",
-            f"The series holds {len(datasets)} multi-frame instances, with "
-            f"{', '.join(str(frame_count(ds)) for ds in datasets[:8])} frames; one is scored.",
+            "series_too_large",
+            f"{name} claims {frames * rows * columns} voxels; at most {MAX_VOXELS} are read.",
         )
 
 
-def _refuse_several_matrices(frames: Sequence[Frame]) -> None:
-    sizes = sorted({(frame.columns, frame.rows) for frame in frames})
-    if len(sizes) > 1:
-        shown = ", ".join(f"{columns} x {rows}" for columns, rows in sizes[:4])
-        raise NotScored("mixed_matrix", f"The images have different sizes: {shown}.")
+def _image_type(ds: Dataset) -> list[str]:
+    return [str(value).strip().upper() for value in _values(ds, "ImageType")]
 
 
-def _frames(ds: Dataset) -> Iterator[Frame]:
+def _frames(ds: Dataset, instance: int) -> Iterator[Frame]:
     if ds.SOPClassUID in SINGLE_FRAME:
-        yield _frame(ds, 0, [ds])
+        yield _frame(ds, 0, [ds], instance)
         return
     shared = _items(ds, "SharedFunctionalGroupsSequence")[:1]
     per_frame = _items(ds, "PerFrameFunctionalGroupsSequence")
@@ -203,10 +224,10 @@ def _frames(ds: Dataset) -> Iterator[Frame]:
             f"{len(per_frame)}.",
         )
     for index, groups in enumerate(per_frame):
-        yield _frame(ds, index, [groups, *shared])
+        yield _frame(ds, index, [groups, *shared], instance)
 
 
-def _frame(ds: Dataset, index: int, levels: Sequence[Dataset]) -> Frame:
+def _frame(ds: Dataset, index: int, levels: Sequence[Dataset], instance: int) -> Frame:
     """Build a frame from its functional groups, or from the data set itself."""
     name = f"Instance {ds.SOPInstanceUID}"
     if ds.SOPClassUID in MULTI_FRAME:
@@ -218,14 +239,17 @@ def _frame(ds: Dataset, index: int, levels: Sequence[Dataset]) -> Frame:
         raise NotScored("bad_spacing", f"{name} has a Pixel Spacing that is not above zero.")
     slope, intercept = _rescale(name, ds, levels)
     return Frame(
-        str(ds.SOPInstanceUID),
-        index,
-        integer(ds, "Rows"),
-        integer(ds, "Columns"),
-        Plane(position, orientation, spacing),
-        slope,
-        intercept,
-        _kind(levels),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        index=index,
+        rows=integer(ds, "Rows"),
+        columns=integer(ds, "Columns"),
+        plane=Plane(position, orientation, spacing),
+        slope=slope,
+        intercept=intercept,
+        sort=_sort(ds, levels),
+        kind=_kind(levels),
+        rank=(integer(ds, "AcquisitionNumber"), integer(ds, "InstanceNumber"), index),
+        instance=instance,
     )
 
 
@@ -257,6 +281,16 @@ def _rescale(name: str, ds: Dataset, levels: Sequence[Dataset]) -> tuple[float, 
     if is_ct:
         raise NotScored("missing_attribute", f"{name} has no Rescale Slope and Intercept.")
     return 1.0, 0.0
+
+
+def _sort(ds: Dataset, levels: Sequence[Dataset]) -> dict[str, str]:
+    sort = {keyword: str(ds.get(keyword, "") or "") for keyword in SORTS}
+    sort["ImageType"] = "\\".join(_image_type(ds)[:3])
+    if ds.SOPClassUID in MULTI_FRAME:
+        sort["SOPInstanceUID"] = str(ds.get("ConcatenationUID") or ds.SOPInstanceUID)
+        found = (home.get("StackID") for home in _homes(levels, "FrameContentSequence"))
+        sort["StackID"] = str(next((value for value in found if value), ""))
+    return sort
 
 
 def _kind(levels: Sequence[Dataset]) -> dict[str, str]:

@@ -20,8 +20,9 @@ from pipelines.base import NotScored
 
 FloatArray = NDArray[np.float64]
 
+MIN_PLANES = 2
 MIN_SLICES = 4
-"""Fewer slices are a localizer or a fragment, never a volume (dicom2nifti draws the same line)."""
+"""Fewer slices are a localizer or a fragment, never scored (dicom2nifti draws the same line)."""
 SAME_POSITION_MM = 0.01
 STEP_TOLERANCE_MM = 0.02
 STEP_TOLERANCE = 0.01
@@ -65,7 +66,7 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A stack of planes as one regular, untilted grid.
+    """A stack of parallel planes as a grid, sheared where the gantry was tilted.
 
     Parameters
     ----------
@@ -74,20 +75,36 @@ class Grid:
         row direction x column direction, so that the grid is right-handed.
     affine : FloatArray
         4 x 4, takes (column, row, slice) to RAS+ millimetres.
+    origins : FloatArray or None
+        Where steps are unequal, the position of each plane in order, RAS+ millimetres, shape
+        (planes, 3); `affine` then connects the first plane with the last. None: `affine` is exact.
     slice_step_mm : float
-        Distance between neighbouring slice centres.
+        Distance between neighbouring planes along the normal; the median of unequal ones.
+    step_range_mm : tuple of float
+        Smallest and largest step.
+    extent_mm : float
+        Distance along the normal from the first plane to the last.
     tilt_degrees : float
-        Angle between the line of slice positions and the normal; below the tolerance.
+        Angle between the line of slice positions and the normal.
+    is_sheared : bool
+        The tilt is more than rounding of headers.
+    missing : tuple of str
+        Places of planes that would complete an even stack: ``z = -32.5 mm``.
     """
 
     order: tuple[int, ...]
     affine: FloatArray
+    origins: FloatArray | None
     slice_step_mm: float
+    step_range_mm: tuple[float, float]
+    extent_mm: float
     tilt_degrees: float
+    is_sheared: bool
+    missing: tuple[str, ...] = ()
 
 
 def grid_of(planes: Sequence[Plane]) -> Grid:
-    """Arrange planes of one series as a grid.
+    """Arrange parallel planes as a grid.
 
     Parameters
     ----------
@@ -97,14 +114,13 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
     Raises
     ------
     NotScored
-        The planes are too few, differ in orientation or spacing, lie on top of each other, have
-        gaps or unequal steps, or are sheared (gantry tilt).
+        The planes are too few, differ in orientation or spacing, lie on top of each other, or
+        their positions do not lie on one line.
     """
-    if len(planes) < MIN_SLICES:
+    if len(planes) < MIN_PLANES:
         raise NotScored(
             "too_few_slices",
-            f"The series has {_images(len(planes))}; a volume needs at least {MIN_SLICES} "
-            "(localizers and fragments are not scored).",
+            f"There is {_images(len(planes))}; a volume needs at least {MIN_PLANES}.",
         )
     row, column = _directions(planes)
     spacing = _spacing(planes)
@@ -114,11 +130,51 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
     positions = positions[order]
     _refuse_same_positions(positions, normal)
     tilt = tilt_degrees(positions, normal)
-    _refuse_tilt(positions, normal, tilt)
-    step = _even_step(positions, normal)
-    _refuse_displaced(positions, normal, spacing)
-    affine = _affine(positions, (row, column, normal), (spacing[1], spacing[0], step))
-    return Grid(tuple(int(index) for index in order), affine, step, tilt)
+    stride = _stride(positions, normal, tilt)
+    _refuse_displaced(positions, normal, stride, spacing)
+    steps = np.diff(positions @ normal)
+    even = _is_even(positions @ normal)
+    mean = float(steps.mean())
+    affine = _affine(
+        positions if even else positions[[0, -1]],
+        (row * spacing[1], column * spacing[0], stride * mean),
+        len(positions),
+    )
+    return Grid(
+        order=tuple(int(index) for index in order),
+        affine=affine,
+        origins=None if even else positions * LPS_TO_RAS.diagonal()[:3],
+        slice_step_mm=mean if even else float(np.median(steps)),
+        step_range_mm=(float(steps.min()), float(steps.max())),
+        extent_mm=float(steps.sum()),
+        tilt_degrees=tilt,
+        is_sheared=not np.array_equal(stride, normal),
+        missing=() if even else tuple(_missing_places(positions, normal)),
+    )
+
+
+def refuse_gaps(grid: Grid) -> None:
+    """Refuse a stack of fewer than `MIN_SLICES` slices, or one from which slices are missing."""
+    if len(grid.order) < MIN_SLICES:
+        raise NotScored(
+            "too_few_slices",
+            f"The series has {_images(len(grid.order))}; a volume needs at least {MIN_SLICES} "
+            "(localizers and fragments are not scored).",
+        )
+    if grid.missing:
+        low, high = grid.step_range_mm
+        raise NotScored(
+            "missing_slices",
+            f"{_images(len(grid.missing))} missing from the stack: {gap_sentence(grid)} (steps "
+            f"{low:.2f} to {high:.2f} mm).",
+        )
+
+
+def gap_sentence(grid: Grid) -> str:
+    """Say where images are missing: ``no image at z = -32.5 mm``; empty where none is."""
+    if not grid.missing:
+        return ""
+    return f"no image at {', '.join(grid.missing[:5])}" + (", ..." if grid.missing[5:] else "")
 
 
 def tilt_degrees(positions: FloatArray, normal: FloatArray) -> float:
@@ -131,11 +187,7 @@ def tilt_degrees(positions: FloatArray, normal: FloatArray) -> float:
     normal : FloatArray
         Unit vector.
     """
-    distances = positions @ normal
-    in_plane = positions - np.outer(distances, normal)
-    centred = distances - distances.mean()
-    drift = centred @ (in_plane - in_plane.mean(axis=0)) / (centred @ centred)
-    return float(np.degrees(np.arctan(np.linalg.norm(drift))))
+    return float(np.degrees(np.arctan(np.linalg.norm(_drift(positions, normal)))))
 
 
 def nearest_plane(normal: FloatArray) -> tuple[str, float]:
@@ -145,12 +197,33 @@ def nearest_plane(normal: FloatArray) -> tuple[str, float]:
     return ("sagittal", "coronal", "axial")[axis], off
 
 
-def voxel_indices(affine: FloatArray, points: FloatArray) -> FloatArray:
-    """Fractional (column, row, slice) of LPS points in a volume with a RAS+ affine, (n, 3)."""
-    inverse = np.linalg.inv(affine)
+def voxel_indices(
+    affine: FloatArray, points: FloatArray, origins: FloatArray | None = None
+) -> FloatArray:
+    """Fractional (column, row, slice) of LPS points in a volume, shape (n, 3).
+
+    Parameters
+    ----------
+    affine : FloatArray
+        4 x 4, to RAS+ millimetres.
+    points : FloatArray
+        Shape (n, 3), LPS millimetres.
+    origins : FloatArray or None
+        First voxel of each slice, RAS+ millimetres, where slices are unequally spaced.
+    """
     ras = points * LPS_TO_RAS.diagonal()[:3]
-    indices: FloatArray = ras @ inverse[:3, :3].T + inverse[:3, 3]
-    return indices
+    if origins is None:
+        inverse = np.linalg.inv(affine)
+        indices: FloatArray = ras @ inverse[:3, :3].T + inverse[:3, 3]
+        return indices
+    before, after = 2 * origins[0] - origins[1], 2 * origins[-1] - origins[-2]
+    rungs = np.vstack([before, origins, after])
+    numbers = np.arange(-1.0, len(origins) + 1)
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    slices = np.interp(ras @ normal, rungs @ normal, numbers)
+    starts = np.stack([np.interp(slices, numbers, rungs[:, axis]) for axis in range(3)], axis=1)
+    axes = affine[:3, :2] / (affine[:3, :2] ** 2).sum(axis=0)
+    return np.column_stack([(ras - starts) @ axes, slices])
 
 
 def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray]:
@@ -224,39 +297,29 @@ def _refuse_same_positions(positions: FloatArray, normal: FloatArray) -> None:
     )
 
 
-def _refuse_tilt(positions: FloatArray, normal: FloatArray, tilt: float) -> None:
-    steps = np.diff(positions @ normal)
-    drift = float(np.tan(np.radians(tilt)) * steps.sum())
-    if tilt <= TILT_TOLERANCE_DEGREES or drift <= STEP_TOLERANCE_MM:
-        return
-    unequal = float(steps.max() - steps.min()) > _step_tolerance(float(steps.mean()))
-    raise NotScored(
-        "gantry_tilt",
-        f"The slices are sheared {tilt:.1f} degrees against their normal (gantry tilt)"
-        + (f", with steps {steps.min():.2f} to {steps.max():.2f} mm" if unequal else "")
-        + "; only untilted stacks are scored.",
-    )
-
-
-def _even_step(positions: FloatArray, normal: FloatArray) -> float:
-    """Mean step between neighbouring slices, refused when a slice is off the even ladder."""
+def _stride(positions: FloatArray, normal: FloatArray, tilt: float) -> FloatArray:
+    """Way from plane to plane for each millimetre along the normal; the normal where untilted."""
     distances = positions @ normal
-    steps = np.diff(distances)
-    mean = float(steps.mean())
+    drift = float(np.tan(np.radians(tilt)) * np.ptp(distances))
+    if tilt <= TILT_TOLERANCE_DEGREES or drift <= STEP_TOLERANCE_MM:
+        return normal
+    return normal + _drift(positions, normal)
+
+
+def _drift(positions: FloatArray, normal: FloatArray) -> FloatArray:
+    """In-plane way of the positions for each millimetre along the normal, by least squares."""
+    distances = positions @ normal
+    in_plane = positions - np.outer(distances, normal)
+    centred = distances - distances.mean()
+    drift: FloatArray = centred @ (in_plane - in_plane.mean(axis=0)) / (centred @ centred)
+    return drift
+
+
+def _is_even(distances: FloatArray) -> bool:
+    """Tell whether planes lie on an even ladder, but for rounding."""
     ladder = np.linspace(distances[0], distances[-1], len(distances))
-    if float(np.abs(distances - ladder).max()) <= _step_tolerance(mean):
-        return mean
-    missing = _missing_places(positions, normal)
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise NotScored(
-            "missing_slices",
-            f"{_images(len(missing))} missing from the stack: no image at {shown} (steps "
-            f"{steps.min():.2f} to {steps.max():.2f} mm).",
-        )
-    raise NotScored(
-        "unequal_steps",
-        f"The slices are unequally spaced: steps {steps.min():.2f} to {steps.max():.2f} mm.",
+    return float(np.abs(distances - ladder).max()) <= _step_tolerance(
+        float(np.diff(distances).mean())
     )
 
 
@@ -276,10 +339,14 @@ def _missing_places(positions: FloatArray, normal: FloatArray) -> list[str]:
     return places if len(places) <= len(positions) else []
 
 
-def _refuse_displaced(positions: FloatArray, normal: FloatArray, spacing: FloatArray) -> None:
+def _refuse_displaced(
+    positions: FloatArray, normal: FloatArray, stride: FloatArray, spacing: FloatArray
+) -> None:
     """Refuse a slice whose position lies off the stack's axis."""
-    off = _off_axis(positions, normal)
-    extent = float(np.ptp(positions @ normal))
+    distances = positions @ normal
+    along = positions - np.outer(distances, stride)
+    off = np.linalg.norm(along - np.median(along, axis=0), axis=1)
+    extent = float(np.ptp(distances))
     allowed = max(STEP_TOLERANCE_MM, extent * float(np.tan(np.radians(TILT_TOLERANCE_DEGREES))))
     worst = int(np.argmax(off))
     if off[worst] > min(allowed, 0.25 * float(spacing.min())):
@@ -290,24 +357,13 @@ def _refuse_displaced(positions: FloatArray, normal: FloatArray, spacing: FloatA
         )
 
 
-def _off_axis(positions: FloatArray, normal: FloatArray) -> FloatArray:
-    """In-plane distance of each position from their median, millimetres."""
-    in_plane = positions - np.outer(positions @ normal, normal)
-    off: FloatArray = np.linalg.norm(in_plane - np.median(in_plane, axis=0), axis=1)
-    return off
-
-
 def _affine(
-    positions: FloatArray,
-    directions: tuple[FloatArray, FloatArray, FloatArray],
-    steps: tuple[float, float, float],
+    positions: FloatArray, steps: tuple[FloatArray, FloatArray, FloatArray], count: int
 ) -> FloatArray:
     """Affine to RAS+ through the mean position, so that rounding of single headers averages out."""
     affine = np.eye(4)
-    for axis, (direction, step) in enumerate(zip(directions, steps, strict=True)):
-        affine[:3, axis] = direction * step
-    middle = affine[:3, 2] * (len(positions) - 1) / 2
-    affine[:3, 3] = positions.mean(axis=0) - middle
+    affine[:3, :3] = np.stack(steps, axis=1)
+    affine[:3, 3] = positions.mean(axis=0) - affine[:3, 2] * (count - 1) / 2
     ras: FloatArray = LPS_TO_RAS @ affine
     return ras
 

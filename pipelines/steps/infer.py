@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from models.base import BrokenPackage, Predictor, UnfitInput
+import numpy as np
+
+from models.base import BrokenPackage, Findings, Predictor, UnfitInput, Volume
 from models.loading import load_predictor
 from models.package import load_package
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import Scored, load_volume, save_findings
 from pipelines.steps.packages import package_of
+from pipelines.steps.straighten import is_straight, labels_on_source, straightened
 
 WARM_MODELS = 4
 
 
 def infer(context: StepContext) -> Mapping[str, Any]:
     """Write ``findings.json``, and ``mask.nii.gz`` where the model labels voxels.
+
+    A model sees a straight, even grid; labels of a tilted or unequally stepped volume are
+    brought back to its slices.
 
     Raises
     ------
@@ -28,7 +35,8 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     """
     context.progress(0.0, "loading the model")
     predictor = warm_predictor(context.spec.model)
-    volume = load_volume(context.output_of("convert"))
+    source = load_volume(context.output_of("convert"))
+    volume = straightened(source)
     try:
         findings = predictor.predict(
             volume, lambda done: context.progress(0.1 + 0.8 * done, "scoring")
@@ -36,13 +44,35 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     except UnfitInput as error:
         raise NotScored(error.reason, error.sentence) from error
     context.progress(0.95, "writing findings")
-    save_findings(Scored(findings, predictor.identity), volume, context.folder)
+    found = _on_slices(findings, source)
+    straight = None
+    if findings.labels is not None and source.slice_origins is not None:
+        straight = replace(volume, array=findings.labels.astype(np.float32))
+    save_findings(Scored(found, predictor.identity), source, context.folder, straight)
     return {
         "present": findings.present,
         "numbers": {
             number.name: number.value for number in findings.numbers if number.segment is None
         },
     }
+
+
+def _on_slices(findings: Findings, source: Volume) -> Findings:
+    """Bring labels to the slices of the source, and volumes to what they take up there."""
+    if findings.labels is None or is_straight(source):
+        return findings
+    labels = labels_on_source(findings.labels, source)
+    each = source.voxel_ml_by_slice
+
+    def volume_of(segment: int | None) -> float:
+        mask = labels > 0 if segment is None else labels == segment
+        return float(np.count_nonzero(mask, axis=(0, 1)) @ each)
+
+    numbers = tuple(
+        replace(number, value=volume_of(number.segment)) if number.name == "volume" else number
+        for number in findings.numbers
+    )
+    return replace(findings, labels=labels, numbers=numbers)
 
 
 def warm_predictor(folder: str) -> Predictor:

@@ -6,9 +6,10 @@ import contextlib
 import copy
 import gzip
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,16 @@ from pydicom.dataset import Dataset
 from models.base import Volume
 from pipelines.steps.geometry import FloatArray
 from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.straighten import straightened
 
 AFFINE_TOLERANCE_MM = 1e-2
 VALUE_TOLERANCE = 1e-4
 SCANNER = 1
 """NIfTI code of a transform to scanner coordinates."""
+OFFSET = 352
+GZIP_LEVEL = 5
+UNKNOWN = 0
+"""NIfTI code of a transform that is not to be used: a quaternion cannot say a shear."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,59 +38,96 @@ class _Image:
     affine: FloatArray
 
 
-def write_nifti(volume: Volume, datasets: Sequence[Dataset], path: Path) -> str:
-    """Write a volume's voxels and grid as ``.nii.gz``.
+def write_nifti(
+    volumes: Sequence[Volume],
+    datasets: Callable[[], Sequence[Dataset]] | None,
+    path: Path,
+) -> str:
+    """Write the voxels and the grid of one volume, or of several on one grid, as NIfTI.
 
     dicom2nifti converts the same datasets; its file is kept when its voxels and its affine equal
-    the volume's up to the order and direction of axes, else ours is written.
+    the volume's up to the order and direction of axes, else ours is written. A volume of
+    unequally spaced slices, which NIfTI cannot say, is written straightened.
 
     Parameters
     ----------
-    volume : Volume
-        Made from `datasets`.
-    datasets : sequence of Dataset
-        With their pixels; not changed.
+    volumes : sequence of Volume
+        On one grid, as points of the fourth axis.
+    datasets : callable or None
+        Gives the datasets of just these volumes, with their pixels; None leaves dicom2nifti out.
     path : Path
-        Ends in ``.nii.gz``.
+        Ends in ``.nii.gz`` or ``.nii``.
 
     Returns
     -------
     str
         ``"dicom2nifti"``, or ``"scorenode: "`` and why dicom2nifti's file was not kept.
     """
-    trial = path.with_name("dicom2nifti-" + path.name)
-    try:
-        why = _try_dicom2nifti(volume, datasets, trial)
-        if not why:
-            trial.replace(path)
-            return "dicom2nifti"
-    finally:
-        trial.unlink(missing_ok=True)
-    save_nifti(volume.array, volume.affine, path)
+    why = _ours_alone(volumes[0])
+    if not why and datasets is None:
+        why = "dicom2nifti was not asked"
+    if not why and datasets is not None:
+        trial = path.with_name("dicom2nifti-" + path.name)
+        try:
+            why = _try_dicom2nifti(volumes, datasets(), trial)
+            if not why:
+                trial.replace(path)
+                return "dicom2nifti"
+        finally:
+            trial.unlink(missing_ok=True)
+    written = [
+        volume if volume.slice_origins is None else straightened(volume) for volume in volumes
+    ]
+    save_nifti([volume.array for volume in written], written[0].affine, path)
     return f"scorenode: {why}"
 
 
-def save_nifti(array: NDArray[np.generic], affine: FloatArray, path: Path) -> None:
+def _ours_alone(volume: Volume) -> str:
+    """Say why dicom2nifti cannot convert a volume rightly, where that is known beforehand."""
+    if volume.slice_origins is not None:
+        return "unequally spaced slices were resampled to a straight grid"
+    if _is_sheared(volume.affine):
+        return "dicom2nifti refuses a gantry tilt"
+    return ""
+
+
+def save_nifti(
+    arrays: NDArray[np.generic] | Sequence[NDArray[np.generic]], affine: FloatArray, path: Path
+) -> None:
     """Write voxels and an affine to RAS+ millimetres; the same input gives the same bytes.
 
     Parameters
     ----------
-    array : NDArray
-        Shape (columns, rows, slices). Whole numbers that fit are stored as int16, labels
-        (uint8) as they are, everything else as float32.
+    arrays : NDArray or sequence of NDArray
+        Shape (columns, rows, slices); several become a fourth axis. Whole numbers that fit are
+        stored as int16, labels (uint8) as they are, everything else as float32.
     affine : FloatArray
         4 x 4.
     path : Path
-        Ends in ``.nii.gz``.
+        Ends in ``.nii.gz`` or ``.nii``.
     """
     import nibabel as nib
 
-    image = nib.Nifti1Image(_compact(array), affine)
-    image.set_sform(affine, code=SCANNER)
-    image.set_qform(affine, code=SCANNER)
-    image.header.set_xyzt_units("mm")
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 5, raw, mtime=0) as packed:
-        image.to_stream(packed)
+    arrays = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
+    kind = _compact_kind(arrays)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(kind)
+    header.set_data_shape((*arrays[0].shape, *([len(arrays)] if len(arrays) > 1 else [])))
+    header.set_qform(affine, code=UNKNOWN if _is_sheared(affine) else SCANNER)
+    header.set_sform(affine, code=SCANNER)
+    header.set_xyzt_units("mm", "sec" if len(arrays) > 1 else None)
+    header["vox_offset"] = OFFSET
+    header["magic"] = b"n+1"
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    with path.open("wb") as raw, contextlib.ExitStack() as stack:
+        file: BinaryIO = raw
+        if path.suffix == ".gz":
+            packed = gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0)
+            file = stack.enter_context(packed)  # type: ignore[assignment]
+        file.write(header.binaryblock + b"\0" * 4)
+        for array in arrays:
+            for k in range(array.shape[2]):
+                file.write(np.ascontiguousarray(array[:, :, k].T, kind).data)
 
 
 def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
@@ -96,20 +139,37 @@ def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     return array, np.asarray(image.affine, dtype=np.float64)
 
 
-def difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> str:
-    """Say how another conversion differs from a volume; empty when it does not.
+def difference(
+    ours: Volume | Sequence[Volume], array: NDArray[np.float32], affine: FloatArray
+) -> str:
+    """Say how another conversion differs from ours; empty when it does not.
 
     Parameters
     ----------
-    ours : Volume
+    ours : Volume or sequence of Volume
+        Points of the fourth axis, in order.
     array : NDArray[np.float32]
     affine : FloatArray
         To RAS+ millimetres; axes may be in another order and direction than ours.
     """
+    volumes = [ours] if isinstance(ours, Volume) else list(ours)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim != 3:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4:
         return f"it made {array.ndim} dimensions"
+    if array.shape[3] != len(volumes):
+        return f"it made {_counted(array.shape[3])}, not {len(volumes)}"
+    found = (_difference(volume, array[..., k], affine) for k, volume in enumerate(volumes))
+    return next((word for word in found if word), "")
+
+
+def _counted(count: int) -> str:
+    return "1 volume" if count == 1 else f"{count} volumes"
+
+
+def _difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> str:
     here = _canonical(_Image(ours.array, ours.affine))
     there = _canonical(_Image(array, affine))
     if here.array.shape != there.array.shape:
@@ -125,19 +185,20 @@ def difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> 
     return ""
 
 
-def _try_dicom2nifti(volume: Volume, datasets: Sequence[Dataset], path: Path) -> str:
+def _try_dicom2nifti(volumes: Sequence[Volume], datasets: Sequence[Dataset], path: Path) -> str:
     """Let dicom2nifti write `path`; return what is wrong with the result, or nothing."""
     from dicom2nifti import convert_dicom
 
     try:
         with third_party_warnings_off(), contextlib.redirect_stdout(io.StringIO()):
-            convert_dicom.dicom_array_to_nifti([copy.copy(ds) for ds in datasets], str(path))
+            copies = [copy.copy(ds) for ds in datasets]
+            convert_dicom.dicom_array_to_nifti(copies, str(path))
             array, affine = load_nifti(path)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - it raises whatever its assumptions meet
         return f"dicom2nifti ended in {_word(error)}"
-    wrong = difference(volume, array, affine)
+    wrong = difference(volumes, array, affine)
     return f"dicom2nifti was not used, {wrong}" if wrong else ""
 
 
@@ -160,13 +221,19 @@ def _canonical(image: _Image) -> _Image:
     return _Image(orientations.apply_orientation(image.array, turn), image.affine @ back)
 
 
-def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    if array.dtype == np.uint8:
-        return array
-    values = array.astype(np.float32, copy=False)
-    low, high = float(values.min()), float(values.max())
-    if low >= -32768 and high <= 32767:
-        whole = values.astype(np.int16)
-        if np.array_equal(whole, values):
-            return whole
-    return values
+def _is_sheared(affine: FloatArray) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-5)
+
+
+def _compact_kind(arrays: Sequence[NDArray[np.generic]]) -> np.dtype[np.generic]:
+    """Return the smallest type that holds all values as they are."""
+    if all(array.dtype == np.uint8 for array in arrays):
+        return np.dtype(np.uint8)
+    for array in arrays:
+        for k in range(array.shape[2]):
+            part = array[:, :, k]
+            low, high = float(part.min()), float(part.max())
+            if not (low >= -32768 and high <= 32767) or (part.astype(np.int16) != part).any():
+                return np.dtype("<f4")
+    return np.dtype("<i2")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from pydicom.uid import (
 )
 
 from pipelines.base import NotScored
+from pipelines.steps.codestreams import size_of
 from pipelines.steps.frames import Frame, frame_count, integer, number
 from pipelines.steps.read import damage_refused
 
@@ -27,10 +29,54 @@ ENDS_WITH_MARKER = frozenset(
 """JPEG, JPEG-LS and JPEG 2000 images end with the same two bytes (EOI, EOC)."""
 CT_PADDING_HU = -1000.0
 """What padding in CT becomes: air."""
+CHUNK = 1 << 17
+"""Pixels that are turned into modality values at once."""
+
+Stored = NDArray[np.integer]
 
 
-def stored_frames(ds: Dataset) -> Iterator[NDArray[np.integer]]:
-    """Yield the stored values of each frame, shape (rows, columns).
+@dataclass(frozen=True)
+class Scale:
+    """How stored values of an instance's frames become modality values.
+
+    Parameters
+    ----------
+    padding : tuple of int or None
+        Lowest and highest stored value of padding.
+    turned_from : int or None
+        Sum of the lowest and highest stored value, where more signal is a lower value.
+    is_ct : bool
+    """
+
+    padding: tuple[int, int] | None
+    turned_from: int | None
+    is_ct: bool
+
+
+def scale_of(ds: Dataset) -> Scale:
+    """Read what all frames of an instance share of their way to modality values.
+
+    MONOCHROME1 changes nothing for CT, whose values mean HU however they are shown; elsewhere
+    the stored range is turned over, so that more signal is a higher value.
+
+    References
+    ----------
+    DICOM PS3.3 C.7.5.1.1.2 for padding.
+    """
+    is_ct = ds.get("Modality") == "CT"
+    turned = ds.PhotometricInterpretation == "MONOCHROME1" and not is_ct
+    return Scale(_padding(ds), sum(_stored_range(ds)) if turned else None, is_ct)
+
+
+def stored_frames(ds: Dataset, indices: Sequence[int] | None = None) -> Iterator[Stored]:
+    """Yield the stored values of frames, shape (rows, columns).
+
+    Parameters
+    ----------
+    ds : Dataset
+        With its pixels.
+    indices : sequence of int or None
+        Which frames, ascending from 0; None: all.
 
     Raises
     ------
@@ -39,10 +85,13 @@ def stored_frames(ds: Dataset) -> Iterator[NDArray[np.integer]]:
     """
     name = f"Instance {ds.SOPInstanceUID}"
     with damage_refused(f"{name}: the description of its pixels"):
+        refuse_odd_pixels(name, ds)
         _refuse_wrong_length(name, ds)
+    wanted = range(frame_count(ds)) if indices is None else indices
     count = 0
     try:
-        for stored in iter_pixels(ds, raw=True):
+        plugin = _plugin(ds)
+        for stored in iter_pixels(ds, raw=True, indices=list(wanted), decoding_plugin=plugin):
             count += 1
             yield stored
     except (NotScored, MemoryError):
@@ -53,56 +102,85 @@ def stored_frames(ds: Dataset) -> Iterator[NDArray[np.integer]]:
             f"{name}: its pixels could not be decoded ({_syntax(ds)}, frame {count + 1}, "
             f"{type(error).__name__}).",
         ) from error
-    if count != frame_count(ds):
+    if count != len(wanted):
         raise NotScored(
             "bad_frame_count",
             f"{name} claims {frame_count(ds)} frames; {count} could be decoded.",
         )
 
 
-def padding_mask(ds: Dataset, stored: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Pixels outside the reconstructed image: Pixel Padding Value, up to its Range Limit.
-
-    References
-    ----------
-    DICOM PS3.3 C.7.5.1.1.2.
-    """
-    first = _as_stored(ds, number(ds, "PixelPaddingValue"))
-    if first is None:
-        return np.zeros(stored.shape, dtype=np.bool_)
-    last = _as_stored(ds, number(ds, "PixelPaddingRangeLimit"))
-    low, high = sorted((first, first if last is None else last))
-    mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
-    return mask
-
-
-def modality_values(ds: Dataset, frame: Frame, stored: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Turn stored values into modality units (HU for CT), padding into background.
-
-    MONOCHROME1 changes nothing for CT, whose values mean HU however they are shown; elsewhere
-    the stored range is turned over, so that more signal is a higher value.
+def modality_values(
+    scale: Scale, frame: Frame, stored: Stored, background: float
+) -> NDArray[np.float32]:
+    """Turn stored values into modality units, the plain way: one formula in double precision.
 
     Parameters
     ----------
-    ds : Dataset
+    scale : Scale
     frame : Frame
     stored : NDArray
-        Shape (rows, columns).
+        Of any shape.
+    background : float
+        What padding becomes.
     """
-    is_ct = ds.get("Modality") == "CT"
     values = stored.astype(np.float64)
-    if ds.PhotometricInterpretation == "MONOCHROME1" and not is_ct:
-        values = sum(_stored_range(ds)) - values
+    if scale.turned_from is not None:
+        values = scale.turned_from - values
     values = values * frame.slope + frame.intercept
-    padding = padding_mask(ds, stored)
-    if padding.any():
-        values[padding] = CT_PADDING_HU if is_ct else values[~padding].min(initial=values.max())
+    if scale.padding is not None:
+        values[_is_padding(scale.padding, stored)] = background
     return values.astype(np.float32)
 
 
-def _refuse_wrong_length(name: str, ds: Dataset) -> None:
-    if "PixelData" not in ds:
-        raise NotScored("no_images", f"{name} holds no pixels.")
+def fill_modality_values(
+    scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.float32]
+) -> tuple[int, float]:
+    """Turn stored values into modality units (HU for CT), padding into background, in place.
+
+    Parameters
+    ----------
+    scale : Scale
+    frame : Frame
+    stored : NDArray
+        Shape (rows, columns).
+    out : NDArray[np.float32]
+        Of the same shape.
+
+    Returns
+    -------
+    int
+        How many pixels are padding.
+    float
+        What they became: air for CT, else the lowest value of the others.
+    """
+    slope = frame.slope
+    offset = frame.intercept
+    if scale.turned_from is not None:
+        slope, offset = -slope, offset + scale.turned_from * slope
+    is_plain = slope == 1 and offset == round(offset) and stored.dtype.itemsize <= 2
+    rows = max(1, CHUNK // max(1, stored.shape[1]))
+    for start in range(0, len(stored), rows):
+        source, target = stored[start : start + rows], out[start : start + rows]
+        if is_plain and abs(offset) < 1 << 16:
+            np.copyto(target, source, casting="unsafe")
+            if offset:
+                target += np.float32(offset)
+        else:
+            target[:] = source.astype(np.float64) * slope + offset
+    if scale.padding is None:
+        return 0, CT_PADDING_HU
+    mask = _is_padding(scale.padding, stored)
+    count = int(np.count_nonzero(mask))
+    background = CT_PADDING_HU
+    if count and not scale.is_ct:
+        background = float(out.min(where=~mask, initial=np.inf)) if count < mask.size else 0.0
+    if count:
+        out[mask] = background
+    return count, background
+
+
+def refuse_odd_pixels(name: str, ds: Dataset) -> None:
+    """Refuse pixels that are not whole numbers of 8, 16 or 32 bits from the lowest bit up."""
     stored, allocated = integer(ds, "BitsStored"), integer(ds, "BitsAllocated")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise NotScored("unsupported_pixels", f"{name} stores {stored} of {allocated} bits.")
@@ -111,13 +189,12 @@ def _refuse_wrong_length(name: str, ds: Dataset) -> None:
             "unsupported_pixels",
             f"{name} stores {stored} bits up to bit {integer(ds, 'HighBit')}.",
         )
-    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
-    if syntax in ENDS_WITH_MARKER:
-        _refuse_cut_short(name, ds)
-    if syntax is None or syntax.is_compressed:
-        return
+
+
+def refuse_length(name: str, ds: Dataset, found: int) -> None:
+    """Refuse uncompressed pixels of `found` bytes where the header asks for others."""
+    allocated = integer(ds, "BitsAllocated")
     wanted = frame_count(ds) * integer(ds, "Rows") * integer(ds, "Columns") * allocated // 8
-    found = len(ds.PixelData)
     if found not in (wanted, wanted + wanted % 2):
         raise NotScored(
             "wrong_pixel_length",
@@ -126,20 +203,56 @@ def _refuse_wrong_length(name: str, ds: Dataset) -> None:
         )
 
 
-def _refuse_cut_short(name: str, ds: Dataset) -> None:
-    """Refuse frames without an end marker: decoders fill what is missing and say nothing."""
-    frames = generate_frames(ds.PixelData, number_of_frames=frame_count(ds))
+def _refuse_wrong_length(name: str, ds: Dataset) -> None:
+    if "PixelData" not in ds:
+        raise NotScored("no_images", f"{name} holds no pixels.")
+    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax in ENDS_WITH_MARKER:
+        _refuse_odd_codestreams(name, ds)
+    if syntax is not None and not syntax.is_compressed:
+        refuse_length(name, ds, len(ds.PixelData))
+
+
+def _refuse_odd_codestreams(name: str, ds: Dataset) -> None:
+    """Refuse frames that are cut short or of another size than the header says.
+
+    Decoders fill what is missing and say nothing, and work for as long as a wrong size asks.
+    """
+    wanted = (integer(ds, "Rows"), integer(ds, "Columns"), 1)
     try:
-        cut = [k for k, frame in enumerate(frames) if END_MARKER not in frame[-16:]]
+        frames = generate_frames(ds.PixelData, number_of_frames=frame_count(ds))
+        for number, frame in enumerate(frames, start=1):
+            if END_MARKER not in frame[-16:]:
+                raise NotScored(
+                    "undecodable_pixels",
+                    f"{name}: the compressed pixels of frame {number} are cut short.",
+                )
+            if size_of(frame) != wanted:
+                raise NotScored(
+                    "undecodable_pixels",
+                    f"{name}: the compressed pixels of frame {number} are not of the "
+                    f"{wanted[0]} rows and {wanted[1]} columns of the header.",
+                )
     except (ValueError, IndexError, struct.error) as error:
         raise NotScored(
             "undecodable_pixels", f"{name}: its pixel fragments are damaged."
         ) from error
-    if cut:
-        raise NotScored(
-            "undecodable_pixels",
-            f"{name}: the compressed pixels of frame {cut[0] + 1} are cut short.",
-        )
+
+
+def _is_padding(padding: tuple[int, int], stored: Stored) -> NDArray[np.bool_]:
+    low, high = padding
+    mask: NDArray[np.bool_] = (stored == low) if low == high else (stored >= low) & (stored <= high)
+    return mask
+
+
+def _padding(ds: Dataset) -> tuple[int, int] | None:
+    """Pixels outside the reconstructed image: Pixel Padding Value, up to its Range Limit."""
+    first = _as_stored(ds, number(ds, "PixelPaddingValue"))
+    if first is None:
+        return None
+    last = _as_stored(ds, number(ds, "PixelPaddingRangeLimit"))
+    low, high = sorted((first, first if last is None else last))
+    return low, high
 
 
 def _as_stored(ds: Dataset, value: float | None) -> int | None:
@@ -155,7 +268,7 @@ def _as_stored(ds: Dataset, value: float | None) -> int | None:
     for other in (found - wide, found + wide, found - span, found + span):
         if low <= other <= high:
             return other
-    return found
+    return None
 
 
 def _stored_range(ds: Dataset) -> tuple[int, int]:
@@ -163,6 +276,16 @@ def _stored_range(ds: Dataset) -> tuple[int, int]:
     if integer(ds, "PixelRepresentation"):
         return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     return 0, (1 << bits) - 1
+
+
+def _plugin(ds: Dataset) -> str:
+    """Name the decoder of a transfer syntax; pydicom would try all in turn at damaged pixels."""
+    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax in JPEG2000TransferSyntaxes:
+        return "pylibjpeg"
+    if syntax in JPEGLSTransferSyntaxes:
+        return "pyjpegls"
+    return "gdcm" if syntax in JPEGTransferSyntaxes else ""
 
 
 def _syntax(ds: Dataset) -> str:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import filecmp
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pipelines.base import NotScored, Transient
+from storage.place import Place
 
 MAX_INSTANCES = 10_000
 MAX_INSTANCE_BYTES = 2 << 30
 MAX_SERIES_BYTES = 8 << 30
+META_BYTES = 4096
+DEFLATED = b"\x02\0\x10\0UI\x16\0" + DeflatedExplicitVRLittleEndian.encode()
+"""The element Transfer Syntax UID with this value."""
 
 
-def read_series(paths: Sequence[Path], *, pixels: bool = True) -> list[FileDataset]:
+def read_series(files: Sequence[Path | Place], *, pixels: bool = True) -> list[FileDataset]:
     """Read the instances of one series.
 
     An instance that is there twice with the same bytes is read once. A SOP Instance UID or SOP
@@ -28,7 +33,7 @@ def read_series(paths: Sequence[Path], *, pixels: bool = True) -> list[FileDatas
 
     Parameters
     ----------
-    paths : sequence of Path
+    files : sequence of Path or Place
         Part 10 files.
     pixels : bool
         False leaves the pixel data in the files.
@@ -41,16 +46,17 @@ def read_series(paths: Sequence[Path], *, pixels: bool = True) -> list[FileDatas
     Transient
         The store does not answer.
     """
-    _refuse_too_much(paths)
-    first: dict[str, Path] = {}
+    places = [Place.of(file) for file in files]
+    refuse_too_much(places)
+    first: dict[str, Place] = {}
     datasets = []
-    for number, path in enumerate(paths, start=1):
-        ds = read_instance(path, number, pixels=pixels)
+    for number, place in enumerate(places, start=1):
+        ds = read_instance(place, number, pixels=pixels)
         uid = str(ds.SOPInstanceUID)
         if uid not in first:
-            first[uid] = path
+            first[uid] = place
             datasets.append(ds)
-        elif not filecmp.cmp(first[uid], path, shallow=False):
+        elif first[uid].read() != place.read():
             raise NotScored(
                 "conflicting_instances",
                 f"Two instances of different content share SOP Instance UID {uid}.",
@@ -58,21 +64,27 @@ def read_series(paths: Sequence[Path], *, pixels: bool = True) -> list[FileDatas
     return datasets
 
 
-def read_instance(path: Path, number: int = 1, *, pixels: bool = True) -> FileDataset:
+def read_instance(
+    source: Path | Place, number: int = 1, *, pixels: bool = True, deflated: bool = False
+) -> FileDataset:
     """Read one Part 10 file.
 
     Parameters
     ----------
-    path : Path
+    source : Path or Place
     number : int
         Its place in the series, which names it while its UID is not known.
     pixels : bool
         False leaves the pixel data in the file.
+    deflated : bool
+        Whether to inflate deflated data sets, whose size is not known before.
     """
     try:
-        with third_party_warnings_off():
-            ds = dcmread(path, stop_before_pixels=not pixels)
-            _complete_identity(ds)
+        with third_party_warnings_off(), Place.of(source).open() as file:
+            if not deflated:
+                _refuse_deflated(file, number)
+            ds = dcmread(file, stop_before_pixels=not pixels)
+            complete_identity(ds)
     except NotScored:
         raise
     except (MemoryError, OSError) as error:
@@ -115,6 +127,15 @@ def third_party_warnings_off() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _refuse_deflated(file: BinaryIO, number: int) -> None:
+    head = file.read(META_BYTES)
+    file.seek(0)
+    if DEFLATED in head:
+        raise NotScored(
+            "deflated", f"File {number} of the series is deflated; that is not enabled."
+        )
+
+
 def _damaged(number: int, error: Exception) -> NotScored:
     return NotScored(
         "unreadable_instance",
@@ -122,7 +143,8 @@ def _damaged(number: int, error: Exception) -> NotScored:
     )
 
 
-def _complete_identity(ds: Dataset) -> None:
+def complete_identity(ds: Dataset) -> None:
+    """Take UIDs that are empty in the data set from the file meta information."""
     meta = getattr(ds, "file_meta", Dataset())
     for keyword, fallback in (
         ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
@@ -134,16 +156,17 @@ def _complete_identity(ds: Dataset) -> None:
         raise NotScored("no_identity", "An instance of the series has no SOP Instance UID.")
 
 
-def _refuse_too_much(paths: Sequence[Path]) -> None:
-    if not paths:
+def refuse_too_much(places: Sequence[Place]) -> None:
+    """Refuse no files, too many of them, or too large ones."""
+    if not places:
         raise NotScored("no_images", "The series holds no instances.")
-    if len(paths) > MAX_INSTANCES:
+    if len(places) > MAX_INSTANCES:
         raise NotScored(
             "series_too_large",
-            f"The series holds {len(paths)} instances; at most {MAX_INSTANCES} are read.",
+            f"The series holds {len(places)} instances; at most {MAX_INSTANCES} are read.",
         )
     try:
-        sizes = [path.stat().st_size for path in paths]
+        sizes = [place.size for place in places]
     except OSError as error:
         raise Transient("A file of the series is not in the store now.") from error
     if max(sizes) > MAX_INSTANCE_BYTES or sum(sizes) > MAX_SERIES_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from models.base import ModelIdentity, Volume
+from models.base import Code, ModelIdentity, Volume
 from pipelines.base import FaultyResult, JobSpec, NotScored, Slot, StepContext
 from pipelines.steps.artefacts import (
     FINDINGS,
@@ -23,15 +24,24 @@ from pipelines.steps.artefacts import (
     write_json,
 )
 from pipelines.steps.read import read_series
-from sr_templates.base import Maker, ObjectIdentity, UnfitSource
+from pipelines.steps.straighten import is_straight
+from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
 from sr_templates.capture import capture
 from sr_templates.check import problems
+from sr_templates.described import ReportTemplate, TemplateMismatch
+from sr_templates.described_report import described_report
 from sr_templates.normalise import normalised
+from sr_templates.outputs import view
 from sr_templates.part10 import to_bytes
+from sr_templates.repairs import repairs
 from sr_templates.report import measurement_report
 from sr_templates.segmentation import segmentation
+from storage.place import Place
 
 LOSSY = "The source images have been compressed with loss."
+NO_SEGMENTATION = (
+    "What was marked is not sent as a segmentation: the images name no Frame of Reference."
+)
 
 
 def report(context: StepContext) -> Mapping[str, Any]:
@@ -43,7 +53,7 @@ def report(context: StepContext) -> Mapping[str, Any]:
     Raises
     ------
     NotScored
-        The source's headers cannot carry a result.
+        The source's headers cannot carry a result, or its findings do not fit the template.
     FaultyResult
         A result failed its own check, which is a bug.
     """
@@ -51,16 +61,19 @@ def report(context: StepContext) -> Mapping[str, Any]:
     context.progress(0.0, "reading headers")
     volume = load_volume(context.output_of("convert"))
     scored = load_findings(context.output_of("infer"))
-    sources = _sources(spec)
+    sources, repaired = _sources(spec, volume)
     context.progress(0.2, "building results")
     results = _results(spec, scored, volume, sources)
+    template = _template(spec)
+    reviewed = template.reviewed if template else frozenset()
     for slot, ds in results.items():
-        _refuse_faulty(slot, ds, sources, results.get("seg"))
+        _refuse_faulty(slot, ds, sources, results.get("seg"), reviewed)
         (context.folder / f"{slot}.dcm").write_bytes(to_bytes(ds))
     if "capture" in results:
         _save_picture(results["capture"], context.folder / "capture.png")
     uids = {slot: str(ds.SOPInstanceUID) for slot, ds in results.items()}
     summary = findings_summary(scored) | _provenance(spec, volume, sources, uids)
+    summary["repaired"] = repaired
     write_json(summary, context.folder / FINDINGS)
     return {"results": uids, "intended_use": scored.identity.intended_use}
 
@@ -98,9 +111,21 @@ def maker_of(spec: JobSpec, model: ModelIdentity) -> Maker:
     )
 
 
-def _sources(spec: JobSpec) -> list[Dataset]:
+def _sources(spec: JobSpec, volume: Volume) -> tuple[list[Dataset], list[str]]:
+    """Clean copies of the images that were scored, and what was repaired in them.
+
+    A localizer among the images of a series is not in the volume, and no source.
+    """
+    places = [Place.from_text(text) for text in spec.inputs]
+    scored = set(volume.source_instance_uids)
+    given = [
+        ds
+        for ds in read_series(places, pixels=False)
+        if not scored or str(ds.get("SOPInstanceUID", "")) in scored
+    ]
     try:
-        return normalised(read_series([Path(path) for path in spec.inputs], pixels=False))
+        clean = normalised(given)
+        return clean, repairs(given, clean)
     except UnfitSource as error:
         raise NotScored("unfit_source", f"The headers cannot carry a result: {error}.") from error
 
@@ -111,6 +136,7 @@ def _results(
     """Build what the job wants, the SEG first because the SR refers to it."""
     findings, maker = scored.findings, maker_of(spec, scored.identity)
     results: dict[Slot, Dataset] = {}
+    comments = _comments(sources, volume)
 
     def add(slot: Slot, build: Callable[[ObjectIdentity], Dataset | None]) -> None:
         if slot not in spec.labels:
@@ -120,24 +146,74 @@ def _results(
             results[slot] = made
 
     try:
-        add("seg", lambda own: segmentation(findings, volume, sources, own, maker))
-        seg, comments = results.get("seg"), _comments(sources)
-        add("sr", lambda own: measurement_report(findings, sources, seg, own, maker, comments))
+        try:
+            add("seg", lambda own: segmentation(findings, volume, sources, own, maker))
+        except NoFrameOfReference:
+            comments.append(NO_SEGMENTATION)
+        seg = results.get("seg")
+        add("sr", lambda own: _sr(spec, scored, sources, seg, own, comments))
         add("capture", lambda own: capture(findings, volume, sources, own, maker))
     except UnfitSource as error:
         raise NotScored("unfit_source", f"The headers cannot carry a result: {error}.") from error
     return results
 
 
-def _comments(sources: Sequence[Dataset]) -> list[str]:
-    lossy = any(ds.get("LossyImageCompression") == "01" for ds in sources)
-    return [LOSSY] if lossy else []
+def _sr(
+    spec: JobSpec,
+    scored: Scored,
+    sources: Sequence[Dataset],
+    seg: Dataset | None,
+    own: ObjectIdentity,
+    comments: Sequence[str],
+) -> Dataset:
+    """Write the report: as the job's template describes it, else our own."""
+    template, maker = _template(spec), maker_of(spec, scored.identity)
+    if template is None:
+        return measurement_report(scored.findings, sources, seg, own, maker, comments)
+    data = view(json.loads(json.dumps(findings_summary(scored))))
+    try:
+        return described_report(template, data, sources, seg, own, maker, comments)
+    except TemplateMismatch as error:
+        sentence = f"The report template {template.name} cannot be filled in: {error}."
+        raise NotScored("template_mismatch", sentence) from error
+
+
+def _template(spec: JobSpec) -> ReportTemplate | None:
+    given = spec.report_template
+    return None if given is None else ReportTemplate.from_json(given)
+
+
+def _comments(sources: Sequence[Dataset], volume: Volume) -> list[str]:
+    """Say what a reader should know of the images that were scored."""
+    comments = []
+    if any(ds.get("LossyImageCompression") == "01" for ds in sources):
+        comments.append(LOSSY)
+    if not is_straight(volume):
+        comments.append(_geometry(volume))
+    return comments
+
+
+def _geometry(volume: Volume) -> str:
+    facts, found = volume.facts, []
+    if facts["sheared"]:
+        found.append(f"tilted {facts['tilt_degrees']:.1f} degrees")
+    if volume.slice_origins is not None:
+        low, high = facts["smallest_step_mm"], facts["largest_step_mm"]
+        found.append(f"{low:.2f} to {high:.2f} mm apart")
+    return (
+        f"The slices are {' and '.join(found)}; they were resampled to a straight grid for the "
+        "model, and its labels brought back to the slices."
+    )
 
 
 def _refuse_faulty(
-    slot: Slot, ds: Dataset, sources: Sequence[Dataset], seg: Dataset | None
+    slot: Slot,
+    ds: Dataset,
+    sources: Sequence[Dataset],
+    seg: Dataset | None,
+    reviewed: frozenset[Code],
 ) -> None:
-    found = problems(ds, sources, seg if slot == "sr" else None)
+    found = problems(ds, sources, seg if slot == "sr" else None, reviewed)
     if found:
         raise FaultyResult(f"The {slot} failed its own check: {'; '.join(found)}.")
 

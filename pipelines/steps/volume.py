@@ -1,9 +1,11 @@
-"""From the images of one series to a true volume: every voxel where its header says it is."""
+"""From the images of one series to true volumes: every voxel where its header says it is."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,185 +14,271 @@ from pydicom.dataset import Dataset
 
 from models.base import Volume
 from pipelines.base import NotScored
-from pipelines.steps.frames import MULTI_FRAME, Frame, frame_count, frames_of
-from pipelines.steps.geometry import (
-    SAME_POSITION_MM,
-    FloatArray,
-    Grid,
-    grid_of,
-    nearest_plane,
-    voxel_indices,
-)
-from pipelines.steps.pixels import modality_values, padding_mask, stored_frames
-from pipelines.steps.read import damage_refused, third_party_warnings_off
+from pipelines.steps.frames import MAX_VOXELS, Frame
+from pipelines.steps.geometry import refuse_gaps, voxel_indices
+from pipelines.steps.instances import Instance
+from pipelines.steps.pixels import Scale, Stored, fill_modality_values, modality_values
+from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.split import Plan, Stack, Unused, plan_series, unused_frames
+from pipelines.steps.volume_facts import facts_of
 
-SAMPLES_PER_SLICE = 512
+SAMPLES_PER_SLICE = 128
+MAX_THREADS = 4
 MISPLACED_VOXELS = 0.25
 """How far, in voxels, a header may put a pixel from the voxel that holds it."""
 
 
-def volume_from_series(datasets: Sequence[Dataset]) -> Volume:
-    """Stack the images of one series into a volume.
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What became of a series.
 
-    Every conversion checks itself: pixels are looked up in the volume at the places their
-    headers give, and must be there.
+    ``frames`` images came in: each is in one of `volumes` or in `unused`.
 
     Parameters
     ----------
-    datasets : sequence of Dataset
-        The instances of one series with their pixels, in any order: single-frame CT or MR, or
-        one enhanced multi-frame CT or MR instance.
+    volumes : tuple of Volume
+        In the order of acquisition.
+    unused : tuple of Unused
+        Images in no volume, with the reason.
+    frames : int
+    refusal : NotScored or None
+        Why there is no volume, where there is none.
+    """
+
+    volumes: tuple[Volume, ...]
+    unused: tuple[Unused, ...]
+    frames: int
+    refusal: NotScored | None
+
+
+def volumes_of_series(datasets: Sequence[Dataset | Instance]) -> Conversion:
+    """Make every volume a series holds.
+
+    A series is split by what makes volumes (`split.plan_series`). Each volume checks itself:
+    pixels are looked up at the places their headers give, and must be there.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset or Instance
+        Of one series, in any order: single-frame CT or MR, enhanced multi-frame CT or MR,
+        Siemens mosaics. Anything else is in `unused`.
 
     Returns
     -------
-    Volume
-        ``array`` of shape (columns, rows, slices), float32, in modality units (HU for CT);
-        ``affine`` takes voxel indices to RAS+ millimetres. ``facts``: ``modality plane
-        obliquity_degrees columns rows slices column_spacing_mm row_spacing_mm slice_step_mm
-        tilt_degrees coverage_mm padding_fraction multi_frame``.
+    Conversion
+        Volumes have ``array`` of shape (columns, rows, slices), float32, in modality units (HU
+        for CT); ``affine`` takes voxel indices to RAS+ millimetres, sheared where the gantry was
+        tilted; ``slice_origins`` where steps are unequal.
 
     Raises
     ------
-    NotScored
-        The series is not one regular, untilted, complete stack; the sentence says why.
+    Transient
+        The store does not answer.
 
     References
     ----------
     DICOM PS3.3 C.7.6.2, Image Plane Module; C.7.6.16, Multi-frame Functional Groups.
     """
-    if not datasets:
-        raise NotScored("no_images", "The series holds no instances.")
+    instances = _instances(datasets)
+    plan = plan_of(instances)
+    volumes, unused = [], list(plan.unused)
+    for stack in plan.stacks:
+        try:
+            volumes.append(volume_of_stack(stack, instances))
+        except NotScored as error:
+            unused += unused_frames(stack, error)
+    refusal = None
+    if not volumes:
+        refusal = refusal_of(unused)
+    return Conversion(tuple(volumes), tuple(unused), plan.frames, refusal)
+
+
+def volume_from_series(datasets: Sequence[Dataset | Instance]) -> Volume:
+    """Make the one volume of a series that is to be scored.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset or Instance
+        Of one series, in any order.
+
+    Returns
+    -------
+    Volume
+        As `volumes_of_series` makes them.
+
+    Raises
+    ------
+    NotScored
+        The series holds anything but the slices of one complete volume; the sentence says what.
+    """
+    instances = _instances(datasets)
+    plan = plan_of(instances)
+    _refuse_mixture(plan)
+    stack = plan.stacks[0]
+    refuse_gaps(stack.grid)
+    return volume_of_stack(stack, instances)
+
+
+def plan_of(instances: Sequence[Instance]) -> Plan:
+    """Sort instances into stacks, as `split.plan_series` does."""
     with third_party_warnings_off():
-        with damage_refused("A header of the series"):
-            frames = frames_of(datasets)
-        _refuse_several_volumes(frames)
-        grid = grid_of([frame.plane for frame in frames])
-        array, padded = _stack(datasets, frames, grid)
-        ordered = [frames[index] for index in grid.order]
+        return plan_series(instances)
+
+
+def refusal_of(unused: Sequence[Unused]) -> NotScored:
+    """Say why a series has no volume: the reason of its first image."""
+    if not unused:
+        return NotScored("no_images", "The series holds no instances.")
+    return NotScored(unused[0].reason, unused[0].sentence)
+
+
+def volume_of_stack(stack: Stack, instances: Sequence[Instance]) -> Volume:
+    """Read the pixels of a stack into a volume that has checked itself.
+
+    Raises
+    ------
+    NotScored
+        Pixels cannot be read, or the self-check fails.
+    """
+    frames = stack.frames
+    voxels = frames[0].rows * frames[0].columns * len(frames)
+    if voxels > MAX_VOXELS:
+        raise NotScored(
+            "series_too_large", f"The volume would hold {voxels} voxels; at most {MAX_VOXELS}."
+        )
+    with third_party_warnings_off():
+        array, padded = _array_of(stack, instances)
+        header = instances[frames[0].instance].header
+        facts = facts_of(header, stack, padded / array.size)
         return Volume(
             array=array,
-            affine=grid.affine,
-            frame_of_reference_uid=str(datasets[0].get("FrameOfReferenceUID") or ""),
-            source_instance_uids=tuple(frame.sop_instance_uid for frame in ordered),
-            facts=_facts(datasets[0], ordered, grid, padded / array.size),
+            affine=stack.grid.affine,
+            frame_of_reference_uid=frames[0].sort["FrameOfReferenceUID"],
+            source_instance_uids=tuple(frame.sop_instance_uid for frame in frames),
+            facts=facts,
+            source_frame_numbers=tuple(frame.index + 1 for frame in frames),
+            slice_origins=stack.grid.origins,
         )
 
 
-def _refuse_several_volumes(frames: Sequence[Frame]) -> None:
-    """Name what sets images at the same position apart: echoes, time points, diffusion weights."""
-    places: dict[tuple[int, ...], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        rungs = np.rint(frame.plane.position / SAME_POSITION_MM).astype(int)
-        places[tuple(rungs.tolist())].append(frame)
-    fullest = max(places.values(), key=len)
-    if len(fullest) == 1:
-        return
-    for keyword in fullest[0].kind:
-        values = sorted({frame.kind.get(keyword, "") for frame in fullest})
-        if len(values) > 1:
-            raise NotScored(
-                "several_volumes",
-                f"The series holds several volumes: {len(frames)} images at {len(places)} "
-                f"positions, {keyword} {', '.join(values[:6])}"
-                + (", ..." if len(values) > 6 else "."),
-            )
+def _instances(datasets: Sequence[Dataset | Instance]) -> list[Instance]:
+    return [ds if isinstance(ds, Instance) else Instance(ds) for ds in datasets]
 
 
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """Pixels of one frame, as read from it, and where its header puts them."""
+def _refuse_mixture(plan: Plan) -> None:
+    """Refuse a series with anything in it that is not a slice of one volume."""
+    heads = [item for item in plan.unused if item.frame is None]
+    if plan.mixture is not None and not any(_is_own(item) for item in heads):
+        raise plan.mixture
+    if plan.unused or not plan.stacks:
+        raise refusal_of(plan.unused)
 
-    sop_instance_uid: str
-    points: FloatArray
-    values: NDArray[np.float32]
+
+def _is_own(item: Unused) -> bool:
+    """Tell whether an instance is unused for what it is, not for its place among others."""
+    return item.reason not in ("too_few_slices", "coplanar_images", "duplicate_positions")
 
 
-def _stack(
-    datasets: Sequence[Dataset], frames: Sequence[Frame], grid: Grid
-) -> tuple[NDArray[np.float32], int]:
+def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[NDArray[np.float32], int]:
     """Return the checked array and the number of padded voxels."""
+    frames = stack.frames
     shape = (frames[0].columns, frames[0].rows, len(frames))
     array = np.empty(shape, dtype=np.float32, order="F")
-    place = {index: k for k, index in enumerate(grid.order)}
-    samples, padded = [], 0
-    for index, (ds, frame, stored) in enumerate(_decoded(datasets, frames)):
-        if stored.shape != (frame.rows, frame.columns):
-            raise NotScored(
-                "wrong_pixel_length",
-                f"Instance {frame.sop_instance_uid} decodes to another number of rows and columns "
-                f"than the {frame.rows} and {frame.columns} of its header.",
-            )
-        values = modality_values(ds, frame, stored)
-        array[:, :, place[index]] = values.T
-        padded += int(padding_mask(ds, stored).sum())
-        samples.append(_sampled(frame, values, index))
-    for sample in samples:
-        _refuse_misplaced(sample, array, grid.affine)
+    rows, columns = _scatter(frames[0])
+    samples = np.empty((len(frames), len(rows)), np.float32)
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for k, frame in enumerate(frames):
+        wanted[frame.instance].append(k)
+
+    def take(places: Sequence[int]) -> int:
+        padded = 0
+        for k, stored, scale in _decoded(frames, [(instances[p], wanted[p]) for p in places]):
+            count, background = fill_modality_values(scale, frames[k], stored, array[:, :, k].T)
+            samples[k] = modality_values(scale, frames[k], stored[rows, columns], background)
+            padded += count
+        return padded
+
+    parts = _shares(list(wanted), instances)
+    if len(parts) == 1:
+        padded = take(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            padded = sum(pool.map(take, parts))
+    _refuse_misplaced(stack, array, samples, (rows, columns))
     return array, padded
 
 
+def _shares(places: list[int], instances: Sequence[Instance]) -> list[list[int]]:
+    """Divide instances among threads; decoders that are not ours get one thread."""
+    ours = all(instances[place].span is not None for place in places)
+    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)), len(places) // 16)
+    if not ours or threads < 2:
+        return [places]
+    return [places[first::threads] for first in range(threads)]
+
+
 def _decoded(
-    datasets: Sequence[Dataset], frames: Sequence[Frame]
-) -> Iterator[tuple[Dataset, Frame, NDArray[np.integer]]]:
-    """Yield every frame with its pixels, in the order of `frames`."""
-    start = 0
-    for ds in datasets:
-        own = frames[start : start + frame_count(ds)]
-        start += len(own)
-        for frame, stored in zip(own, stored_frames(ds), strict=True):
-            yield ds, frame, stored
+    frames: Sequence[Frame], wanted: Sequence[tuple[Instance, list[int]]]
+) -> Iterator[tuple[int, Stored, Scale]]:
+    """Yield the stored values of every image, with its place on the third axis."""
+    for instance, slices in wanted:
+        indices = sorted({frames[k].index for k in slices})
+        for index, stored in zip(indices, instance.stored(indices), strict=True):
+            for k in slices:
+                if frames[k].index == index:
+                    yield k, _image(frames[k], stored), instance.scale
 
 
-def _sampled(frame: Frame, values: NDArray[np.float32], seed: int) -> _Samples:
-    """Take the corners and pixels scattered over a frame, always the same ones."""
-    scatter = np.random.default_rng(seed)
+def _image(frame: Frame, stored: Stored) -> Stored:
+    """Cut a tile out of a mosaic; refuse pixels of another size than the header's."""
+    size = (frame.rows, frame.columns)
+    if frame.tile is not None:
+        tile = frame.tile
+        stored = stored[tile.row : tile.row + size[0], tile.column : tile.column + size[1]]
+    if stored.shape != size:
+        raise NotScored(
+            "wrong_pixel_length",
+            f"Instance {frame.sop_instance_uid} decodes to another number of rows and columns "
+            f"than the {frame.rows} and {frame.columns} of its header.",
+        )
+    return stored
+
+
+def _scatter(frame: Frame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the corners and of pixels scattered over an image, always the same."""
+    scatter = np.random.default_rng(frame.rows * 65537 + frame.columns)
     rows = scatter.integers(frame.rows, size=SAMPLES_PER_SLICE)
     columns = scatter.integers(frame.columns, size=SAMPLES_PER_SLICE)
     rows[:4] = (0, 0, frame.rows - 1, frame.rows - 1)
     columns[:4] = (0, frame.columns - 1, 0, frame.columns - 1)
-    return _Samples(
-        frame.sop_instance_uid, frame.plane.points(rows, columns), values[rows, columns]
-    )
+    return rows, columns
 
 
-def _refuse_misplaced(samples: _Samples, array: NDArray[np.float32], affine: FloatArray) -> None:
-    """Look source pixels up in the volume, at the patient coordinates their header gives."""
-    found = voxel_indices(affine, samples.points)
+def _refuse_misplaced(
+    stack: Stack,
+    array: NDArray[np.float32],
+    samples: NDArray[np.float32],
+    pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> None:
+    """Look source pixels up in the volume, at the patient coordinates their headers give."""
+    points = np.concatenate([frame.plane.points(*pixels) for frame in stack.frames])
+    found = voxel_indices(stack.grid.affine, points, stack.grid.origins)
     nearest = np.rint(found).astype(np.intp)
-    off = float(np.abs(found - nearest).max())
-    inside = ((nearest >= 0) & (nearest < array.shape)).all()
-    if off > MISPLACED_VOXELS or not inside:
+    off = np.abs(found - nearest).max(axis=1).reshape(samples.shape).max(axis=1)
+    inside = ((nearest >= 0) & (nearest < array.shape)).all(axis=1)
+    worst = int(off.argmax())
+    if not off[worst] <= MISPLACED_VOXELS or not inside.all():
         raise NotScored(
             "misplaced_slice",
-            f"Self-check failed: instance {samples.sop_instance_uid} lies {off:.2f} voxels off "
-            "the volume's grid.",
+            f"Self-check failed: instance {stack.frames[worst].sop_instance_uid} lies "
+            f"{off[worst]:.2f} voxels off the volume's grid.",
         )
-    if not np.array_equal(array[tuple(nearest.T)], samples.values):
+    held = array[tuple(nearest.T)].reshape(samples.shape)
+    wrong = np.flatnonzero((held != samples).any(axis=1))
+    if len(wrong):
+        uid = stack.frames[int(wrong[0])].sop_instance_uid
         raise NotScored(
             "misplaced_slice",
-            f"Self-check failed: the volume does not hold the pixels of instance "
-            f"{samples.sop_instance_uid} where its header puts them.",
+            f"Self-check failed: the volume does not hold the pixels of instance {uid} where its "
+            "header puts them.",
         )
-
-
-def _facts(
-    ds: Dataset, frames: Sequence[Frame], grid: Grid, padding: float
-) -> Mapping[str, str | float | int | bool]:
-    affine = grid.affine
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    plane, off = nearest_plane(affine[:3, 2] / steps[2])
-    return {
-        "modality": str(ds.get("Modality") or ""),
-        "plane": plane,
-        "obliquity_degrees": round(off, 2),
-        "columns": frames[0].columns,
-        "rows": frames[0].rows,
-        "slices": len(frames),
-        "column_spacing_mm": round(float(steps[0]), 5),
-        "row_spacing_mm": round(float(steps[1]), 5),
-        "slice_step_mm": round(grid.slice_step_mm, 5),
-        "tilt_degrees": round(grid.tilt_degrees, 3),
-        "coverage_mm": round(grid.slice_step_mm * len(frames), 3),
-        "padding_fraction": round(padding, 5),
-        "multi_frame": ds.SOPClassUID in MULTI_FRAME,
-    }

@@ -54,6 +54,7 @@ class NodeUnderTest:
     destination_ae_title: str = "PACS"
     database: str = ""
     broker: str = "sql"
+    store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
     refuse_free: str = "1MB"
@@ -93,6 +94,7 @@ node:
   data: '{self.data}'
   {database}
   broker: {self.broker}
+  store: {{ kind: {self.store_kind}, ready: 64MB }}
   disk: {{ refuse_free: {self.refuse_free} }}
 peers:
   SENDER:
@@ -146,6 +148,16 @@ rules:
             self._process.wait()
             self._process = None
             until(lambda: not self.answers(), "the killed node to be gone", 20)
+
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again, as an admin may."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def end(self, role: str) -> None:
+        """Kill the processes of one role; the supervisor starts them again."""
+        for pid in self.pids(role):
+            os.kill(pid, signal.SIGKILL)
 
     def pids(self, role: str) -> list[int]:
         """Processes of one role."""

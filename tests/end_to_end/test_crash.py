@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from storage.base import StoreUnavailable
+from storage.objects import FileObjects
 from storage.tables import Instance
 from tests.end_to_end.harness import NodeUnderTest, until
 from tests.end_to_end.pacs import SC, SEG, SR, RememberingPACS, remembering_pacs
@@ -26,7 +27,8 @@ def _check_outcome(node: NodeUnderTest, pacs: RememberingPACS, sent: int) -> Non
     database.close()
     assert node.data is not None
     assert len(keys) == sent
-    assert all((node.data / key).is_file() for key in keys)
+    objects = FileObjects(node.data)
+    assert all(objects.read(key)[128:132] == b"DICM" for key in keys)
     assert list((node.data / "incoming").iterdir()) == []
     assert pacs.objects().keys() == {SEG, SR, SC}
     assert len(pacs.digests) == 3
@@ -58,14 +60,21 @@ def test_a_process_killed_at_a_commit_point_loses_and_doubles_nothing(
         _check_outcome(node, pacs, len(sources))
 
 
-@pytest.mark.parametrize("point", ["CP1", "CP2", "CP3", "CP4", "CP5", "CP6", "CP7"])
+@pytest.mark.parametrize(
+    ("point", "store"),
+    [
+        *((f"CP{number}", "files") for number in range(1, 8)),
+        ("CP1", "arena"),
+        ("CP2", "arena"),
+    ],
+)
 def test_a_whole_node_killed_at_a_commit_point_goes_on_after_a_restart(
-    tmp_path: Path, point: str
+    tmp_path: Path, point: str, store: str
 ) -> None:
     sources = write_study(head_with_bleed(), tmp_path / "study")
     marker = tmp_path / "marker"
     with remembering_pacs(tmp_path / "pacs") as pacs:
-        node = NodeUnderTest(tmp_path / "node", pacs.port)
+        node = NodeUnderTest(tmp_path / "node", pacs.port, store_kind=store)
         node.start(SCORENODE_CRASH_AT=f"{point}:{marker}")
         try:
             status = node.push(tmp_path / "study", check=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,22 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(
     params=[
         "sqlite-sql",
+        "sqlite-arena",
         pytest.param("postgresql-sql", marks=pytest.mark.services),
         pytest.param("postgresql-rabbitmq", marks=pytest.mark.services),
     ]
 )
-def servers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """Database and broker of a node."""
-    if request.param == "sqlite-sql":
-        yield "", "sql"
+def servers(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Database, broker and store of a node."""
+    if request.param.startswith("sqlite"):
+        yield {"store_kind": "arena" if request.param == "sqlite-arena" else "files"}
         return
     broker = "sql"
     if request.param == "postgresql-rabbitmq":
         require_port(5672, "RabbitMQ")
         broker = RABBITMQ
     with postgresql_database() as url:
-        yield url, broker
+        yield {"database": url, "broker": broker}
 
 
 def _mask_on(seg: pydicom.Dataset, volume: Volume) -> NDArray[np.bool_]:
@@ -78,13 +78,12 @@ def _volumes_of(sr: pydicom.Dataset) -> list[float]:
 
 
 def test_a_bleed_comes_back_as_seg_report_and_picture(
-    tmp_path: Path, servers: tuple[str, str]
+    tmp_path: Path, servers: dict[str, Any]
 ) -> None:
     phantom = head_with_bleed()
     sources = write_study(phantom, tmp_path / "study")
     with remembering_pacs(tmp_path / "pacs") as pacs:
-        database, broker = servers
-        node = NodeUnderTest(tmp_path / "node", pacs.port, database=database, broker=broker)
+        node = NodeUnderTest(tmp_path / "node", pacs.port, **servers)
         node.start()
         try:
             node.push(tmp_path / "study")
@@ -177,7 +176,7 @@ def test_orthanc_lists_the_results_under_the_source_study(tmp_path: Path) -> Non
 
 def test_real_series_are_scored_right_or_not_at_all_and_the_node_says_why(tmp_path: Path) -> None:
     folders = [
-        shared("ct_head_ge_tilted", "dicom"),
+        shared("odd_and_broken", "dicom2nifti_gantrytilting"),
         shared("ct_head_phantom_philips_study", "dicom"),
         shared("t1_philips_whole_head_gm_ref", "dicom"),
     ]
@@ -192,7 +191,7 @@ def test_real_series_are_scored_right_or_not_at_all_and_the_node_says_why(tmp_pa
             series = node.json("series", "ls")
             t1 = next(one for one in series if one["modality"] == "MR")
             why = node.cli("explain", t1["series_instance_uid"]).stdout
-            tilted = node.json("explain", _uid_of(folders[0]))
+            fragment = node.json("explain", _uid_of(folders[0]))
         finally:
             node.stop()
 
@@ -200,7 +199,7 @@ def test_real_series_are_scored_right_or_not_at_all_and_the_node_says_why(tmp_pa
     assert {job["state"] for job in jobs} == {"not_scored"}
     assert all(job["sentence"] for job in jobs)
     assert "wants Modality CT, found MR" in " ".join(why.split())
-    assert re.search(r"tilt|sheared|step|spacing", tilted[0]["conclusion"])
+    assert "slices" in fragment[0]["conclusion"]
 
 
 def _uid_of(folder: Path) -> str:

@@ -16,6 +16,7 @@ from node.config.default import default_config
 from node.config.file import Config, check, load
 from node.config.problems import ConfigError, Problem
 from node.config.quantities import FreeSpace
+from node.config.rule_checks import ModelCard
 
 PIPELINES, MODELS = {"haemorrhage", "dementia"}, {"haemorrhage-demo"}
 
@@ -34,6 +35,7 @@ peers:
     sends_as: [MAINPACS, MAINPACS_OUT1]
     from_networks: [10.4.0.0/24]
     takes_demonstration: yes
+    supports: { commitment: yes, find: yes }
     timeout: 20s
   CT1:
     sends_as: ['NO']
@@ -59,7 +61,9 @@ rules:
       - to: PACS
         send: [sr, seg]
         series: { number: 9301, description: AI ICH }
+        confirm: [commitment, find]
         retry: { after: [30s, 2m], give_up: 3d }
+    if_not_run: { tell_reader: sr }
     note: ask the stroke team
 unmatched: { keep: 2d }
 retention: { inputs: 7d, results: 30d }
@@ -83,6 +87,15 @@ def _problems(folder: Path, text: str | bytes) -> list[Problem]:
 
 def _line_of(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("written", "size"), [("", 256 * 10**6), (", ballast: 1GB", 10**9), (", ballast: off", 0)]
+)
+def test_the_ballast_has_a_size_or_is_off(tmp_path: Path, written: str, size: int) -> None:
+    config = _load(tmp_path, GOOD.replace("10GB", f"10GB{written}"))
+
+    assert config.node.disk.ballast_bytes == size
 
 
 def test_a_good_file_becomes_frozen_values_with_units_in_their_names(tmp_path: Path) -> None:
@@ -132,6 +145,7 @@ def test_the_first_file_passes_the_check(tmp_path: Path, port: int) -> None:
     assert [problem.severity for problem in problems] == ["warning"]
     assert "any AE title" in problems[0].sentence
     config = load(path)
+    assert config.node.listen is not None
     assert config.node.listen.port == port
     assert config.node.data_folder == tmp_path / "it's data"
     assert config.rules[0].mode == "shadow"
@@ -217,6 +231,7 @@ CHANGES = [
     ("quiet: 30s", "quiet: soon", "quiet: soon", "not a duration"),
     ("10GB", "10", "refuse_free: 10", "neither a share nor a size"),
     ("10GB", "120%", "120%", "out of range"),
+    ("10GB", "10GB, ballast: much", "much", "not a size"),
     ("4GiB", "4 apples", "4 apples", "not a size"),
     ("10.4.0.0/24", "10.4.0.9/24", "10.4.0.9/24", "Did you mean 10.4.0.0/24?"),
     ("10.4.0.0/24", "everywhere", "everywhere", "not a network"),
@@ -255,6 +270,65 @@ CHANGES = [
      "both included and excluded"),
     ("{ present: no }", "{ present: no, matches: x }", "present: no", "present stands alone"),
     ("send: [sr, seg]", "send: [sr, sr]", "send: [sr, sr]", "listed twice"),
+    # inputs, images and the rest of a rule
+    ("note: ask", "level: stdy\n    note: ask", "stdy", "Did you mean study?"),
+    ("note: ask", "inputs: { ct: { hedaer: {} } }\n    note: ask", "inputs",
+     "Did you mean header?"),
+    ("note: ask", "inputs: { ct: { image: { plan: axial } } }\n    note: ask", "inputs",
+     "Did you mean plane?"),
+    ("note: ask", "inputs: { ct: { image: { slices: { min: 9, max: 3 } } } }\n    note: ask",
+     "inputs", "min 9 is above max 3"),
+    ("note: ask", "inputs: { ct: { image: { spacing: { min: 9deg } } } }\n    note: ask",
+     "inputs", "this is in mm"),
+    ("note: ask", "inputs: { ct: { pick: [most_slice] } }\n    note: ask", "inputs",
+     "Did you mean most_slices?"),
+    ("note: ask", "inputs: { ct: { pick: [{ nearest: { Modality: 5 } }] } }\n    note: ask",
+     "inputs", "holds no numbers"),
+    ("note: ask", "inputs: { ct: { table: t, retrieve_from: PACS } }\n    note: ask", "inputs",
+     "of one kind"),
+    ("note: ask", "inputs: { ct: { table: t, pick: [newest] } }\n    note: ask", "inputs",
+     "pick does not belong"),
+    ("note: ask", "inputs: { ct: {}, s: { table: scors } }\n    note: ask", "inputs",
+     "The table scors is not defined"),
+    ("note: ask", "inputs: { ct: {}, p: { retrieve_from: PAC, like: ct } }\n    note: ask",
+     "inputs", "Did you mean PACS?"),
+    ("note: ask", "inputs: { ct: {}, p: { retrieve_from: CT1, like: ct } }\n    note: ask",
+     "inputs", "nothing can be retrieved"),
+    ("note: ask", "inputs: { ct: {}, p: { retrieve_from: PACS, like: ctt } }\n    note: ask",
+     "inputs", "Did you mean ct?"),
+    ("note: ask", "inputs: { r: { result_of: head-ct-hemorrhage } }\n    note: ask", "inputs",
+     "Did you mean head-ct-haemorrhage?"),
+    ("note: ask", "inputs: { r: { result_of: head-ct-haemorrhage } }\n    note: ask", "inputs",
+     "wait for each other"),
+    ("note: ask", "level: series\n    inputs: { a: {}, b: {} }\n    note: ask", "level: series",
+     "level: study"),
+    ("note: ask", "inputs: { ct: { header: { Modality: MR } } }\n    note: ask", "inputs",
+     "This can never match: when wants CT, and this MR"),
+    ("note: ask", "expires: 2026-13-01\n    note: ask", "2026-13", "is not a date"),
+    ("note: ask", "accept_result: { volume: { max: 3 } }\n    note: ask", "accept_result",
+     "Did you mean volume_ml?"),
+    ("mode: live", "mode: { canary: 10 }", "canary", "is not a share"),
+    ("{ tell_reader: sr }", "{ tell_reader: sms }", "tell_reader", "Write sr or capture"),
+    ("timeout: 4m", "timeout: 4m, version: 1.0", "version", "A version needs quotes"),
+    ("timeout: 4m", "timeout: 4m, version: '1.y'", "version", "is not a version"),
+    ("timeout: 4m", "timeout: 25h", "timeout: 25h", "24h at most"),
+    ("timeout: 4m", "timeout: 4m, gpu_memory: lots", "gpu_memory", "not a size"),
+    ("supports: { commitment: yes, find: yes }", "supports: { find: yes }", "        confirm:",
+     "is not said to support commitment"),
+    ("supports: { commitment: yes, find: yes }", "supports: { comitment: yes }", "supports:",
+     "Did you mean commitment?"),
+    ("confirm: [commitment, find]", "confirm: [mail]", "confirm: [mail]", "is not known"),
+    ("max_wait: 20m", "max_wait: 20m, if_incomplete: score", "completion:", "Write hold, run"),
+    ("results: 30d }", "results: 30d }\nalerts: { on: [held] }", "alerts:", "'on' is not known"),
+    ("results: 30d }", "results: 30d }\nalerts: { silence: { peer: CT2, longer_than: 2h } }",
+     "alerts:", "Did you mean CT1?"),
+    ("models: {", "tables: { t: { id: x } }\nmodels: {", "tables:", "has one source"),
+    ("models: {", "tables: { t: { id: x, csv: { file: a }, parquet: { file: a } } }\nmodels: {",
+     "tables:", "csv and parquet"),
+    ("models: {", "tables: { t: { id: x, redcap: { url: 'https://r', token: ABC } } }\nmodels: {",
+     "tables:", "A secret does not belong here"),
+    ("models: {", "tables: { t: { id: x, redcap: { url: 'http://r', token: '${env:PATH}' } } }\n"
+     "models: {", "tables:", "must start with one of: https://"),
 ]  # fmt: skip
 
 
@@ -312,7 +386,7 @@ def test_two_rules_with_one_name_are_refused(tmp_path: Path) -> None:
 
     problems = _problems(tmp_path, text)
 
-    assert [(p.line, p.sentence) for p in problems] == [(26, "Rule 1 has this name too.")]
+    assert [(p.line, p.sentence) for p in problems] == [(27, "Rule 1 has this name too.")]
 
 
 def test_a_rule_that_another_always_stops_is_refused(tmp_path: Path) -> None:
@@ -330,6 +404,11 @@ WARNINGS = [
      "sends_as: ['*']\n    from_networks: [10.5.0.0/16]", "['*']", "under any AE title"),
     ("inputs: 7d", "inputs: 1d", "retry: {", "tried for longer than inputs"),
     ("mode: live", "mode: shadow\n    stop: yes", "stop: yes", "stops no other rule"),
+    ("        confirm: [commitment, find]\n", "", "- to: PACS", "will never be proved"),
+    ("    if_not_run: { tell_reader: sr }\n", "", "- name: head", "a reader is not told"),
+    ("note: ask", "expires: 2020-01-01\n    note: ask", "expires", "has expired"),
+    ("note: ask", "level: series\n    inputs: { ct: { pick: [newest] } }\n    note: ask", "inputs",
+     "pick does nothing"),
 ]  # fmt: skip
 
 
@@ -346,13 +425,58 @@ def test_doubtful_lines_are_warnings_and_the_file_is_used(
     assert ": warning: " in str(problem)
 
 
+CARD = ModelCard("1.2.0", "clinical", "axial", (12.0, 600.0), (80.0, 400.0))
+AGAINST_MODELS = [
+    ("timeout: 4m", "timeout: 4m, version: '1.x'", CARD, ""),
+    ("timeout: 4m", "timeout: 4m, version: '2.x'", CARD, "installed has version 1.2.0"),
+    ("timeout: 4m", "timeout: 4m", ModelCard("1.2.0", "research"), "a rule with it is shadow"),
+    ("takes_demonstration: yes", "takes_demonstration: no", ModelCard("1.2.0", "demonstration"),
+     "nothing would be sent"),
+    ("note: ask", "inputs: { a: { image: { slices: { min: 5 } } } }\n    note: ask", CARD,
+     "takes 12 to 600 slices"),
+    ("note: ask", "inputs: { a: { image: { plane: sagittal } } }\n    note: ask", CARD,
+     "takes axial slices"),
+    ("note: ask", "inputs: { a: { image: { min_coverage: 50mm } } }\n    note: ask", CARD,
+     "takes 80 to 400 mm"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "card", "sentence"), AGAINST_MODELS)
+def test_a_rule_may_not_contradict_the_card_of_its_model(
+    tmp_path: Path, old: str, new: str, card: ModelCard, sentence: str
+) -> None:
+    path = _write(tmp_path, GOOD.replace(old, new))
+    cards = {"haemorrhage-demo": card}
+
+    problems = check(path, pipelines=PIPELINES, models=MODELS, cards=cards)
+
+    assert [problem.severity for problem in problems] == ["error"] * bool(sentence)
+    assert all(sentence in problem.sentence for problem in problems)
+
+
+def test_rules_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    rules = [
+        RULE.format(name=one, mode="shadow", when="{ Modality: CT }")
+        + f"    inputs: {{ r: {{ result_of: {other} }} }}\n"
+        for one, other in ("ab", "bc", "ca")
+    ]
+
+    sentences = [problem.sentence for problem in _problems(tmp_path, _with_rules(*rules))]
+
+    assert "These rules wait for each other: a needs b needs c needs a." in sentences
+
+
 def test_rules_that_share_series_numbers_are_a_warning(tmp_path: Path) -> None:
     rules = [
         RULE.format(name=n, mode="live", when="{ Modality: CT }") + "    deliver: [{ to: PACS }]\n"
         for n in "abc"
     ]
 
-    warnings = _load(tmp_path, _with_rules(*rules)).warnings
+    warnings = [
+        warning
+        for warning in _load(tmp_path, _with_rules(*rules)).warnings
+        if "Series Numbers" in warning.sentence
+    ]
 
     assert [w.where for w in warnings] == ["rule b, deliver", "rule c, deliver"]
     assert all("The rule a uses the same Series Numbers" in w.sentence for w in warnings)
@@ -361,7 +485,7 @@ def test_rules_that_share_series_numbers_are_a_warning(tmp_path: Path) -> None:
 def test_a_live_rule_that_delivers_nothing_is_a_warning(tmp_path: Path) -> None:
     text = _with_rules(RULE.format(name="a", mode="live", when="{ Modality: CT }"))
 
-    assert "nobody gets its results" in _load(tmp_path, text).warnings[0].sentence
+    assert "nobody gets its results" in "".join(w.sentence for w in _load(tmp_path, text).warnings)
 
 
 @pytest.mark.parametrize("mode", ["off", "Off", "'off'"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from node.routing import (
     CompletionVerdict,
     Decision,
     SeriesFacts,
+    StudyFacts,
     decide,
     header_keys,
 )
@@ -338,3 +341,145 @@ def test_the_header_scan_collects_what_rules_name_and_the_usual_attributes(tmp_p
         "(0019,10ab)",
     }
     assert "SeriesDescription" in keys
+
+
+def test_a_rule_that_has_expired_is_off(tmp_path: Path) -> None:
+    rules = _rules(tmp_path, "mode: live\nexpires: 2026-03-01\nwhen: { Modality: CT }")
+
+    before, after = (
+        decide(rules, _facts([CT]), today=day)[0] for day in (date(2026, 2, 28), date(2026, 3, 1))
+    )
+
+    assert (before.outcome, after.outcome) == ("matched", "off")
+    assert "expired on 2026-03-01" in after.sentence
+    assert after.runs == ()
+
+
+def test_a_canary_is_live_for_its_share_of_the_studies_and_always_for_the_same(
+    tmp_path: Path,
+) -> None:
+    (rule,) = _rules(tmp_path, "mode: { canary: 20% }\nwhen: { Modality: CT }")
+    studies = [f"1.2.{number}" for number in range(1000)]
+
+    modes = [
+        decide([rule], SeriesFacts(uid, "1.2.3.4", "CT", [CT], 1, "quiet"))[0].mode
+        for uid in studies * 2
+    ]
+
+    assert modes[:1000] == modes[1000:]
+    assert 160 <= modes[:1000].count("live") <= 240
+    assert set(modes) == {"live", "shadow"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [("hold", "held"), ("run", "matched"), ("discard", "not_matched")]
+)
+def test_a_rule_says_what_becomes_of_an_incomplete_series(
+    tmp_path: Path, policy: str, outcome: str
+) -> None:
+    rules = _rules(
+        tmp_path,
+        f"mode: live\nwhen: {{ Modality: CT }}\ncompletion: {{ if_incomplete: {policy} }}",
+    )
+
+    assert decide(rules, _facts([CT], "proved_incomplete"))[0].outcome == outcome
+
+
+def _study(*thicknesses: float) -> list[SeriesFacts]:
+    return [
+        SeriesFacts(
+            "1.2.3",
+            f"1.2.3.{number}",
+            "CT",
+            [{**CT, "SliceThickness": [thickness], "SeriesDate": [f"2026010{number}"]}] * number,
+            number,
+            "quiet",
+        )
+        for number, thickness in enumerate(thicknesses, 1)
+    ]
+
+
+PICKS = [
+    ("pick: [ { nearest: { SliceThickness: 5mm } } ]", [1, 4, 8], ["2"]),
+    ("pick: [ most_slices ]", [1, 5, 8], ["3"]),
+    ("pick: [ newest ]", [1, 5, 8], ["3"]),
+    ("pick: [ oldest ]", [1, 5, 8], ["1"]),
+    ("pick: [ { nearest: { SliceThickness: 5 } }, newest ]", [4, 6, 8], ["2"]),
+    ("if_ambiguous: each, pick: [ { nearest: { SliceThickness: 5 } } ]", [4, 6, 8], ["1", "2"]),
+    ("if_ambiguous: best, pick: [ { nearest: { SliceThickness: 5 } } ]", [4, 6, 8], ["1"]),
+    ("header: { SliceThickness: { max: 5 } }, pick: [ newest ]", [4, 5, 8], ["2"]),
+]
+
+
+@pytest.mark.parametrize(("line", "thicknesses", "taken"), PICKS, ids=[p[0] for p in PICKS])
+def test_a_rule_picks_among_the_series_of_a_study(
+    tmp_path: Path, line: str, thicknesses: list[float], taken: list[str]
+) -> None:
+    rules = _rules(
+        tmp_path, f"mode: live\nwhen: {{ Modality: CT }}\ninputs: {{ ct: {{ {line} }} }}"
+    )
+    series = _study(*thicknesses)
+
+    (decision,) = decide(rules, series[0], StudyFacts(series))
+
+    assert decision.outcome == "matched"
+    assert [run["ct"][-1] for run in decision.runs] == taken
+    assert len(decision.inputs[0].candidates) == len(thicknesses)
+    assert Decision.from_json(json.loads(json.dumps(decision.to_json()))) == decision
+
+
+def test_series_that_nothing_tells_apart_are_held_and_all_are_named(tmp_path: Path) -> None:
+    rules = _rules(tmp_path, "mode: live\nwhen: { Modality: CT }\nlevel: study\ninputs: { ct: {} }")
+    series = _study(5, 5)
+
+    (decision,) = decide(rules, series[0], StudyFacts(series))
+
+    assert decision.outcome == "held"
+    assert "2 series fit" in decision.sentence
+    assert decision.runs == ({"ct": "1.2.3.1"},)
+
+
+def test_an_input_that_waits_for_a_missing_value_holds_the_rule(tmp_path: Path) -> None:
+    rules = _rules(
+        tmp_path,
+        "mode: live\nwhen: { Modality: CT }\nlevel: study\n"
+        "inputs: { ct: { header: { PatientAge: { min: 18y, if_missing: hold } } } }",
+    )
+    series = _study(5)
+
+    (decision,) = decide(rules, series[0], StudyFacts(series))
+
+    assert decision.outcome == "held"
+    assert "PatientAge is missing" in decision.sentence
+
+
+NAME = "Schädel-Übersicht"
+CHARACTER_SETS = {
+    "Latin-1": ("ISO_IR 100", NAME.encode("latin-1")),
+    "UTF-8": ("ISO_IR 192", NAME.encode()),
+    "Latin-1 by code extension": ("\\ISO 2022 IR 100", b"\x1b-A" + NAME.encode("latin-1")),
+    "GB18030": ("GB18030", NAME.encode("gb18030")),
+}
+
+
+@pytest.mark.parametrize("charset", CHARACTER_SETS)
+def test_a_rule_with_an_umlaut_matches_whatever_the_character_set(
+    tmp_path: Path, charset: str
+) -> None:
+    term, raw = CHARACTER_SETS[charset]
+    rules = _rules(
+        tmp_path,
+        "mode: live\nwhen:\n  StudyDescription: { matches: '(?i)^SCHÄDEL' }",
+        "mode: live\nwhen: { StudyDescription: schädel-übersicht }",
+    )
+    elements = {0x00080005: (b"CS", term.encode()), 0x00081030: (b"LO", raw)}
+    data = b"".join(
+        struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value) + len(value) % 2)
+        + value
+        + b" " * (len(value) % 2)
+        for tag, (vr, value) in elements.items()
+    )
+
+    header = scan(data, "1.2.840.10008.1.2.1", header_keys(rules)).values
+
+    assert [d.outcome for d in decide(rules, _facts([header]))] == ["matched", "matched"]

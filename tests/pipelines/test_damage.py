@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 
 from pipelines.base import NotScored
+from pipelines.steps.codestreams import size_of
 from pipelines.steps.read import read_instance, read_series
 from pipelines.steps.volume import volume_from_series
 from tests.shared_data import shared
@@ -73,6 +74,36 @@ def test_compressed_pixels_that_are_cut_short_are_refused() -> None:
 
     assert caught.value.reason == "undecodable_pixels"
     assert series[2].SOPInstanceUID in caught.value.sentence
+
+
+def test_a_codestream_of_another_size_is_refused_before_a_decoder_sees_it() -> None:
+    series = [dcmread(path) for path in files("generic_compressed_j2k_001")]
+    whole = bytearray(next(generate_frames(series[2].PixelData, number_of_frames=1)))
+    place = whole.index(b"\xff\x4f\xff\x51")
+    whole[place + 12 : place + 16] = (6_226_176).to_bytes(4, "big")  # openjpeg: minutes
+    series[2].PixelData = encapsulate([bytes(whole)])
+
+    with pytest.raises(NotScored) as caught:
+        volume_from_series(series)
+
+    assert caught.value.reason == "undecodable_pixels"
+    assert "not of the 256 rows and 256 columns" in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("frame", "size"),
+    [
+        (b"", None),
+        (b"\xff\xd8\xff\xff\xff\xf7\0\x0b\x10\x01\0\0\x80\x01", (256, 128, 1)),
+        (b"\xff\xd8\xff\xe0\0\x04\0\0\xff\xc3\0\x0b\x10\x01\0\0\x80\x03", (256, 128, 3)),
+        (b"\xff\xd8\xff\xe0\xff\xff", None),
+        (b"\xff\xd8\0\0\0\0", None),
+        (b"\xff\x4f\xff\x51\0\x29", None),
+        (b"\xff\x4f\xff\x51" + bytes(38), None),
+    ],
+)
+def test_a_codestream_says_its_size(frame: bytes, size: tuple[int, ...] | None) -> None:
+    assert size_of(frame) == size
 
 
 def test_a_file_that_is_not_dicom_is_named_by_its_place(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipelines.steps.geometry import (
     Plane,
     grid_of,
     nearest_plane,
+    refuse_gaps,
     tilt_degrees,
     voxel_indices,
 )
@@ -43,7 +44,7 @@ def stack(
 
 def refusal(planes: Sequence[Plane]) -> NotScored:
     with pytest.raises(NotScored) as caught:
-        grid_of(planes)
+        refuse_gaps(grid_of(planes))
     return caught.value
 
 
@@ -58,13 +59,16 @@ def shuffled_stacks(draw: st.DrawFn) -> tuple[list[Plane], list[int]]:
         orientation=np.concatenate([axes[:, 0], axes[:, 1]]),
         spacing=(draw(st.floats(0.2, 4.0)), draw(st.floats(0.2, 4.0))),
         start=[draw(finite) * 500 for _ in range(3)],
+        tilt=draw(st.sampled_from([0.0, 0.0, 3.0, -14.0, 18.5, 30.0])),
     )
+    gone = draw(st.sets(st.integers(1, len(planes) - 2), max_size=min(3, len(planes) - 3)))
+    planes = [plane for k, plane in enumerate(planes) if k not in gone]
     order = draw(st.permutations(range(len(planes))))
     return [planes[k] for k in order], list(order)
 
 
 @given(shuffled_stacks())
-def test_any_even_stack_in_any_order_becomes_its_grid(
+def test_any_stack_in_any_order_becomes_its_grid_whatever_its_tilt_and_gaps(
     shuffled: tuple[list[Plane], list[int]],
 ) -> None:
     planes, order = shuffled
@@ -81,9 +85,11 @@ def _assert_corners_round_trip(grid: Grid, plane: Plane, k: int) -> None:
     rows, columns = np.array([0, 0, SIZE, SIZE]), np.array([0, SIZE, 0, SIZE])
     points = plane.points(rows, columns)
     indices = np.stack([columns, rows, np.full(4, k)], axis=1)
-    there = (LPS_TO_RAS @ grid.affine)[:3] @ np.vstack([indices.T, np.ones(4)])
-    assert np.abs(there.T - points).max() < 1e-3
-    assert np.abs(voxel_indices(grid.affine, points) - indices).max() < 1e-3
+    found = voxel_indices(grid.affine, points, grid.origins)
+    assert np.abs((found - indices) * (*plane.spacing[::-1], grid.slice_step_mm)).max() < 1e-3
+    if grid.origins is None:
+        there = (LPS_TO_RAS @ grid.affine)[:3] @ np.vstack([indices.T, np.ones(4)])
+        assert np.abs(there.T - points).max() < 1e-3
 
 
 @given(st.floats(0.1, 40.0), st.floats(0.5, 10.0), st.integers(4, 60))
@@ -118,25 +124,32 @@ def test_one_missing_slice_is_named_with_its_place() -> None:
     )
 
 
-def test_unequal_steps_are_refused_with_their_range() -> None:
-    planes = stack(6, step=1.0)
+def test_unequal_steps_keep_the_place_of_every_slice() -> None:
     moved = [0.0, 1.08, 5.09, 12.09, 13.5, 20.0]
     planes = [
-        Plane(np.array([0, 0, z]), p.orientation, p.spacing)
-        for p, z in zip(planes, moved, strict=True)
+        Plane(np.array([3.0, 0.5 * z, z]), AXIAL, np.array([0.5, 0.4])) for z in reversed(moved)
     ]
 
-    error = refusal(planes)
+    grid = grid_of(planes)
 
-    assert error.reason == "unequal_steps"
-    assert "steps 1.08 to 7.00 mm" in error.sentence
+    assert grid.order == (5, 4, 3, 2, 1, 0)
+    assert grid.origins is not None
+    assert np.allclose(grid.origins[:, 2], moved)
+    assert grid.step_range_mm == pytest.approx((1.08, 7.0))
+    assert grid.missing == ()
+    for k, index in enumerate(grid.order):
+        _assert_corners_round_trip(grid, planes[index], k)
 
 
-def test_a_gantry_tilt_is_refused_with_its_angle() -> None:
-    error = refusal(stack(tilt=18.5))
+def test_a_gantry_tilt_shears_the_affine() -> None:
+    planes = stack(tilt=18.5)
 
-    assert error.reason == "gantry_tilt"
-    assert "sheared 18.5 degrees" in error.sentence
+    grid = grid_of(planes)
+
+    assert grid.is_sheared
+    assert grid.tilt_degrees == pytest.approx(18.5)
+    stride = planes[1].position - planes[0].position
+    assert np.allclose(grid.affine[:3, 2], stride * (-1, -1, 1))
 
 
 def test_rounded_headers_are_no_tilt_and_no_unequal_step() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from models.catalogue import find_package
 from models.phantom_ct import HeadPhantom, make_head_ct
@@ -134,15 +135,14 @@ def test_an_altered_model_holds_the_job_for_the_admin(
 @pytest.mark.parametrize(
     ("parts", "reason", "words"),
     [
-        (("ct_head_ge_tilted", "dicom"), "gantry_tilt", "18.5 degrees"),
         (("ct_head_phantom_philips_study", "dicom", "S1000"), "localizer", "scout"),
         (("ct_head_phantom_philips_study", "dicom", "S2010"), None, ""),
         (("ct_body_jpeg2000_with_seg", "dicom"), "no_identity", "no StudyInstanceUID"),
         (("t1_siemens_xa30_enhanced", "dicom"), "wrong_modality", "Modality MR"),
     ],
-    ids=["tilted head", "scout", "skull phantom", "abdomen without study", "MR"],
+    ids=["scout", "skull phantom", "abdomen without study", "MR"],
 )
-def test_what_is_no_complete_untilted_head_ct_is_not_scored(
+def test_what_is_no_complete_head_ct_is_not_scored(
     parts: tuple[str, ...], reason: str | None, words: str, tmp_path: Path
 ) -> None:
     verdict = run(job(sorted(shared(*parts).iterdir())), tmp_path)
@@ -217,3 +217,72 @@ def test_the_segmentation_holds_as_many_voxels_as_the_mask(scored: tuple[Verdict
 
     assert labels is not None
     assert int((seg.pixel_array > 0).sum()) == int(np.count_nonzero(labels))
+
+
+@pytest.mark.parametrize("kind", ["tilted", "tilted and unequal"])
+def test_results_of_a_tilted_head_lie_on_its_slices(
+    kind: str, bleed: tuple[HeadPhantom, list[Path]], tmp_path: Path
+) -> None:
+    paths = tilted(bleed[1], tmp_path / "in", uneven=kind != "tilted")
+
+    verdict = run(job(paths), tmp_path / "job")
+
+    assert verdict.outcome == "ok", verdict.sentence
+    seg = dcmread(tmp_path / "job" / "report" / "seg.dcm")
+    places = {str(ds.SOPInstanceUID): list(ds.ImagePositionPatient) for ds in map(dcmread, paths)}
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert list(group.PlanePositionSequence[0].ImagePositionPatient) == places[source]
+    truth = bleed[0].labels > 0
+    labels = load_findings(tmp_path / "job" / "infer").findings.labels
+    assert labels is not None
+    if kind == "tilted":
+        assert 2 * ((labels > 0) & truth).sum() / ((labels > 0).sum() + truth.sum()) > 0.5
+    assert int((seg.pixel_array > 0).sum()) == int(np.count_nonzero(labels))
+    assert "resampled to a straight grid" in texts(tmp_path / "job" / "report" / "sr.dcm")
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    if kind == "tilted":
+        step = places_along_normal(dcmread(paths[0]), dcmread(paths[1]))
+        assert float(measures.SpacingBetweenSlices) == pytest.approx(step, abs=1e-3)
+    else:
+        assert "SpacingBetweenSlices" not in measures
+
+
+def texts(path: Path) -> str:
+    """All free text of a report."""
+    found = [str(item.value) for item in dcmread(path).iterall() if item.keyword == "TextValue"]
+    return "\n".join(found)
+
+
+def places_along_normal(one: Dataset, other: Dataset) -> float:
+    """Distance of two slices along their normal, millimetres."""
+    cosines = np.array(one.ImageOrientationPatient, float)
+    normal = np.cross(cosines[:3], cosines[3:])
+    between = np.array(other.ImagePositionPatient, float) - one.ImagePositionPatient
+    return float(abs(between @ normal))
+
+
+def tilted(paths: Sequence[Path], folder: Path, *, uneven: bool) -> list[Path]:
+    """Copies of axial slices with the positions of a gantry tilted by 12 degrees."""
+    folder.mkdir(parents=True)
+    turn = np.radians(12)
+    axes = [1, 0, 0, 0, float(np.cos(turn)), float(np.sin(turn))]
+    made = []
+    for number, path in enumerate(paths):
+        ds = dcmread(path)
+        x, y, z = (float(value) for value in ds.ImagePositionPatient)
+        z += 1.5 if uneven and number > len(paths) // 2 else 0.0
+        ds.ImagePositionPatient = [x, y, round(z, 3)]
+        ds.ImageOrientationPatient = [round(value, 6) for value in axes]
+        ds.save_as(folder / path.name)
+        made.append(folder / path.name)
+    return made
+
+
+def test_a_real_tilted_head_without_blood_is_scored(tmp_path: Path) -> None:
+    paths = sorted(shared("ct_head_ge_tilted", "dicom").iterdir())
+
+    verdict = run(job(paths), tmp_path)
+
+    assert verdict.outcome == "ok", verdict.sentence
+    assert "18.5 degrees and 1.08 to 7.00 mm apart" in texts(tmp_path / "report" / "sr.dcm")

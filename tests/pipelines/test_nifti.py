@@ -29,7 +29,7 @@ def test_the_file_of_dicom2nifti_is_kept_where_it_is_right(
     datasets = read_series(sorted(shared(*parts).iterdir()))
     volume = volume_from_series(datasets)
 
-    kept = write_nifti(volume, datasets, tmp_path / "image.nii.gz")
+    kept = write_nifti([volume], lambda: datasets, tmp_path / "image.nii.gz")
 
     assert kept == "dicom2nifti"
     assert difference(volume, *load_nifti(tmp_path / "image.nii.gz")) == ""
@@ -40,7 +40,7 @@ def test_ours_is_written_and_the_reason_told_where_dicom2nifti_fails(tmp_path: P
     datasets = ct_series(Shape(orientation=oblique()))
     volume = volume_from_series(datasets)
 
-    kept = write_nifti(volume, datasets[:2], tmp_path / "image.nii.gz")
+    kept = write_nifti([volume], lambda: datasets[:2], tmp_path / "image.nii.gz")
 
     assert (
         kept == "scorenode: dicom2nifti ended in ConversionValidationError TOO_FEW_SLICES/LOCALIZER"
@@ -58,7 +58,7 @@ def test_ours_is_written_where_dicom2nifti_leaves_padding_in(tmp_path: Path) -> 
         ds.add_new("PixelPaddingValue", "SS", -2000)
     volume = volume_from_series(datasets)
 
-    kept = write_nifti(volume, datasets, tmp_path / "image.nii.gz")
+    kept = write_nifti([volume], lambda: datasets, tmp_path / "image.nii.gz")
 
     assert kept == "scorenode: dicom2nifti was not used, its voxels differ from the modality values"
     assert difference(volume, *load_nifti(tmp_path / "image.nii.gz")) == ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +11,12 @@ import highdicom as hd
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 
 from models.base import Findings, ModelIdentity, Number, Segment
-from pipelines.base import JobSpec, SeriesLabel, StepContext
+from node.config.report_template import load_template
+from pipelines.base import JobSpec, NotScored, SeriesLabel, StepContext
 from pipelines.steps.artefacts import (
     Scored,
     load_findings,
@@ -23,8 +25,10 @@ from pipelines.steps.artefacts import (
     save_volume,
 )
 from pipelines.steps.read import read_series
-from pipelines.steps.report import report
+from pipelines.steps.report import NO_SEGMENTATION, report
 from pipelines.steps.volume import volume_from_series
+from sr_templates.checks.documents import evidence_of
+from sr_templates.text import render
 from tests.phantoms import Shape, ct_series, oblique
 from tests.shared_data import shared
 
@@ -175,6 +179,87 @@ def test_the_summary_tells_numbers_model_and_uids(tmp_path: Path) -> None:
     assert summary["numbers"][0]["value"] == pytest.approx(40 * 3.25 * 3.5 * 9 / 1000, rel=1e-4)
     with Image.open(context.folder / "capture.png") as picture:
         assert picture.size[0] >= 512
+
+
+def test_without_a_frame_of_reference_the_report_says_why_there_is_no_segmentation(
+    tmp_path: Path,
+) -> None:
+    series = ct_series()
+    for ds in series:
+        del ds.FrameOfReferenceUID
+    context = job(write(series, tmp_path / "in"), tmp_path / "job")
+
+    facts = report(context)
+
+    assert set(facts["results"]) == {"sr", "capture"}
+    assert NO_SEGMENTATION in render(dcmread(context.folder / "sr.dcm"))
+
+
+def test_a_localizer_is_no_source_of_a_result(tmp_path: Path) -> None:
+    series = ct_series()
+    localizer = deepcopy(series[3])
+    localizer.SOPInstanceUID = "1.2.3.4"
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    paths = write(series, tmp_path / "in")
+    context = job(paths, tmp_path / "job")
+    more = tuple(map(str, [*paths, *write([localizer], tmp_path / "more")]))
+    context = replace(context, spec=replace(context.spec, inputs=more))
+
+    facts = report(context)
+
+    assert set(facts["results"]) == {"seg", "sr", "capture"}
+    assert "1.2.3.4" not in evidence_of(dcmread(context.folder / "sr.dcm"))
+
+
+def test_the_summary_tells_what_was_repaired_without_its_values(tmp_path: Path) -> None:
+    series = ct_series()
+    with config.disable_value_validation():
+        for ds in series:
+            del ds.PatientSex
+            ds.PatientSex = "x"
+            del ds.StudyID
+    context = job(write(series, tmp_path / "in"), tmp_path / "job")
+
+    report(context)
+
+    summary = json.loads((context.folder / "findings.json").read_text())
+    assert summary["repaired"] == [
+        "PatientSex: unreadable, left empty",
+        "StudyID: missing, added empty",
+    ]
+
+
+def described(context: StepContext) -> StepContext:
+    """Give a job the template of the manual, as its JSON keeps it."""
+    template = load_template(Path(__file__).parents[2] / "docs/templates/haemorrhage.yaml")
+    spec = replace(context.spec, report_template=template.to_json())
+    return replace(context, spec=JobSpec.from_json(spec.to_json()))
+
+
+def test_a_job_with_a_template_writes_the_report_it_describes(tmp_path: Path) -> None:
+    context = described(job(write(ct_series(), tmp_path / "in"), tmp_path / "job"))
+
+    facts = report(context)
+
+    text = render(dcmread(context.folder / "sr.dcm"))
+    assert set(facts["results"]) == {"seg", "sr", "capture"}
+    assert "Comment: Compare with the images; small bleeds can be missed." in text
+    assert "Probability: 0.97" in text
+    assert "Referenced Segment" in text
+
+
+def test_findings_that_do_not_fit_the_template_are_not_scored(tmp_path: Path) -> None:
+    context = job(write(ct_series(), tmp_path / "in"), tmp_path / "job")
+    path = tmp_path / "narrow.yaml"
+    manual = Path(__file__).parents[2] / "docs/templates/haemorrhage.yaml"
+    path.write_text(manual.read_text().replace("[0, 1]", "[0, 0.5]"))
+    spec = replace(context.spec, report_template=load_template(path).to_json())
+
+    with pytest.raises(NotScored, match=r"study.probability = 0.97 is outside 0 to 0.5") as told:
+        report(replace(context, spec=spec))
+
+    assert told.value.reason == "template_mismatch"
 
 
 def test_an_enhanced_instance_gets_a_segmentation_too(tmp_path: Path) -> None:

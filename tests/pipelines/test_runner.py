@@ -136,3 +136,24 @@ def test_a_child_dies_with_its_parent() -> None:
     while Path(f"/proc/{child}").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+def _has_loaded(process: subprocess.Popen[bytes], library: str, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if library in Path(f"/proc/{process.pid}/maps").read_text():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is loaded")
+def test_a_child_gets_ready_for_its_steps_before_it_is_asked() -> None:
+    runners = [Runner(steps=("convert",)), Runner()]
+    ready, other = (runner.start() for runner in runners)
+    try:
+        assert _has_loaded(ready, "_multiarray_umath", 60.0)
+        assert not _has_loaded(other, "_multiarray_umath", 0.1)
+    finally:
+        for runner in runners:
+            runner.kill()

@@ -129,7 +129,7 @@ def write(keyword: str, value: object) -> Callable[[Dataset], None]:
         (write("SOPClassUID", SecondaryCaptureImageStorage), "unsupported_class"),
         (write("FrameOfReferenceUID", "1.2.3"), "mixed_frame_of_reference"),
         (write("SeriesInstanceUID", "1.2.3"), "mixed_series"),
-        (write("ImagePositionPatient", [0, 0, 0]), "gantry_tilt"),
+        (write("ImagePositionPatient", [0, 0, 0]), "displaced_slices"),
     ],
 )
 def test_one_odd_instance_refuses_the_series(
@@ -155,19 +155,16 @@ def test_a_refusal_quotes_no_patient_data() -> None:
 @pytest.mark.parametrize(
     ("parts", "reason", "words"),
     [
-        (("ct_head_ge_tilted", "dicom"), "gantry_tilt", "18.5 degrees against their normal"),
-        (("ct_head_ge_tilted", "dicom"), "gantry_tilt", "steps 1.08 to 7.00 mm"),
         (("ct_head_phantom_philips_study", "dicom", "S1000"), "localizer", "scout"),
         (("mr_multiecho_phantom_siemens", "dicom"), "several_volumes", "EchoTime 11, 92"),
-        (("odd_and_broken", "dicom2nifti_gantrytilting"), "gantry_tilt", "14.0 degrees"),
         (("odd_and_broken", "dicom2nifti_slicecount"), "too_few_slices", "2 images"),
-        (("odd_and_broken", "dicom2nifti_sliceorientation"), "mixed_orientation", "97.5"),
+        (("odd_and_broken", "dicom2nifti_sliceorientation"), "several_volumes", "2 Series"),
         (("odd_and_broken", "duplicate_sop_uid"), "conflicting_instances", "share SOP Instance"),
         (("odd_and_broken", "xa_4d_interrupted"), "several_volumes", "34, 26 frames"),
         (("reference_conversions", "ge_dti_001"), "duplicate_positions", "4 of 8 images"),
         (("reference_conversions", "philips_fmri_001"), "duplicate_positions", "6 of 8 images"),
         (("reference_conversions", "generic_rgb_001"), "unsupported_class", "Secondary Capture"),
-        (("transfer_syntaxes_siemens_mosaic", "dicom"), "mosaic", "mosaic of slices"),
+        (("transfer_syntaxes_siemens_mosaic", "dicom"), "several_volumes", "9 Series Numbers"),
         (("seg_and_sr_by_others", "dcmqi_sr_tid1500"), "no_images", "not a slice"),
     ],
 )
@@ -257,6 +254,6 @@ def test_every_odd_and_broken_file_ends_in_a_refusal_or_a_volume() -> None:
         except NotScored as error:
             sentences.append(error.sentence)
 
-    assert volumes == [(64, 64, 34)]
+    assert sorted(volumes) == [(64, 64, 34), *[(64, 64, 35)] * 3]
     assert len(sentences) > 20
     assert all(sentence.endswith(".") for sentence in sentences)

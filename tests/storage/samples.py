@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
+
+import xxhash
 
 from storage import jobs, series
 from storage.base import Acceptance, ClosedSeries, JobState, NewJob, NewResult, ReceivedInstance
@@ -22,17 +23,18 @@ def received(number: int, content: bytes = b"", series_uid: str = SERIES) -> Rec
         sop_instance_uid=f"{series_uid}.{number}",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        sha256=hashlib.sha256(content).hexdigest(),
+        digest=f"xxh3:{xxhash.xxh3_128_hexdigest(content)}",
         size=len(content),
         peer="CT1",
         header={"Modality": ["CT"]},
     )
 
 
-def push(intake: Intake, instance: ReceivedInstance, content: bytes = b"bytes") -> Acceptance:
-    """Hand one instance to the intake, as a receiver does."""
+def push(intake: Intake, instance: ReceivedInstance, content: bytes = b"") -> Acceptance:
+    """Hand one instance to the intake, as a receiver does: its bytes, or those of `received`."""
+    content = content or f"content {instance.sop_instance_uid.rpartition('.')[2]}".encode()
     spool = intake.objects.spool()
-    spool.write(content)
+    spool.write_all([content])
     return intake.accept(instance, spool)
 
 

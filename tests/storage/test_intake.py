@@ -115,7 +115,7 @@ def test_a_failed_flush_is_not_acknowledged_and_ends_the_process(
     intake: Intake, broken: list[Exception], tmp_path: Path
 ) -> None:
     spool = intake.objects.spool()
-    spool.write(b"x")
+    spool.write_all([b"x"])
     # A pipe cannot be flushed: fdatasync fails with EINVAL, as a broken disk would with EIO.
     reader, writer = os.pipe()
     os.dup2(writer, spool._fd)
@@ -123,6 +123,9 @@ def test_a_failed_flush_is_not_acknowledged_and_ends_the_process(
     with pytest.raises(StoreBroken):
         intake.accept(received(1), spool)
 
+    with pytest.raises(StoreBroken):
+        push(intake, received(2))  # its own flush would succeed, and prove nothing
+    assert broken
     assert list(intake.objects.incoming.iterdir()) == []
     os.close(reader)
     os.close(writer)

@@ -8,16 +8,18 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import job_admin, jobs, retention
+from storage import associations, job_admin, jobs, nodes, retention
+from storage.associations import OpenedAssociation
 from storage.database import Database
 from storage.intake import Intake
 from storage.jobs import RetryPolicy
 from storage.objects import FileObjects
-from storage.tables import Instance
+from storage.tables import Association, Instance
 from tests.conftest import TestClock
 from tests.storage.samples import close, open_job, push, received
 
 DAY = timedelta(days=1)
+SILENT, ALIVE = "elsewhere/ns/1/2/a", "elsewhere/ns/3/4/b"
 TERMS = retention.Terms(inputs=7 * DAY, results=30 * DAY, unmatched=3 * DAY)
 
 
@@ -98,3 +100,33 @@ def test_the_work_folder_of_a_job_stays_for_an_hour_after_its_end(
 
     with database.snapshot() as tx:
         assert retention.ended_jobs(tx, [job_id]) == [job_id]
+
+
+def test_associations_of_a_killed_process_end_and_are_forgotten_in_time(
+    database: Database, clock: TestClock
+) -> None:
+    def ended() -> list[tuple[int, str]]:
+        with database.snapshot() as tx:
+            rows = tx.execute(
+                sa.select(Association.id, Association.end_reason).order_by(Association.id)
+            )
+            return [(row.id, row.end_reason) for row in rows]
+
+    with database.transaction() as tx:
+        nodes.heartbeat(tx, SILENT, "node", "receiver", "1", {})
+        for number, owner in ((1, SILENT), (2, ALIVE)):
+            opened = OpenedAssociation(number, owner, "CT1", "127.0.0.1", "CT1", "NODE")
+            associations.write_associations(tx, [opened], [], {})
+    clock.forward(61)
+    with database.transaction() as tx:
+        nodes.heartbeat(tx, ALIVE, "node", "receiver", "1", {})
+        nodes.forget_gone(tx)
+    assert ended() == [(1, "gone"), (2, "")]
+
+    _days(clock, 29)
+    with database.transaction() as tx:
+        assert associations.forget(tx, TERMS.results) == 0
+    _days(clock, 2)
+    with database.transaction() as tx:
+        assert associations.forget(tx, TERMS.results) == 1
+    assert ended() == [(2, "")], "one that lasts is kept"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import assert_never
@@ -14,7 +16,7 @@ from node.receive.engine import pdu
 from node.receive.engine.channel import Channel
 from node.receive.engine.host import Engine
 from node.receive.engine.messages import MessageError
-from node.receive.engine.negotiation import Proposal
+from node.receive.engine.negotiation import Proposal, known_items_only
 from node.receive.engine.pdu import AbortSource, InvalidPDU
 from node.receive.engine.provider import Provider
 from node.receive.engine.read_buffer import ReadBuffer
@@ -27,6 +29,7 @@ from node.receive.engine.upper_layer import (
     Requested,
     UpperLayer,
 )
+from node.receive.tls import certificate_of
 
 log = structlog.get_logger(__name__)
 
@@ -214,22 +217,28 @@ class ServedAssociation:
         negotiator = self._engine.negotiator
         try:
             proposal = negotiator.read(request)
+            request = known_items_only(request)
             if not negotiator.is_for_engine(proposal):
                 head = pdu.header(pdu.PDUType.A_ASSOCIATE_RQ, len(request))
                 self._hand_over = HandOver(head + request)
                 return
-            answer = negotiator.answer(request, proposal)
         except InvalidPDU as error:
-            self.refusal = "malformed"
-            self._layer.abort(now, AbortSource.SERVICE_PROVIDER, error.reason)
+            self._refuse(error, now)
             return
-        verdict = self._engine.host.admit(_request_of(proposal, self._address))
+        connection = self._channel.connection
+        asked = _request_of(proposal, self._address, connection)
+        verdict = self._engine.host.admit(asked)
         if isinstance(verdict, Rejection):
             rejection = pdu.a_associate_rj(verdict.result, verdict.source, verdict.diagnostic)
             time.sleep(_REJECT_AFTER_SECONDS)
             self._layer.reject(rejection, now)
             return
         self._session = verdict
+        try:
+            answer = negotiator.answer(request, proposal)
+        except InvalidPDU as error:
+            self._refuse(error, now)
+            return
         self._provider = Provider(
             self._engine.host,
             verdict,
@@ -238,6 +247,10 @@ class ServedAssociation:
             self._engine.largest_instance_bytes,
         )
         self._layer.accept(answer.accept)
+
+    def _refuse(self, error: InvalidPDU, now: float) -> None:
+        self.refusal = "malformed"
+        self._layer.abort(now, AbortSource.SERVICE_PROVIDER, error.reason)
 
     def _take(self, values: list[pdu.PresentationDataValue], now: float) -> None:
         provider = self._provider
@@ -256,11 +269,14 @@ class ServedAssociation:
             self._provider.drop()
 
 
-def _request_of(proposal: Proposal, address: str) -> AssociationRequest:
+def _request_of(proposal: Proposal, address: str, connection: socket.socket) -> AssociationRequest:
     return AssociationRequest(
         address=address,
         calling_ae_title=proposal.calling_ae_title,
         called_ae_title=proposal.called_ae_title,
         application_context_name=proposal.application_context_name,
         protocol_version=proposal.protocol_version,
+        is_tls=isinstance(connection, ssl.SSLSocket),
+        certificate=certificate_of(connection),
+        identity=proposal.identity,
     )

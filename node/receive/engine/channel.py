@@ -54,6 +54,8 @@ class Channel:
         try:
             self._allow(seconds)
             count = self.connection.recv_into(window)
+            if self._is_tls and count:
+                count += self._drained(window[count:])
             if _QUICKACK is not None:
                 self.connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         except (TimeoutError, ssl.SSLWantReadError):
@@ -61,6 +63,16 @@ class Channel:
         except (OSError, ValueError):
             return 0
         return count
+
+    def _drained(self, window: memoryview) -> int:
+        """Take what has arrived already, without waiting: TLS gives one record of 16 KiB a time."""
+        receive, taken = self.connection.recv_into, 0
+        self.connection.settimeout(0)
+        self._timeout = 0.0
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while taken < len(window) and (count := receive(window[taken:])):
+                taken += count
+        return taken
 
     def send(self, data: bytes, seconds: float) -> bool:
         """Send everything; False when the peer does not take it in time, or is gone."""
@@ -85,6 +97,6 @@ class Channel:
     def _allow(self, seconds: float) -> None:
         """Set the time limit of the next call, unless it is about that already."""
         seconds = max(seconds, _LEAST_SECONDS)
-        if not 0.9 * self._timeout < seconds < 1.1 * self._timeout:
+        if self._timeout <= 0 or not 0.9 * self._timeout < seconds < 1.1 * self._timeout:
             self.connection.settimeout(seconds)
             self._timeout = seconds

@@ -42,10 +42,12 @@ class Listener:
         Takes associations that are not for the engine.
     on_refused : callable
         Told the address and the reason of a connection that was turned away.
-    adopted : callable
-        How many associations were handed over and still go on.
-    ssl_context : SSLContext or None
-        Where connections begin with TLS.
+    count : callable or None
+        How many connections there are on all ports, those that were handed over, too.
+    ssl_context : callable or None
+        Gives the SSLContext for the next connection, where connections begin with TLS.
+    lobby : Lobby or None
+        Where connections wait that have not asked yet; several ports may share one.
     """
 
     def __init__(
@@ -55,17 +57,18 @@ class Listener:
         settings: GuardSettings,
         adopt: Adopt,
         on_refused: Callable[[str, str], None],
-        adopted: Callable[[], int] = lambda: 0,
-        ssl_context: ssl.SSLContext | None = None,
+        count: Callable[[], int] | None = None,
+        ssl_context: Callable[[], ssl.SSLContext] | None = None,
+        lobby: Lobby | None = None,
     ) -> None:
         self._listening = listening
         self._engine = engine
         self._settings = settings
         self._adopt = adopt
         self._on_refused = on_refused
-        self._adopted = adopted
+        self._count = count or (lambda: self.live)
         self._ssl_context = ssl_context
-        self._lobby = Lobby()
+        self._lobby = lobby or Lobby()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._live: set[ServedAssociation] = set()
@@ -105,9 +108,15 @@ class Listener:
     # -- threads ---------------------------------------------------------------------------
 
     def _start_thread(self) -> None:
+        """Start a thread that accepts; where there may be no more, those there are come back."""
         with self._lock:
             self._free += 1
-        threading.Thread(target=self._run, name="association", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="association", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._free -= 1
+            log.warning("thread.not_started", threads=threading.active_count())
 
     def _run(self) -> None:
         while not self._is_stopping:
@@ -144,7 +153,11 @@ class Listener:
     # -- one connection --------------------------------------------------------------------
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        refusal = self._refusal(connection, address[0])
+        refusal = self._refusal(address[0])
+        if not refusal:
+            connection = self._wrapped(connection)
+            if not self._lobby.enter(connection, address[0]):
+                refusal = "too_many_silent_connections"
         if refusal:
             self._on_refused(address[0], refusal)
             connection.close()
@@ -161,14 +174,12 @@ class Listener:
             association.close()
             self._forget(association)
 
-    def _refusal(self, connection: socket.socket, address: str) -> str:
-        """Say why a connection may not stay; empty when it may."""
+    def _refusal(self, address: str) -> str:
+        """Say why nobody may connect from an address; empty when they may."""
         if not self._settings.is_listed(address):
             return "address_not_listed"
-        if self.live + self._adopted() >= self._settings.most_connections:
+        if self._count() >= self._settings.most_connections:
             return "too_many_connections"
-        if not self._lobby.enter(connection, address):
-            return "too_many_silent_connections"
         return ""
 
     def _associate(
@@ -178,7 +189,7 @@ class Listener:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
-            connection = self._secured(connection)
+            self._shake_hands(connection)
         except (OSError, ValueError):
             self._on_refused(address[0], "no_association_requested")
             connection.close()
@@ -199,12 +210,19 @@ class Listener:
             return None
         return association
 
-    def _secured(self, connection: socket.socket) -> socket.socket:
-        """Set up TLS where it is asked for, under a deadline."""
+    def _wrapped(self, connection: socket.socket) -> socket.socket:
+        """Prepare TLS where it is asked for; nothing is read yet."""
         if self._ssl_context is None:
             return connection
-        connection.settimeout(self._settings.handshake_seconds)
-        return self._ssl_context.wrap_socket(connection, server_side=True)
+        return self._ssl_context().wrap_socket(
+            connection, server_side=True, do_handshake_on_connect=False
+        )
+
+    def _shake_hands(self, connection: socket.socket) -> None:
+        """Set up TLS, in this connection's own thread, under one limit for all of it."""
+        if isinstance(connection, ssl.SSLSocket):
+            connection.settimeout(self._settings.handshake_seconds)
+            connection.do_handshake()
 
     def _remember(self, association: ServedAssociation) -> None:
         with self._lock:

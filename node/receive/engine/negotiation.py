@@ -24,10 +24,11 @@ from pynetdicom.pdu_primitives import (
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
+    UserIdentityNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from node.receive.access import APPLICATION_CONTEXT_NAME
+from node.receive.access import APPLICATION_CONTEXT_NAME, UserIdentity
 from node.receive.engine.pdu import AbortReason, InvalidPDU
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -38,8 +39,10 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _FIXED_BYTES = 68
 _ITEM = struct.Struct(">BxH")
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
-_ABSTRACT_SYNTAX = 0x30
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
 _MAXIMUM_LENGTH, _USER_IDENTITY = 0x51, 0x58
+
+_KNOWN_USER_ITEMS = frozenset((0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58))
 
 _MOST_REMEMBERED = 128
 _LONGEST_REMEMBERED = 65_536
@@ -66,7 +69,7 @@ class Proposal:
         By presentation context, in the order they are proposed.
     maximum_length : int
         Longest P-DATA-TF that the peer takes; 0: any.
-    has_user_identity : bool
+    identity : UserIdentity or None
     """
 
     protocol_version: int
@@ -75,7 +78,7 @@ class Proposal:
     application_context_name: str
     abstract_syntax_uids: tuple[str, ...]
     maximum_length: int
-    has_user_identity: bool
+    identity: UserIdentity | None
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,19 @@ class Negotiator:
         What we accept.
     maximum_length : int
         Longest P-DATA-TF that we take.
+    identifies_users : bool
+        Whether user identities are looked at, so that a response to one is due.
     """
 
-    def __init__(self, supported: list[PresentationContext], maximum_length: int) -> None:
+    def __init__(
+        self,
+        supported: list[PresentationContext],
+        maximum_length: int,
+        *,
+        identifies_users: bool = False,
+    ) -> None:
         self._supported = supported
+        self._identifies_users = identifies_users
         self._maximum_length = maximum_length
         self._storage = frozenset(str(context.abstract_syntax) for context in supported)
         self._proposals: dict[bytes, Proposal] = {}
@@ -150,7 +162,7 @@ class Negotiator:
     def _remember(
         self, memory: dict[bytes, Any], request: bytes, proposal: Proposal, found: object
     ) -> None:
-        if proposal.has_user_identity or len(request) > _LONGEST_REMEMBERED:
+        if proposal.identity is not None or len(request) > _LONGEST_REMEMBERED:
             return
         if len(memory) >= _MOST_REMEMBERED:
             memory.clear()
@@ -196,6 +208,13 @@ class Negotiator:
         # No asynchronous operations window and no SOP Class extended negotiation: neither is
         # answered, which declines it (PS3.7 D.3.3.3, D.3.3.5).
         answer.user_information = [maximum_length, class_uid, version, *roles]
+        if self._identifies_users and any(
+            isinstance(item, UserIdentityNegotiation) and item.positive_response_requested
+            for item in asked.user_information
+        ):
+            accepted = UserIdentityNegotiation()
+            accepted.server_response = b""
+            answer.user_information.append(accepted)
         pdu = A_ASSOCIATE_AC()
         pdu.from_primitive(answer)
         return bytes(pdu.encode())
@@ -204,31 +223,28 @@ class Negotiator:
 def _decoded(request: bytes) -> A_ASSOCIATE:
     pdu = A_ASSOCIATE_RQ()
     pdu.decode(struct.pack(">BxI", 1, len(request)) + request)
-    asked = pdu.to_primitive()
-    ids = [context.context_id for context in asked.presentation_context_definition_list]
-    if len(set(ids)) < len(ids):
-        raise InvalidPDU(AbortReason.INVALID_PARAMETER, "a presentation context id comes twice")
-    return asked
+    return pdu.to_primitive()
 
 
 def _proposal(request: bytes) -> Proposal:
     if len(request) < _FIXED_BYTES:
         raise InvalidPDU(AbortReason.INVALID_PARAMETER, "an A-ASSOCIATE-RQ is too short")
-    application, abstract, maximum_length, has_identity = "", [], 0, False
+    application, abstract, maximum_length = "", [], 0
+    ids: list[int] = []
+    identity: UserIdentity | None = None
     for kind, start, end in _items(request, _FIXED_BYTES, len(request)):
         if kind == _APPLICATION_CONTEXT:
             application = _text(request[start:end])
         elif kind == _PRESENTATION_CONTEXT:
-            abstract += [
-                _text(request[at:stop])
-                for inner, at, stop in _items(request, start + 4, end)
-                if inner == _ABSTRACT_SYNTAX
-            ]
+            ids.append(request[start] if end - start >= 4 else 0)
+            abstract.append(_abstract_syntax(request, start + 4, end))
         elif kind == _USER_INFORMATION:
             for inner, at, stop in _items(request, start, end):
-                has_identity |= inner == _USER_IDENTITY
+                if inner == _USER_IDENTITY:
+                    identity = _identity(request[at:stop])
                 if inner == _MAXIMUM_LENGTH and stop - at == 4:
                     maximum_length = int.from_bytes(request[at:stop], "big")
+    _refuse_contexts(ids)
     return Proposal(
         protocol_version=int.from_bytes(request[:2], "big"),
         called_ae_title=_text(request[4:20]),
@@ -236,8 +252,66 @@ def _proposal(request: bytes) -> Proposal:
         application_context_name=application,
         abstract_syntax_uids=tuple(abstract),
         maximum_length=maximum_length,
-        has_user_identity=has_identity,
+        identity=identity,
     )
+
+
+def known_items_only(request: bytes) -> bytes:
+    """Leave out user information that is not known, which is to be ignored (PS3.7 D.3.3).
+
+    pynetdicom takes it for an error.
+    """
+    for kind, start, end in _items(request, _FIXED_BYTES, len(request)):
+        if kind != _USER_INFORMATION:
+            continue
+        kept = [
+            request[at - 4 : stop]
+            for inner, at, stop in _items(request, start, end)
+            if inner in _KNOWN_USER_ITEMS
+        ]
+        body = b"".join(kept)
+        if len(body) < end - start:
+            head = _ITEM.pack(_USER_INFORMATION, len(body))
+            return request[: start - 4] + head + body + request[end:]
+    return request
+
+
+def _abstract_syntax(request: bytes, at: int, end: int) -> str:
+    """Abstract syntax of a presentation context, which must have one, and a transfer syntax."""
+    kinds, name = [], ""
+    for kind, start, stop in _items(request, at, end):
+        kinds.append(kind)
+        if kind == _ABSTRACT_SYNTAX:
+            name = _text(request[start:stop])
+    if kinds.count(_ABSTRACT_SYNTAX) != 1 or _TRANSFER_SYNTAX not in kinds:
+        raise InvalidPDU(
+            AbortReason.INVALID_PARAMETER, "a presentation context lacks one of its syntaxes"
+        )
+    return name
+
+
+def _refuse_contexts(ids: list[int]) -> None:
+    """Refuse what is no list of presentation contexts (PS3.8 9.3.2.2): odd ids, each once."""
+    wrong = ""
+    if not ids:
+        wrong = "an A-ASSOCIATE-RQ has no presentation context"
+    elif not all(number % 2 for number in ids):
+        wrong = "a presentation context id is even"
+    elif len(set(ids)) < len(ids):
+        wrong = "a presentation context id comes twice"
+    if wrong:
+        raise InvalidPDU(AbortReason.INVALID_PARAMETER, wrong)
+
+
+def _identity(item: bytes) -> UserIdentity:
+    """Read a User Identity Negotiation sub-item (PS3.7 D.3.3.7.1)."""
+    try:
+        kind, wants_response, size = struct.unpack_from(">BBH", item)
+        (more,) = struct.unpack_from(">H", item, 4 + size)
+    except struct.error:
+        raise InvalidPDU(AbortReason.INVALID_PARAMETER, "a user identity is too short") from None
+    primary, secondary = item[4 : 4 + size], item[6 + size : 6 + size + more]
+    return UserIdentity(kind, primary, secondary, bool(wants_response))
 
 
 def _items(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -347,6 +347,22 @@ def test_the_lobby_lets_the_one_go_that_waited_longest(monkeypatch: pytest.Monke
             end.close()
 
 
+def test_a_full_lobby_drops_one_of_the_most_crowded_address_for_a_newcomer_of_another() -> None:
+    lobby = Lobby(per_address=3, total=4)
+    guests = [socket.socketpair() for _ in range(6)]
+    for pair, address in zip(guests, "aaab", strict=False):
+        assert lobby.enter(pair[0], address)
+
+    assert lobby.enter(guests[4][0], "c"), "nobody waited long, but one address has most"
+
+    guests[0][1].settimeout(5)
+    assert guests[0][1].recv(1) == b""
+    assert not lobby.enter(guests[5][0], "a")
+    for pair in guests:
+        for end in pair:
+            end.close()
+
+
 def test_the_timer_runs_without_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = MonotonicTimer(5)
     assert timer.remaining == 5

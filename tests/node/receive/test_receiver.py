@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import shutil
 import subprocess
@@ -28,7 +28,14 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from node.receive.access import AssociationRequest, PeerRule, address_of, identify, is_listed
+from node.receive.access import (
+    AssociationRequest,
+    PeerCertificate,
+    PeerRule,
+    address_of,
+    identify,
+    is_listed,
+)
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from node.scu import Destination, OutgoingObject, send
 from node.statuses import (
@@ -47,6 +54,7 @@ from tests.peers import (
     RunningReceiver,
     associated,
     ct_image,
+    digest_of,
     encoded,
     part10,
     running_receiver,
@@ -75,7 +83,7 @@ def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
 def instances(node: RunningReceiver) -> list[sa.Row[tuple[str, str, str, int, int]]]:
     columns = (
         tables.Instance.sop_instance_uid,
-        tables.Instance.sha256,
+        tables.Instance.digest,
         tables.Instance.object_key,
         tables.Instance.duplicates,
         tables.Instance.size,
@@ -104,7 +112,7 @@ def assert_all_stored_unchanged(node: RunningReceiver, folder: Path) -> int:
         uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
         file = node.objects.path(stored[uid].object_key)
         assert data_set_of(file) == (syntax, data)
-        assert stored[uid].sha256 == hashlib.sha256(data).hexdigest()
+        assert stored[uid].digest == digest_of(data)
         assert stored[uid].size == len(data)
         assert file.read_bytes()[:128] == bytes(128)
         meta = dcmread(file, stop_before_pixels=True).file_meta
@@ -231,11 +239,11 @@ def test_other_bytes_under_a_known_uid_are_kept_beside_the_first(node: RunningRe
         for ds in (first, other):
             assert send_bytes(assoc, encoded(ds), ds.SOPInstanceUID).Status == SUCCESS
     (row,) = instances(node)
-    assert row.sha256 == hashlib.sha256(encoded(first)).hexdigest()
+    assert row.digest == digest_of(encoded(first))
     assert len(node.stored_paths()) == 2
     with node.database.snapshot() as tx:
         conflict = tx.execute(sa.select(tables.Conflict)).one()
-    assert conflict.sha256 == hashlib.sha256(encoded(other)).hexdigest()
+    assert conflict.digest == digest_of(encoded(other))
     eventually(lambda: len(node.named("instance.stored")) == 2)
     assert [fact["outcome"] for fact in node.named("instance.stored")] == ["stored", "conflict"]
 
@@ -459,6 +467,50 @@ def test_address_and_ae_title_together_name_one_peer() -> None:
     assert named("192.168.3.4", "WHATEVER") == "anywhere"
     assert not is_listed(peers, address_of("172.16.0.1"))
     assert is_listed(peers, address_of("10.0.1.1"))
+
+
+def test_a_peer_with_any_title_is_nobody_whom_another_peer_names() -> None:
+    research = PeerRule("research", ("*",), (LOOPBACK,))
+    ct1 = PeerRule("ct1", ("CT1",), (LOOPBACK,), needs_tls=True, certificate_names=("ct1",))
+    shown = PeerCertificate(("ct1",), "f" * 64)
+
+    def named(title: str, certificate: PeerCertificate | None = None) -> str:
+        request = AssociationRequest(
+            "127.0.0.1",
+            title,
+            "NODE",
+            "1.2.840.10008.3.1.1.1",
+            is_tls=certificate is not None,
+            certificate=certificate,
+        )
+        found = identify(request, (research, ct1), "NODE")
+        return found.name if isinstance(found, PeerRule) else found.reason
+
+    assert named("CT1", shown) == "ct1", "whatever the order in the file"
+    assert named("CT1") == "calling_ae_title_not_recognized"
+    assert named("OTHER") == "research"
+    assert named("A\0B") == "calling_ae_title_not_recognized"
+    assert named("A\nB") == "calling_ae_title_not_recognized"
+
+
+def test_a_thread_that_cannot_be_started_costs_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "association":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with running_receiver(tmp_path) as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            for _ in range(40):
+                assert rejection(node) is None
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                assert stack.enter_context(associated(node.port)).is_established
 
 
 def test_dcmtk_echoscu_gets_an_answer(node: RunningReceiver) -> None:

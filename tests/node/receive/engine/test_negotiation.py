@@ -146,7 +146,7 @@ def test_a_request_with_a_user_identity_is_never_remembered(node: RunningReceive
     found = negotiator(node)
     request = associate_rq(user_items=identity(b"secret"))[6:]
     proposal = found.read(request)
-    assert proposal.has_user_identity
+    assert proposal.identity
     assert found.answer(request, proposal) is not found.answer(request, proposal)
     assert found.read(request) is not proposal
     assert not found._answers
@@ -175,7 +175,6 @@ def test_only_storage_and_verification_is_for_the_engine(node: RunningReceiver) 
     assert is_ours("1.2.840.10008.5.1.4.34.7")  # RT Beams Delivery Instruction Storage
     assert not is_ours(CT, FIND)
     assert not is_ours("1.2.840.10008.1.20.1")
-    assert not is_ours()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

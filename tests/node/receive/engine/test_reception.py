@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from node.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, Status
 from storage import tables
 from storage.base import Acceptance
 from tests.node.receive.test_header import data_set_of
-from tests.peers import RunningReceiver, ct_image, encoded, running_receiver
+from tests.peers import RunningReceiver, ct_image, digest_of, encoded, running_receiver
 from tests.shared_data import shared
 
 KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientSex")
@@ -66,8 +65,8 @@ def test_a_data_set_is_the_same_however_it_is_cut(
     assert reception.size == len(data)
     assert node.incoming() == []
     with node.database.snapshot() as tx:
-        row = tx.execute(sa.select(tables.Instance.sha256, tables.Instance.size)).one()
-    assert (row.sha256, row.size) == (hashlib.sha256(data).hexdigest(), len(data))
+        row = tx.execute(sa.select(tables.Instance.digest, tables.Instance.size)).one()
+    assert (row.digest, row.size) == (digest_of(data), len(data))
 
 
 @pytest.mark.parametrize("spilled", [False, True], ids=["held", "spilled"])

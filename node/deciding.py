@@ -1,0 +1,133 @@
+"""From a complete series to rows: what every rule says of it, and the jobs that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from node.config.file import Config
+from node.job_opening import Models, jobs_from
+from node.routing import Decision, SeriesFacts, StudyFacts, decide
+from storage import jobs, retrievals, series, studies
+from storage.base import ClosedSeries, JobState, NewJob
+from storage.database import Transaction
+
+
+def decide_closed(tx: Transaction, closed: ClosedSeries, config: Config, models: Models) -> int:
+    """Write down what every rule says, and open the jobs; how many were opened."""
+    if retrievals.is_retrieved(tx, closed.series_instance_uid):
+        return 0
+    study = None
+    known = {closed.series_instance_uid: closed}
+    if any(rule.level == "study" for rule in config.rules):
+        now = studies.study_of(tx, closed.series_id)
+        study = _study_facts(tx, now, config)
+        known |= {one.series_instance_uid: one for one in now.closed}
+    facts = facts_of(tx, closed)
+    decisions = decide(config.rules, facts, study, tx.now.astimezone().date())
+    _record(tx, closed, decisions, config, ends_waiting=not facts.own_result)
+    return _open(tx, closed, decisions, known, config, models)
+
+
+def decide_again(tx: Transaction, series_id: int, config: Config, models: Models) -> int:
+    """Decide the rules that waited for the study of a series; how many jobs were opened."""
+    closed = studies.closed_series(tx, series_id)
+    if closed is None or not studies.lock(tx, series_id):
+        return 0
+    now = studies.study_of(tx, series_id)
+    study = _study_facts(tx, now, config)
+    known = {one.series_instance_uid: one for one in now.closed}
+    all_decisions = decide(config.rules, facts_of(tx, closed), study, tx.now.astimezone().date())
+    levels = {rule.name: rule.level for rule in config.rules}
+    decisions = [d for d in all_decisions if levels[d.rule] == "study"]
+    studies.end_waiting(tx, series_id, None, "Decided again when the study had come.")
+    _record(tx, closed, decisions, config, ends_waiting=True)
+    return _open(tx, closed, decisions, known, config, models)
+
+
+def _study_facts(tx: Transaction, now: studies.StudyNow, config: Config) -> StudyFacts:
+    quiet = timedelta(seconds=config.completion.quiet_seconds)
+    max_wait = timedelta(seconds=config.completion.max_wait_seconds)
+    return StudyFacts(
+        series=[
+            facts_of(tx, one)
+            for one in now.closed
+            if not retrievals.is_retrieved(tx, one.series_instance_uid)
+        ],
+        settled=not now.arriving and now.last_at + quiet <= tx.now,
+        waited_out=now.first_at + max_wait <= tx.now,
+    )
+
+
+def _record(
+    tx: Transaction,
+    closed: ClosedSeries,
+    decisions: Sequence[Decision],
+    config: Config,
+    *,
+    ends_waiting: bool,
+) -> None:
+    """Keep what was decided; a result of ours that comes back leaves what waits waiting."""
+    levels = {rule.name: rule.level for rule in config.rules}
+    of_study = [d.rule for d in decisions if levels[d.rule] == "study"]
+    if of_study and ends_waiting:
+        uid = closed.series_instance_uid
+        studies.end_waiting(tx, closed.series_id, of_study, f"Decided with series {uid}.")
+    rows = [
+        {
+            "rule": decision.rule,
+            "outcome": decision.outcome,
+            "sentence": decision.sentence,
+            "data": decision.to_json(),
+        }
+        for decision in decisions
+    ]
+    series.record_decisions(tx, closed, rows, config.digest)
+
+
+def _open(
+    tx: Transaction,
+    closed: ClosedSeries,
+    decisions: Sequence[Decision],
+    known: dict[str, ClosedSeries],
+    config: Config,
+    models: Models,
+) -> int:
+    opened = 0
+    for decision in decisions:
+        rule = config.rule(decision.rule)
+        keys = []
+        for main, job in jobs_from(decision, closed, known, config, models):
+            wanted = _late(tx, main, job, rule.late_instances or "rerun_if_changed")
+            keys.append(job.idem_key)
+            opened += wanted is not None and jobs.insert(tx, main, wanted) is not None
+        if keys and rule.level == "study":
+            studies.supersede_others(tx, closed.series_id, rule.name, keys)
+    return opened
+
+
+def _late(tx: Transaction, closed: ClosedSeries, job: NewJob, policy: str) -> NewJob | None:
+    """Say what a rule does with a series that grew after it was scored; None: nothing."""
+    if policy == "rerun_if_changed" or not studies.has_earlier_job(tx, closed, job.rule):
+        return job
+    if policy == "ignore":
+        return None
+    sentence = "Held: images came after the series was scored, and the rule holds such a series."
+    return replace(job, state=JobState.HELD, reason="late", sentence=sentence)
+
+
+def facts_of(tx: Transaction, closed: ClosedSeries) -> SeriesFacts:
+    """Gather what rules look at."""
+    headers = [instance.header for instance in closed.instances]
+    modality = next((h["Modality"][0] for h in headers if h.get("Modality")), "")
+    return SeriesFacts(
+        study_instance_uid=closed.study_instance_uid,
+        series_instance_uid=closed.series_instance_uid,
+        modality=str(modality),
+        headers=headers,
+        instances=len(closed.instances),
+        verdict=closed.verdict.value,
+        evidence=closed.evidence,
+        own_result=series.is_own_result(tx, closed.series_instance_uid),
+    )

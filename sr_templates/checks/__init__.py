@@ -1,0 +1,1 @@
+"""What is checked of an object, one module a topic."""

@@ -1,0 +1,81 @@
+"""Texts that did not survive: undeclared, replaced, or encoded twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
+from sr_templates.checks.attributes import TAKEN_OVER
+from sr_templates.checks.base import Found
+from sr_templates.checks.walk import elements
+from sr_templates.normalise import REPLACEMENT_CHARACTER, TEXTS
+
+SUBSTITUTED = re.compile(r"\w\?\w|\?{3,}")
+"""What an encoder leaves of letters its character set does not have."""
+
+
+def texts(ds: Dataset) -> Iterator[Found]:
+    """Find texts that were damaged before or while they were written."""
+    declared = ds.get("SpecificCharacterSet") not in (None, "", "ISO_IR 6", [])
+    for where, element in text_elements(ds):
+        text = _plain(element)
+        rule = _damage(text)
+        if rule and where in TAKEN_OVER and rule != "text_changed":
+            rule = "text_of_source"
+        if rule:
+            yield Found(rule, where, _SENTENCES[rule])
+        elif not declared and not text.isascii():
+            yield Found("text_undeclared", where, _SENTENCES["text_undeclared"])
+
+
+_SENTENCES = {
+    "text_changed": "holds a replacement character: it cannot be read in its character set",
+    "text_substituted": "holds question marks in place of letters",
+    "text_twice_encoded": "holds UTF-8 that was encoded twice",
+    "text_of_source": "holds a text that was damaged before it reached us",
+    "text_undeclared": "holds more than ASCII and no Specific Character Set is declared",
+}
+
+
+def _damage(text: str) -> str:
+    if REPLACEMENT_CHARACTER in text:
+        return "text_changed"
+    if "://" not in text and (
+        SUBSTITUTED.search(text) or ("??" in text and not any(map(str.isalnum, text)))
+    ):
+        return "text_substituted"
+    return "text_twice_encoded" if _is_twice_encoded(text) else ""
+
+
+def _is_twice_encoded(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+def changes(given: Dataset, kept: Dataset) -> Iterator[Found]:
+    """Find texts that are not the same after writing and reading."""
+    before, after = list(text_elements(given)), list(text_elements(kept))
+    if len(before) != len(after):
+        yield Found("text_changed", "", "texts were lost in writing")
+    for (where, old), (_, new) in zip(before, after, strict=False):
+        if _plain(old).rstrip() != _plain(new).rstrip():
+            yield Found("text_changed", where, "was changed in writing")
+
+
+def text_elements(ds: Dataset) -> Iterator[tuple[str, DataElement]]:
+    """Yield every text that is not empty, with its place."""
+    for where, element in elements(ds, only=TEXTS):
+        if element.value not in (None, "", []):
+            yield where, element
+
+
+def _plain(element: DataElement) -> str:
+    return "\\".join(map(str, element.value)) if element.VM > 1 else str(element.value)

@@ -1,0 +1,320 @@
+"""A measurement report, TID 1500, built from an administrator's template and a model's output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ComprehensiveSR,
+    FindingSite,
+    LanguageOfContentItemAndDescendants,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    RelationshipTypeValues,
+    TextContentItem,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.dataset import Dataset
+
+from sr_templates import codes, stamp
+from sr_templates.base import Maker, ObjectIdentity
+from sr_templates.described import (
+    ITEM,
+    GroupLine,
+    MeasurementLine,
+    ReportTemplate,
+    TemplateMismatch,
+)
+from sr_templates.outputs import pick
+from sr_templates.report import (
+    algorithm,
+    identifiers,
+    observation_context,
+    procedure_of,
+    referenced_segment,
+)
+from sr_templates.segmentation import tracking_name
+
+Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentReference:
+    """A segment a group is about: its item of Segment Sequence, and the reference to it."""
+
+    tracking_uid: str
+    tracking_id: str
+    reference: ReferencedSegment
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """The tree of a report, and whether all that was asked for is in it."""
+
+    tree: MeasurementReport
+    is_complete: bool
+
+
+def described_report(
+    template: ReportTemplate,
+    data: Mapping[str, Any],
+    sources: Sequence[Dataset],
+    seg: Dataset | None,
+    identity: ObjectIdentity,
+    maker: Maker,
+    comments: Sequence[str] = (),
+) -> Dataset:
+    """Write a model's output as a Comprehensive SR document, as a template describes it.
+
+    Parameters
+    ----------
+    template : ReportTemplate
+    data : mapping
+        The model's output, as `sr_templates.outputs.view` gives it.
+    sources : sequence of Dataset
+        As `normalised` returns them; all of them are evidence.
+    seg : Dataset or None
+        The Segmentation of the same findings; ``volume`` groups refer to its segments.
+    identity : ObjectIdentity
+    maker : Maker
+    comments : sequence of str
+        Further sentences for the reader.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    TemplateMismatch
+        The output lacks a value, or one is out of its range.
+
+    References
+    ----------
+    DICOM PS3.16 TID 1500, 1501, 1411.
+    """
+    references = {} if seg is None else segment_references(seg)
+    built = content(template, data, references, identity, maker, sources[0], comments)
+    evidence = stamp.anonymous(sources)
+    if seg is not None:
+        evidence.append(identifiers(seg))
+    result = ComprehensiveSR(
+        evidence=evidence,
+        content=built.tree,
+        is_complete=built.is_complete,
+        content_qualification=_qualification(template, maker),
+        specific_character_set="ISO_IR 192",
+        coding_schemes=_schemes(template),
+        **stamp.general(sources[0], identity, maker),
+    )
+    stamp.stamp(result, sources[0], maker)
+    return result
+
+
+def segment_references(seg: Dataset) -> dict[str, SegmentReference]:
+    """Return references to the segments of a Segmentation, by Tracking UID."""
+    return {
+        str(item.TrackingUID): SegmentReference(
+            str(item.TrackingUID),
+            str(item.TrackingID),
+            referenced_segment(seg, int(item.SegmentNumber)),
+        )
+        for item in seg.SegmentSequence
+    }
+
+
+def content(
+    template: ReportTemplate,
+    data: Mapping[str, Any],
+    references: Mapping[str, SegmentReference],
+    identity: ObjectIdentity,
+    maker: Maker,
+    source: Dataset,
+    comments: Sequence[str] = (),
+) -> Content:
+    """Build the tree alone, without evidence, patient or study."""
+    builder = _Builder(template, data, references, identity, maker)
+    groups = list(builder.groups())
+    if not groups:
+        raise TemplateMismatch(f"the template {template.name} gives no group for this output")
+    sentences = (stamp.caution(maker), template.statement, *comments)
+    for text in filter(None, sentences):
+        groups[0][0].ContentSequence.append(_comment(text))
+    procedure = (
+        procedure_of((), source)
+        if template.procedure is None
+        else codes.concept(template.procedure)
+    )
+    tree = MeasurementReport(
+        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
+            codes.concept(codes.BRITISH_ENGLISH)
+        ),
+        observation_context=observation_context(maker),
+        procedure_reported=procedure,
+        imaging_measurements=groups,
+    )
+    return Content(tree, builder.is_complete)
+
+
+def _qualification(template: ReportTemplate, maker: Maker) -> str:
+    """Nobody makes a product of a model that is none."""
+    own = stamp.content_qualification(maker)
+    return own if own == "RESEARCH" else template.qualification or own
+
+
+def _schemes(template: ReportTemplate) -> list[CodingSchemeIdentificationItem] | None:
+    private = template.private
+    if private is None:
+        return None
+    return [
+        CodingSchemeIdentificationItem(
+            private.designator,
+            uid=private.uid,
+            responsible_organization=private.organisation,
+        )
+    ]
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
+
+
+class _Builder:
+    """Builds the groups of one report."""
+
+    def __init__(
+        self,
+        template: ReportTemplate,
+        data: Mapping[str, Any],
+        references: Mapping[str, SegmentReference],
+        identity: ObjectIdentity,
+        maker: Maker,
+    ) -> None:
+        self.template, self.data, self.references = template, data, references
+        self.identity, self.maker = identity, maker
+        self.is_complete = True
+
+    def groups(self) -> Iterator[Group]:
+        """Every group for every item, in the order of the template."""
+        for line in self.template.groups:
+            if not line.for_each:
+                yield self._group(line, self.data, line.id)
+                continue
+            for number, item in enumerate(pick(self.data, line.for_each), start=1):
+                scope = {**self.data, ITEM: item}
+                if line.kind == "image":
+                    yield self._group(line, scope, f"{line.id}-{number}")
+                else:
+                    yield from self._volume_group(line, scope)
+
+    def _group(self, line: GroupLine, scope: Mapping[str, Any], name: str) -> Group:
+        tracking = TrackingIdentifier(
+            uid=self.identity.uid(f"tracking-template-{name}"),
+            identifier=(line.tracking or f"{self.template.name} {line.id}")[: stamp.LONG_STRING],
+        )
+        parts, notes = self._parts(line, scope)
+        group = MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, **parts)
+        group[0].ContentSequence.extend(map(_comment, notes))
+        return group
+
+    def _volume_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
+        """Give the group of a segment; one that has no voxel has none."""
+        number = int(pick(scope, f"{ITEM}.number"))
+        known = self.references.get(self.identity.uid(tracking_name(number)))
+        if known is None:
+            return
+        tracking = TrackingIdentifier(uid=known.tracking_uid, identifier=known.tracking_id)
+        parts, notes = self._parts(line, scope)
+        group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking, referenced_segment=known.reference, **parts
+        )
+        group[0].ContentSequence.extend(map(_comment, notes))
+        yield group
+
+    def _parts(self, line: GroupLine, scope: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        measurements: list[Measurement] = []
+        notes: list[str] = []
+        for item in line.measurements:
+            if _is_missing(item, scope):
+                self.is_complete = False
+                notes.append(f"{codes.display(item.name)}: not available.")
+            else:
+                measurements.append(_measurement(line, item, scope))
+        evaluations = [
+            QualitativeEvaluation(
+                codes.concept(item.name),
+                codes.concept(_mapped(line, item.value, item.map, scope)),
+            )
+            for item in line.evaluations
+        ]
+        return {
+            "finding_type": codes.concept(line.finding),
+            "finding_category": codes.concept(line.category) if line.category else None,
+            "finding_sites": [FindingSite(codes.concept(line.site))] if line.site else None,
+            "algorithm_id": self._algorithm(),
+            "measurements": measurements or None,
+            "qualitative_evaluations": evaluations or None,
+        }, notes
+
+    def _algorithm(self) -> AlgorithmIdentification:
+        template = self.template
+        return algorithm(
+            self.maker, {"template": f"{template.name} {template.version} {template.digest}"}
+        )
+
+
+def _is_missing(line: MeasurementLine, scope: Mapping[str, Any]) -> bool:
+    if line.if_missing == "refuse":
+        return False
+    try:
+        return pick(scope, line.value) is None
+    except TemplateMismatch:
+        return True
+
+
+def _measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> Measurement:
+    found = pick(scope, line.value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        kind = type(found).__name__
+        raise TemplateMismatch(f"group {group.id}: {line.value} is {kind}, wanted a number")
+    if line.range and not line.range[0] <= found <= line.range[1]:
+        low, high = line.range
+        raise TemplateMismatch(
+            f"group {group.id}: {line.value} = {found:g} is outside {low:g} to {high:g}"
+        )
+    item = Measurement(
+        name=codes.concept(line.name),
+        value=round(float(found), line.digits),
+        unit=codes.concept(line.unit),
+        method=codes.concept(line.method) if line.method else None,
+    )
+    if line.observed:
+        item[0].ObservationDateTime = _date(group, line, scope)
+    return item
+
+
+def _date(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> str:
+    text = str(pick(scope, line.observed))
+    digits = "".join(filter(str.isdigit, text[:10]))
+    if len(digits) != 8:
+        raise TemplateMismatch(f"group {group.id}: {line.observed} is no date such as 2026-03-01")
+    return digits
+
+
+def _mapped(group: GroupLine, path: str, known: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
+    found = pick(scope, path)
+    word = json.dumps(found) if isinstance(found, bool) or found is None else str(found)
+    if word not in known:
+        raise TemplateMismatch(
+            f"group {group.id}: {path} = {word[:64]} is not in its map ({', '.join(known)})"
+        )
+    return known[word]

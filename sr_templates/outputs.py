@@ -1,0 +1,140 @@
+"""What a model says, as one nested mapping that dotted paths lead into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sr_templates.described import ITEM, SEGMENTS, ReportTemplate, TemplateMismatch
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model declares to say.
+
+    Parameters
+    ----------
+    values : frozenset of str
+        Paths to single values.
+    lists : mapping
+        Path of a list to the paths in each of its items.
+    """
+
+    values: frozenset[str]
+    lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+SEGMENTATION_OUTPUTS = Outputs(
+    frozenset({"present", "study.volume", "study.probability"}),
+    {SEGMENTS: frozenset({"number", "label", "volume"})},
+)
+"""What every packaged segmentation model says: see `models.base.Findings`."""
+
+
+def view(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what ``findings.json`` holds the form that paths lead into.
+
+    Numbers of the whole study become ``study.<name>``, those of a segment ``<name>`` in the item
+    of its segment. Everything else stays where it is.
+
+    Parameters
+    ----------
+    data : mapping
+        ``findings.json`` of a job, or the JSON of any other model.
+    """
+    seen = dict(data)
+    numbers = data.get("numbers")
+    if not isinstance(numbers, Sequence) or not isinstance(data.get(SEGMENTS), Sequence):
+        return seen
+    seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
+    seen[SEGMENTS] = [
+        {
+            **{n["name"]: n["value"] for n in numbers if n["segment"] == segment["number"]},
+            "number": segment["number"],
+            "label": segment["label"],
+        }
+        for segment in data[SEGMENTS]
+    ]
+    return seen
+
+
+def outputs_of(sample: Mapping[str, Any]) -> Outputs:
+    """Return the outputs that a sample of a model's output has."""
+    values: set[str] = set()
+    lists: dict[str, frozenset[str]] = {}
+    _collect(sample, "", values, lists)
+    return Outputs(frozenset(values), lists)
+
+
+def _collect(value: Any, path: str, values: set[str], lists: dict[str, frozenset[str]]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _collect(inner, f"{path}.{key}" if path else str(key), values, lists)
+    elif isinstance(value, list):
+        inside: set[str] = set()
+        for item in value:
+            if isinstance(item, Mapping):
+                _collect(item, "", inside, {})
+        lists[path] = frozenset(inside)
+    else:
+        values.add(path)
+
+
+def pick(data: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path.
+
+    Raises
+    ------
+    TemplateMismatch
+        There is none; the sentence says where the path ends and what there is.
+    """
+    found: Any = data
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            there = ", ".join(map(str, found)) if isinstance(found, Mapping) else "a single value"
+            raise TemplateMismatch(
+                f"the model's output has no {path} ({part} is not there; there is: {there[:200]})"
+            )
+        found = found[part]
+    return found
+
+
+def undeclared(
+    template: ReportTemplate, outputs: Outputs
+) -> list[tuple[tuple[str | int, ...], str]]:
+    """List the paths of a template that a model does not declare: where, and a sentence.
+
+    Returns
+    -------
+    list of tuple
+        Place in the template's file, and what is wrong with the path that is there.
+    """
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for number, group in enumerate(template.groups):
+        place = ("groups", number)
+        if group.for_each and group.for_each not in outputs.lists:
+            known = ", ".join(sorted(outputs.lists)) or "none"
+            found.append(
+                ((*place, "for_each"), f"The model has no list {group.for_each}; lists: {known}.")
+            )
+            continue
+        items = outputs.lists.get(group.for_each, frozenset())
+        lines = [
+            *(("measurements", n, "value", m.value) for n, m in enumerate(group.measurements)),
+            *(
+                ("measurements", n, "observed", m.observed)
+                for n, m in enumerate(group.measurements)
+            ),
+            *(("evaluations", n, "value", e.value) for n, e in enumerate(group.evaluations)),
+        ]
+        for section, index, key, path in lines:
+            inside = path.startswith(f"{ITEM}.")
+            if inside and not group.for_each:
+                continue  # there is no item; told where the file is read
+            known_here = items if inside else outputs.values
+            if path and path.removeprefix(f"{ITEM}.") not in known_here:
+                known = ", ".join(sorted(known_here)) or "nothing"
+                sentence = f"The model does not say {path}; here it says: {known}."
+                found.append(((*place, section, index, key), sentence))
+    return found

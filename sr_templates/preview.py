@@ -1,0 +1,82 @@
+"""What a template would say of a model's output, before there is a study to say it of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from highdicom.sr import ReferencedSegment, SourceImageForSegmentation
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, SegmentationStorage
+
+from models.base import ModelIdentity
+from sr_templates.base import Maker, ObjectIdentity
+from sr_templates.described import SEGMENTS, ReportTemplate
+from sr_templates.described_report import SegmentReference, content
+from sr_templates.outputs import view
+from sr_templates.segmentation import tracking_name
+from sr_templates.text import render_tree
+
+PLACEHOLDER = "2.25."
+SAMPLE_MODEL: Mapping[str, Any] = {
+    "family": "sample-model",
+    "version": "0.0.0",
+    "title": "A model that is not named in the findings",
+    "intended_use": "research",
+    "sha256": "0" * 64,
+    "weights_sha256": "0" * 64,
+    "finding": ("SCT", "404684003", "Clinical finding"),
+    "parameters": {},
+}
+NOTE = "All UIDs are placeholders.\n"
+
+
+def preview(template: ReportTemplate, data: Mapping[str, Any]) -> str:
+    """Write the content tree of a report, one content item a line.
+
+    Parameters
+    ----------
+    template : ReportTemplate
+    data : mapping
+        A job's ``findings.json``, or the output of another model.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TemplateMismatch
+        The output lacks a value, or one is out of its range.
+    """
+    seen = view(data)
+    identity = ObjectIdentity(
+        f"{PLACEHOLDER}1", f"{PLACEHOLDER}2", 1, template.name, PLACEHOLDER, ("preview",)
+    )
+    model = ModelIdentity(**{**SAMPLE_MODEL, **(data.get("model") or {})})
+    maker = Maker("preview", "preview", model, f"{PLACEHOLDER}3", datetime.now(UTC))
+    built = content(template, seen, _references(seen, identity), identity, maker, Dataset())
+    flag = "" if built.is_complete else "The report is PARTIAL.\n"
+    return NOTE + flag + "\n" + render_tree(built.tree[0])
+
+
+def _references(seen: Mapping[str, Any], identity: ObjectIdentity) -> dict[str, SegmentReference]:
+    """Stand for the segments of a Segmentation: those that have a volume."""
+    items = seen.get(SEGMENTS)
+    if not isinstance(items, list):
+        return {}
+    found = [item for item in items if isinstance(item, Mapping) and item.get("volume")]
+    return {
+        identity.uid(tracking_name(int(item["number"]))): SegmentReference(
+            identity.uid(tracking_name(int(item["number"]))),
+            str(item.get("label", f"segment {item['number']}")),
+            ReferencedSegment(
+                SegmentationStorage,
+                f"{PLACEHOLDER}4",
+                position,
+                source_images=[SourceImageForSegmentation(CTImageStorage, f"{PLACEHOLDER}5")],
+            ),
+        )
+        for position, item in enumerate(found, start=1)
+    }

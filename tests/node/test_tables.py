@@ -1,0 +1,346 @@
+"""Tables as inputs of rules: where rows come from, which is taken, and how a job waits for it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from node.config.file import load
+from node.config.tables import Table, TableField
+from node.table_rows import Chosen, Missing, Unfit, choose_row
+from node.tables import TableAway, TableRefused, rows_of
+from storage.tables import Job
+from tests.certificates import Authority, authority
+from tests.conftest import TestClock
+from tests.node.samples import HEAD, SmallNode, small_node
+from tests.redcap import TOKEN, RedcapProject, redcap
+
+ROWS = [
+    {"patient": "P1", "visit": "2026-01-01", "mmse": "27", "unit": "points"},
+    {"patient": "P2", "visit": "2026-01-02", "mmse": "11", "unit": "points"},
+    {"patient": "P1", "visit": "2025-06-01", "mmse": "29", "unit": "points"},
+]
+COLUMNS = list(ROWS[0])
+
+
+def _table(folder: Path, source: str, extra: str = "") -> Table:
+    path = folder / "scorenode.yaml"
+    path.write_text(HEAD + f"tables:\n  scores: {{ {source}, id: patient{extra} }}\nrules: []\n")
+    return load(path).tables["scores"]
+
+
+def _csv(folder: Path) -> str:
+    lines = [",".join(COLUMNS), *(",".join(row.values()) for row in ROWS)]
+    (folder / "scores.csv").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    return "csv: { file: scores.csv }"
+
+
+def _parquet(folder: Path) -> str:
+    from pyarrow import Table as ArrowTable
+    from pyarrow import parquet
+
+    parquet.write_table(ArrowTable.from_pylist(ROWS), folder / "scores.parquet")
+    return "parquet: { file: scores.parquet }"
+
+
+def _sql(folder: Path) -> str:
+    with sqlite3.connect(folder / "scores.db") as connection:
+        connection.execute("CREATE TABLE scores (patient TEXT, visit DATE, mmse REAL, unit TEXT)")
+        for row in ROWS:
+            connection.execute("INSERT INTO scores VALUES (?, ?, ?, ?)", list(row.values()))
+    connection.close()
+    return f"sql: {{ url: 'sqlite:///{folder}/scores.db', table: scores }}"
+
+
+@pytest.mark.parametrize("source", [_csv, _parquet, _sql], ids=["csv", "parquet", "sql"])
+def test_rows_of_one_patient_are_read_from_every_source(
+    tmp_path: Path, source: Callable[[Path], str]
+) -> None:
+    table = _table(tmp_path, source(tmp_path))
+
+    assert rows_of(table, "P1") == [ROWS[0], ROWS[2]]
+    assert rows_of(table, "P1' OR '1'='1") == []
+
+
+@pytest.mark.parametrize("source", [_csv, _parquet, _sql], ids=["csv", "parquet", "sql"])
+def test_a_source_without_a_column_that_is_named_is_refused(
+    tmp_path: Path, source: Callable[[Path], str]
+) -> None:
+    table = _table(tmp_path, source(tmp_path), ", date: when")
+
+    with pytest.raises(TableRefused, match="Table scores has no column when"):
+        rows_of(table, "P1")
+
+
+@pytest.mark.parametrize(
+    "source", ["csv: { file: none }", "parquet: { file: none }",
+               "sql: { url: 'sqlite:////none/none.db', table: scores }"],
+)  # fmt: skip
+def test_a_source_that_is_away_is_asked_again_later(tmp_path: Path, source: str) -> None:
+    with pytest.raises(TableAway, match="of table scores cannot be read"):
+        rows_of(_table(tmp_path, source), "P1")
+
+
+def _choose(rows: list[dict[str, str]], fields: dict[str, TableField], **more: Any) -> Any:
+    values = {"name": "scores", "id_column": "patient", "date_column": "visit", "fields": fields}
+    table = Table(**values | {"birth_date_column": more.pop("born", "")})
+    return choose_row(
+        table, rows, more.get("study", date(2026, 2, 1)), more.get("birth"), more.get("within")
+    )
+
+
+MMSE = {"mmse": TableField(min=0, max=30, unit="points", unit_column="unit")}
+P1 = [ROWS[0], ROWS[2]]
+
+
+def test_the_newest_row_is_taken_with_its_age() -> None:
+    assert _choose(P1, MMSE) == Chosen({"mmse": 27.0}, {"mmse": "points"}, date(2026, 1, 1), 31)
+
+
+CHOICES = [
+    ([], {}, Missing, "has no row for this patient."),
+    (P1, {"within": 30}, Missing, "no row within 30 days"),
+    (P1, {"within": 31}, Chosen, ""),
+    (P1, {"within": 30, "study": None}, Unfit, "no Study Date"),
+    ([{**P1[0], "mmse": ""}], {}, Missing, "with all values"),
+    ([{**P1[0], "mmse": ""}, P1[1]], {}, Chosen, ""),
+    ([{**P1[0], "mmse": "31"}], {}, Unfit, "outside 0 to 30"),
+    ([{**P1[0], "mmse": "good"}], {}, Unfit, "is not a number"),
+    ([{**P1[0], "unit": "percent"}], {}, Unfit, "is not in points"),
+    ([{**P1[0], "dob": "1950-01-01"}], {"born": "dob", "birth": date(1950, 1, 1)}, Chosen, ""),
+    ([{**P1[0], "dob": "1950-01-02"}], {"born": "dob", "birth": date(1950, 1, 1)}, Unfit,
+     "is not that of the images"),
+    ([{**P1[0], "dob": "1950-01-01"}], {"born": "dob"}, Unfit, "have no birth date"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "more", "kind", "sentence"), CHOICES)
+def test_a_row_is_checked_before_it_is_used(
+    rows: list[dict[str, str]], more: dict[str, Any], kind: type, sentence: str
+) -> None:
+    found = _choose(rows, MMSE, **more)
+
+    assert isinstance(found, kind)
+    assert sentence in getattr(found, "sentence", "")
+    assert not any(
+        secret in str(getattr(found, "sentence", "")) for secret in ("31.", "P1", "1950")
+    )
+
+
+# REDCap
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def issued(signer: Authority) -> Any:
+    return signer.issue("redcap", address="127.0.0.1")
+
+
+def _project(**values: Any) -> RedcapProject:
+    rows = [
+        {"record_id": str(number), "patient": f"P{number % 40}", "visit": f"2026-01-{day:02d}",
+         "mmse": str(20 + day), "redcap_event_name": f"visit_{day}_arm_1"}
+        for number in range(100)
+        for day in (1, 2)
+    ]  # fmt: skip
+    fields = ["record_id", "patient", "visit", "mmse"]
+    return RedcapProject(fields, rows, {"cognition": ["mmse"]}, **values)
+
+
+def _redcap_table(
+    folder: Path, url: str, signer: Authority, more: str = "", extra: str = ""
+) -> Table:
+    (folder / "token").write_text(f"{TOKEN}\n")
+    source = f"redcap: {{ url: '{url}', token: '${{file:token}}', ca: {signer.certificate}{more} }}"
+    return _table(folder, source, extra)
+
+
+def test_records_of_a_patient_are_exported_page_by_page(
+    tmp_path: Path, signer: Authority, issued: Any
+) -> None:
+    project = _project()
+    with redcap(project, issued) as url:
+        table = _redcap_table(tmp_path, url, signer, ", page: 2", ", date: visit")
+        rows = rows_of(table, "P3")
+
+    assert [row["record_id"] for row in rows] == ["3", "3", "43", "43", "83", "83"]
+    exports = [form for form in project.requests if "records[0]" in form]
+    assert [sorted(v for k, v in form.items() if k.startswith("records")) for form in exports] == [
+        ["3", "43"],
+        ["83"],
+    ]
+    assert all(form["token"] == TOKEN for form in project.requests)
+
+
+def test_a_record_that_is_named_by_its_id_is_exported_alone(
+    tmp_path: Path, signer: Authority, issued: Any
+) -> None:
+    project = _project()
+    with redcap(project, issued) as url:
+        table = _redcap_table(
+            tmp_path, url, signer, ", form: cognition, event: visit_2_arm_1",
+            ", date: visit, fields: { mmse: {} }",
+        )  # fmt: skip
+        path = tmp_path / "scorenode.yaml"
+        path.write_text(path.read_text().replace("id: patient", "id: record_id"))
+        table = load(path).tables["scores"]
+        rows = rows_of(table, "7")
+
+    assert [(row["record_id"], row["visit"], row["mmse"]) for row in rows] == [
+        ("7", "2026-01-02", "22")
+    ]
+    assert [form["content"] for form in project.requests] == ["metadata", "record"]
+
+
+BEHAVIOUR = [
+    ("broken", TableAway, "cannot answer table scores now .status 500"),
+    ("busy", TableAway, "status 503"),
+    ("html", TableRefused, "is not REDCap's API"),
+    ("moved", TableAway, "status 302"),
+    ("slow", TableAway, "too slow|cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("answer", "error", "sentence"), BEHAVIOUR, ids=[b[0] for b in BEHAVIOUR])
+def test_a_server_that_misbehaves_ends_in_a_sentence(
+    tmp_path: Path,
+    signer: Authority,
+    issued: Any,
+    answer: str,
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    with redcap(_project(answer=answer), issued) as url:
+        table = _redcap_table(tmp_path, url, signer, extra=", timeout: 1s")
+        with pytest.raises(error, match=sentence) as caught:
+            rows_of(table, "P3")
+
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_wrong_token_an_unknown_field_and_a_strange_certificate_are_refused(
+    tmp_path: Path, signer: Authority, issued: Any
+) -> None:
+    other = authority(tmp_path, "other")
+    with redcap(_project(), issued) as url:
+        unknown = _redcap_table(tmp_path, url, signer, extra=", date: when")
+        with pytest.raises(TableRefused, match="has no field when"):
+            rows_of(unknown, "P3")
+        strange = _redcap_table(tmp_path, url, other)
+        with pytest.raises(TableRefused, match=r"certificate of REDCap .* is not trusted"):
+            rows_of(strange, "P3")
+        wrong = _redcap_table(tmp_path, url, signer)
+        (tmp_path / "token").write_text("WRONG")
+        wrong = load(tmp_path / "scorenode.yaml").tables["scores"]
+        with pytest.raises(TableRefused, match=r"status 403.*is the token right"):
+            rows_of(wrong, "P3")
+        assert "WRONG" not in repr(wrong)
+
+
+def test_a_server_that_is_down_is_asked_again_later(tmp_path: Path, signer: Authority) -> None:
+    table = _redcap_table(tmp_path, "https://127.0.0.1:1/api/", signer)
+
+    with pytest.raises(TableAway, match="REDCap cannot be reached"):
+        rows_of(table, "P3")
+
+
+# Jobs that wait
+
+RULES = """\
+tables:
+  scores:
+    csv: {{ file: scores.csv }}
+    id: patient
+    date: visit
+    fields: {{ mmse: {{ max: 30 }} }}
+rules:
+  - name: a
+    mode: shadow
+    when: {{ Modality: MR }}
+    inputs:
+      t1: {{}}
+      scores: {{ table: scores, newest_within: 180d{more} }}
+    run: {{ pipeline: haemorrhage, model: haemorrhage-demo }}
+"""
+MR: dict[str, Any] = {"Modality": ["MR"], "PatientID": ["P1"], "StudyDate": ["20260201"]}
+
+
+def _gathered(node: SmallNode) -> Any:
+    with node.parts.database.snapshot() as tx:
+        return tx.execute(select(Job.snapshot)).scalar_one().get("gathered")
+
+
+def test_a_job_waits_for_its_row_and_goes_on_by_itself(tmp_path: Path, clock: TestClock) -> None:
+    (tmp_path / "scores.csv").write_text("patient,visit,mmse\nP2,2026-01-01,11\n")
+    with small_node(tmp_path, clock, RULES.format(more="")) as node:
+        node.arrive("1", **MR)
+        node.turn(11)
+        (held,) = node.jobs()
+        with (tmp_path / "scores.csv").open("a") as file:
+            file.write("P1,2026-01-01,27\n")
+        node.turn(1)
+        (early,) = node.jobs()
+
+        node.turn(60)
+
+        (job,) = node.jobs()
+        assert (held["state"], held["reason"]) == ("held", "inputs")
+        assert "Table scores has no row for this patient" in held["sentence"]
+        assert early["state"] == "held"
+        assert (job["state"], job["sentence"]) == ("queued", "")
+        row = _gathered(node)["scores"]
+        assert (row["values"], row["age_days"]) == ({"mmse": 27.0}, 31)
+
+
+@pytest.mark.parametrize(
+    ("more", "states"),
+    [
+        (", if_missing: hold", ["held", "held"]),
+        (", if_missing: fail", ["not_scored", "not_scored"]),
+        (", optional: yes", ["held", "queued"]),
+        (", if_missing: ignore", ["held", "queued"]),
+    ],
+)
+def test_a_missing_row_holds_fails_or_is_left_out(
+    tmp_path: Path, clock: TestClock, more: str, states: list[str]
+) -> None:
+    (tmp_path / "scores.csv").write_text("patient,visit,mmse\n")
+    with small_node(tmp_path, clock, RULES.format(more=more)) as node:
+        node.arrive("1", **MR)
+        node.turn(11)
+        (soon,) = node.jobs()
+        node.turn(20 * 60)
+        (late,) = node.jobs()
+
+        assert [soon["state"], late["state"]] == states
+        if states[1] == "queued":
+            assert _gathered(node) == {"scores": None}
+
+
+def test_a_job_that_an_admin_retries_still_gets_its_inputs(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    from storage import job_admin
+
+    (tmp_path / "scores.csv").write_text("patient,visit,mmse\n")
+    with small_node(tmp_path, clock, RULES.format(more=", if_missing: fail")) as node:
+        node.arrive("1", **MR)
+        node.turn(11)
+        (job,) = node.jobs()
+        (tmp_path / "scores.csv").write_text("patient,visit,mmse\nP1,2026-01-01,27\n")
+        with node.parts.database.transaction() as tx:
+            assert job_admin.requeue(tx, job["id"])
+        node.turn()
+
+        (again,) = node.jobs()
+        assert (job["state"], again["state"]) == ("not_scored", "queued")

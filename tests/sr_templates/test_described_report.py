@@ -1,0 +1,204 @@
+"""An administrator's template and a model's output make a report that others read."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from node.config.report_template import load_template
+from pipelines.steps.artefacts import Scored, findings_summary
+from sr_templates.check import examine_own
+from sr_templates.described import ReportTemplate, TemplateMismatch
+from sr_templates.described_report import described_report
+from sr_templates.outputs import SEGMENTATION_OUTPUTS, outputs_of, undeclared, view
+from sr_templates.part10 import to_bytes
+from sr_templates.preview import preview
+from sr_templates.text import render
+from tests.sr_templates.objects import MAKER, MODEL, Case, case, identity, save
+from tests.tools import dciodvfy_errors, run
+
+TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
+PROGNOSIS = {
+    "volumes": {"grey_matter_ml": 612.34},
+    "inputs": {"mmse": 27, "mmse_date": "2026-02-14"},
+    "projection": -0.4567,
+    "class": "progressive",
+}
+
+
+@pytest.fixture(scope="module")
+def made() -> Case:
+    return case()
+
+
+@pytest.fixture(scope="module")
+def haemorrhage() -> ReportTemplate:
+    return load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def dementia() -> ReportTemplate:
+    return load_template(TEMPLATES / "dementia.yaml", outputs_of(PROGNOSIS))
+
+
+def output_of(made: Case) -> dict[str, Any]:
+    data = json.loads(json.dumps(findings_summary(Scored(made.findings, MODEL))))
+    return view(data)
+
+
+def report_of(template: ReportTemplate, data: dict[str, Any], made: Case) -> Dataset:
+    return described_report(template, data, made.clean, made.seg, identity("sr"), MAKER)
+
+
+def test_a_segmentation_model_needs_no_python_for_its_report(
+    made: Case, haemorrhage: ReportTemplate, tmp_path: Path
+) -> None:
+    sr = report_of(haemorrhage, output_of(made), made)
+    path = save(sr, tmp_path / "sr.dcm")
+
+    assert examine_own(sr, made.sources, made.seg) == []
+    assert dciodvfy_errors(path) == []
+    run("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    read = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    volumes = [float(group["measurementItems"][0]["value"]) for group in read[-2:]]
+    assert volumes == [round(made.findings.number("volume", n), 1) for n in (1, 3)]
+    assert render(dcmread(path)).count("Measurement Group") == 3
+
+
+def test_the_report_cites_its_template(made: Case, haemorrhage: ReportTemplate) -> None:
+    text = render(report_of(haemorrhage, output_of(made), made))
+
+    assert f"template=Haemorrhage report 1 {haemorrhage.digest}" in text
+    assert "Comment: NOT FOR CLINICAL USE" in text
+    assert "Comment: Compare with the images; small bleeds can be missed." in text
+
+
+def test_every_run_gives_the_same_bytes(made: Case, haemorrhage: ReportTemplate) -> None:
+    first, second = (report_of(haemorrhage, output_of(made), made) for _ in range(2))
+
+    assert to_bytes(first) == to_bytes(second)
+
+
+def test_a_template_survives_the_json_of_a_job(
+    haemorrhage: ReportTemplate, dementia: ReportTemplate
+) -> None:
+    for template in (haemorrhage, dementia):
+        assert ReportTemplate.from_json(json.loads(json.dumps(template.to_json()))) == template
+
+
+def without_segmentation(made: Case) -> Case:
+    return Case(made.sources, made.clean, made.volume, made.findings, None, made.sr)
+
+
+def test_codes_of_the_site_and_reviewed_ones_pass_the_checker(
+    made: Case, dementia: ReportTemplate, tmp_path: Path
+) -> None:
+    sr = report_of(dementia, PROGNOSIS, without_segmentation(made))
+
+    assert examine_own(sr, made.sources, None, dementia.reviewed) == []
+    assert dciodvfy_errors(save(sr, tmp_path / "sr.dcm")) == []
+    scheme = sr.CodingSchemeIdentificationSequence[0]
+    assert scheme.CodingSchemeDesignator == "99EXAMPLE"
+    assert "GMLVQ class: Progressive" in render(sr)
+    assert sr.CompletionFlag == "COMPLETE"
+
+
+def test_a_code_that_only_the_site_looked_up_passes_with_its_template_only(
+    made: Case, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        """
+template: Own
+version: "1"
+local_codes:
+  - {code: [SCT, "999999999", "Looked up"], source: a browser, reviewed: 2026-11-28}
+groups:
+  - {id: a, kind: image, finding: [SCT, "999999999", "Looked up"]}
+"""
+    )
+    template = load_template(path)
+
+    sr = report_of(template, {}, without_segmentation(made))
+
+    assert {item.rule for item in examine_own(sr, made.sources)} == {"code_unknown"}
+    assert examine_own(sr, made.sources, None, template.reviewed) == []
+
+
+def test_a_score_bears_the_date_of_its_test(made: Case, dementia: ReportTemplate) -> None:
+    sr = report_of(dementia, PROGNOSIS, without_segmentation(made))
+
+    found = [item for item in sr.iterall() if item.keyword == "ObservationDateTime"]
+    assert [item.value for item in found] == ["20260214"]
+
+
+@pytest.mark.parametrize("missing", [{"mmse": None}, {}], ids=["null", "absent"])
+def test_a_missing_score_makes_a_partial_report_that_says_so(
+    made: Case, dementia: ReportTemplate, missing: dict[str, Any]
+) -> None:
+    sr = report_of(dementia, PROGNOSIS | {"inputs": missing}, without_segmentation(made))
+
+    assert sr.CompletionFlag == "PARTIAL"
+    assert "Comment: Total score [MMSE]: not available." in render(sr)
+    assert examine_own(sr, made.sources, None, dementia.reviewed) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"projection": "high"}, "group prognosis: projection is str, wanted a number"),
+        ({"projection": True}, "group prognosis: projection is bool, wanted a number"),
+        ({"class": "better"}, r"class = better is not in its map \(stable, progressive"),
+        ({"volumes": {}}, "no volumes.grey_matter_ml .grey_matter_ml is not there"),
+        ({"volumes": {"grey_matter_ml": 2500}}, "= 2500 is outside 0 to 2000"),
+        ({"inputs": {"mmse": 27, "mmse_date": "in May"}}, "mmse_date is no date"),
+    ],
+)
+def test_an_output_that_does_not_fit_is_refused(
+    made: Case, dementia: ReportTemplate, change: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(TemplateMismatch, match=sentence):
+        report_of(dementia, PROGNOSIS | change, without_segmentation(made))
+
+
+def test_a_research_template_cannot_make_a_product_of_a_demonstration(made: Case) -> None:
+    template = load_template(TEMPLATES / "haemorrhage.yaml")
+    product = ReportTemplate(**(vars(template) | {"qualification": "PRODUCT"}))
+
+    assert report_of(product, output_of(made), made).ContentQualification == "RESEARCH"
+
+
+def test_the_preview_shows_the_tree_without_a_study(
+    made: Case, haemorrhage: ReportTemplate
+) -> None:
+    data = json.loads(json.dumps(findings_summary(Scored(made.findings, MODEL))))
+
+    text = preview(haemorrhage, data)
+
+    assert text.startswith("All UIDs are placeholders.")
+    assert text.count("Measurement Group") == 3
+    assert "Device Observer Model Name: haemorrhage-demo" in text
+    assert "Presence of property: Present" in text
+
+
+def test_a_preview_does_not_need_a_known_kind_of_model(dementia: ReportTemplate) -> None:
+    partial = deepcopy(PROGNOSIS) | {"inputs": {}}
+
+    assert "GMLVQ scalar projection: -0.457" in preview(dementia, PROGNOSIS)
+    assert "The report is PARTIAL." in preview(dementia, partial)
+
+
+def test_paths_are_compared_with_what_the_model_says(dementia: ReportTemplate) -> None:
+    found = undeclared(dementia, SEGMENTATION_OUTPUTS)
+
+    places = [place for place, _ in found]
+    assert ("groups", 0, "measurements", 0, "value") in places
+    assert ("groups", 1, "measurements", 0, "observed") in places
+    assert ("groups", 2, "evaluations", 0, "value") in places
+    assert undeclared(dementia, outputs_of(PROGNOSIS)) == []
