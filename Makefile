@@ -7,7 +7,7 @@ INSTALL_VENV := test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -q
 STUDY ?=
 KEEP ?=
 
-.PHONY: demo run test quick check install tools
+.PHONY: demo run test quick check install tools powercut kill durability fuzz fuzz-series
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -28,7 +28,7 @@ run: $(STAMP)
 	test -f scorenode.yaml || $(BIN)/scorenode init scorenode.yaml
 	$(BIN)/scorenode serve --config scorenode.yaml
 
-# Programs of other people that the tests talk to: DCMTK, dicom3tools, Orthanc.
+# Programs of other people that the tests talk to: DCMTK, dicom3tools, Orthanc; and strace.
 tools:
 	sh deploy/install-test-tools.sh
 
@@ -40,3 +40,23 @@ quick: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/python -m tests.check --static
+
+# Durability at length: minutes. STORE=files or arena for one way to keep objects, COUNT how often.
+STORE ?=
+DURABLY = SCORENODE_STORE=$(STORE) $(BIN)/python -m pytest -q -s tests/durability
+
+powercut: $(STAMP)
+	SCORENODE_POWER_CUTS=$(or $(COUNT),200) $(DURABLY)/test_power_cut.py
+
+kill: $(STAMP)
+	SCORENODE_KILLS=$(or $(COUNT),1000) $(DURABLY)/test_kill.py
+
+durability: $(STAMP)
+	$(BIN)/python -m benchmarks.durability --cuts $(or $(COUNT),25) --kills $(or $(COUNT),25)
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz
+
+# Only series for conversion: 10 000 of them unless COUNT says otherwise.
+fuzz-series: $(STAMP)
+	$(BIN)/python -m tests.fuzz --pdus 0 --data-sets 0 --conversations 0 --series $(or $(COUNT),10000)

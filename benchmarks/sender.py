@@ -9,6 +9,7 @@ import multiprocessing
 import queue
 import resource
 import socket
+import ssl
 import struct
 import time
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from benchmarks.studies import Prepared, prepared
 
 CALLING, CALLED = b"BLAST", b"ANY"
 _SPAWN = multiprocessing.get_context("fork")
+
+_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CONTEXT.check_hostname = False
+_CONTEXT.verify_mode = ssl.CERT_NONE
 
 Result = tuple[float, float, float, int, int, list[float]]
 """Begin, end, CPU seconds, failures, bytes, latencies."""
@@ -53,7 +58,13 @@ class Sent:
 
 
 def send(
-    port: int, paths: list[Path], associations: int, *, one_each: bool = False, calling: str = ""
+    port: int,
+    paths: list[Path],
+    associations: int,
+    *,
+    one_each: bool = False,
+    calling: str = "",
+    is_tls: bool = False,
 ) -> Sent:
     """Send files over so many associations at once, each in a process of its own.
 
@@ -67,6 +78,8 @@ def send(
         Whether every instance gets an association of its own.
     calling : str
         Calling AE title.
+    is_tls : bool
+        Whether connections begin with TLS; the receiver's certificate is not looked at.
     """
     instances = list(prepared(paths))
     barrier = _SPAWN.Barrier(associations)
@@ -75,7 +88,7 @@ def send(
     workers = [
         _SPAWN.Process(
             target=_work,
-            args=(port, title, instances[n::associations], one_each, barrier, results),
+            args=(port, title, instances[n::associations], one_each, is_tls, barrier, results),
         )
         for n in range(associations)
     ]
@@ -114,12 +127,13 @@ def _work(
     calling: bytes,
     instances: list[Prepared],
     one_each: bool,
+    is_tls: bool,
     barrier: Barrier,
     results: Results,
 ) -> None:
     contexts = {key: 2 * n + 1 for n, key in enumerate(dict.fromkeys(map(_kind, instances)))}
     request = associate_rq({number: key for key, number in contexts.items()}, calling)
-    connection, most = connect(port, request)
+    connection, most = connect(port, request, is_tls=is_tls)
     release(connection)
     ready = [
         (one, contexts[_kind(one)], data_pdus(contexts[_kind(one)], one.data, 0, most))
@@ -129,10 +143,10 @@ def _work(
     begin, cpu = time.monotonic(), _cpu()
     failed, latencies = 0, []
     if not one_each:
-        connection, _ = connect(port, request)
+        connection, _ = connect(port, request, is_tls=is_tls)
     for number, (one, context_id, body) in enumerate(ready):
         if one_each:
-            connection, _ = connect(port, request)
+            connection, _ = connect(port, request, is_tls=is_tls)
         sent = time.monotonic()
         command = store_rq(one, number % 65_000 + 1)
         connection.sendall(data_pdus(context_id, command, 1, most))
@@ -174,10 +188,12 @@ def associate_rq(contexts: dict[int, tuple[bytes, bytes]], calling: bytes = CALL
     return struct.pack(">BxI", 1, len(body)) + body
 
 
-def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
+def connect(port: int, request: bytes, *, is_tls: bool = False) -> tuple[socket.socket, int]:
     """Open an association; the connection and the longest PDU that the receiver takes."""
     connection = socket.create_connection(("127.0.0.1", port), 60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if is_tls:
+        connection = _CONTEXT.wrap_socket(connection)
     connection.settimeout(None)  # so that MSG_WAITALL waits for all
     connection.sendall(request)
     kind, body = receive(connection)
@@ -190,11 +206,21 @@ def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
 
 def receive(connection: socket.socket) -> tuple[int, bytes]:
     """Read one PDU."""
-    header = connection.recv(6, socket.MSG_WAITALL)
-    if len(header) < 6:
+    kind, length = struct.unpack(">BxI", _exactly(connection, 6))
+    return kind, _exactly(connection, length)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    """Read so many bytes."""
+    if not isinstance(connection, ssl.SSLSocket):
+        found = connection.recv(count, socket.MSG_WAITALL)
+    else:
+        found = b""
+        while len(found) < count and (more := connection.recv(count - len(found))):
+            found += more
+    if len(found) < count:
         raise ConnectionError("the receiver closed the connection")
-    kind, length = struct.unpack(">BxI", header)
-    return kind, connection.recv(length, socket.MSG_WAITALL)
+    return found
 
 
 def status_of(connection: socket.socket) -> int:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.certificate import SelfSigned
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -33,14 +35,16 @@ class Server:
         Whether it is somebody else's.
     program : str
         What must be installed.
-    stores : callable
-        From the folder to the number of objects in it.
+    tls : callable or None
+        From a certificate to the words that are added to the command for TLS; None: it has none,
+        or none that is measured.
     """
 
     name: str
     command: Callable[[int, Path], list[str]]
     is_peer: bool = True
     program: str = ""
+    tls: Callable[[SelfSigned], list[str]] | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -84,16 +88,42 @@ def _orthanc(**settings: object) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _ours_tls(made: SelfSigned) -> list[str]:
+    return ["--tls", str(made.certificate), str(made.key)]
+
+
+def _storescp_tls(made: SelfSigned) -> list[str]:
+    return ["+tls", str(made.key), str(made.certificate), "-ic"]
+
+
+OURS, OURS_FILES, OURS_LOOSE = "ours, durable", "ours, durable, files", "ours, not durable"
+PYNETDICOM, ORTHANC, ORTHANC_FAST = "pynetdicom", "Orthanc", "Orthanc, no flush"
+STORESCP, STORESCP_DEFAULTS = "storescp", "storescp, defaults"
+
+# Orthanc's defaults flush each file (SyncStorageArea) but not its index: see durability.md.
+_FAST = {"SyncStorageArea": False, "StoreMD5ForAttachments": False, "MaximumPduLength": 131_072}
+
 SERVERS = {
     server.name: server
     for server in (
-        Server("ours, durable", _python("benchmarks.ours"), is_peer=False),
-        Server("ours, not durable", _python("benchmarks.ours", "--not-durable"), is_peer=False),
-        Server("pynetdicom", _python("benchmarks.plain_pynetdicom")),
-        Server("storescp", _storescp("--fork", "+B", "-pdu", "131072"), program="storescp"),
-        Server("storescp, defaults", _storescp("--fork"), program="storescp"),
-        Server("Orthanc", _orthanc(), program="Orthanc"),
-        Server("Orthanc, safest", _orthanc(SyncStorageArea=True), program="Orthanc"),
+        Server(OURS, _python("benchmarks.ours"), is_peer=False, tls=_ours_tls),
+        Server(OURS_FILES, _python("benchmarks.ours", "--store", "files"), is_peer=False),
+        Server(
+            OURS_LOOSE,
+            _python("benchmarks.ours", "--not-durable"),
+            is_peer=False,
+            tls=_ours_tls,
+        ),
+        Server(PYNETDICOM, _python("benchmarks.plain_pynetdicom")),
+        Server(
+            STORESCP,
+            _storescp("--fork", "+B", "-pdu", "131072"),
+            program="storescp",
+            tls=_storescp_tls,
+        ),
+        Server(STORESCP_DEFAULTS, _storescp("--fork"), program="storescp"),
+        Server(ORTHANC, _orthanc(), program="Orthanc"),
+        Server(ORTHANC_FAST, _orthanc(**_FAST), program="Orthanc"),
     )
 }
 
@@ -181,7 +211,9 @@ def _resident(pid: int) -> int:
 
 
 @contextmanager
-def running(server: Server, folder: Path, *, nodelay: bool = True) -> Iterator[Running]:
+def running(
+    server: Server, folder: Path, *, nodelay: bool = True, tls: SelfSigned | None = None
+) -> Iterator[Running]:
     """Start a receiver with an empty folder; its folder is deleted at the end.
 
     Parameters
@@ -190,12 +222,14 @@ def running(server: Server, folder: Path, *, nodelay: bool = True) -> Iterator[R
     folder : Path
     nodelay : bool
         Whether DCMTK is told to switch Nagle's algorithm off, which it leaves on by default.
+    tls : SelfSigned or None
+        With what connections begin with TLS.
     """
-    port = _free_port()
+    port = free_port()
     environment = {**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})}
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            server.command(port, folder),
+            server.command(port, folder) + (server.tls(tls) if tls and server.tls else []),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -203,19 +237,21 @@ def running(server: Server, folder: Path, *, nodelay: bool = True) -> Iterator[R
         )
     found = Running(process, port)
     try:
-        _await(port)
+        await_port(port)
         yield found
     finally:
         found.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
+    """Wait until somebody listens, for half a minute at most."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

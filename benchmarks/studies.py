@@ -98,10 +98,11 @@ def _noise(shape: tuple[int, ...], number: int) -> NDArray[np.int16]:
     return np.random.default_rng(number).integers(0, 4095, shape, dtype=np.int16)
 
 
-def ct(folder: Path, count: int) -> None:
-    """Slices of 512 x 512, 526 KB each."""
+def ct(folder: Path, count: int, series: str = "ct") -> None:
+    """Slices of 512 x 512, 526 KB each; their headers count them."""
     for number in range(count):
-        ds = _header(CTImageStorage, "CT", "ct", number)
+        ds = _header(CTImageStorage, "CT", series, number)
+        ds.ImagesInAcquisition = count
         ds.KVP, ds.ConvolutionKernel, ds.GantryDetectorTilt = "120", "J40s", "0"
         _write(ds, _noise((512, 512), number), folder / f"{number:04}.dcm")
 

@@ -1,0 +1,243 @@
+"""Converters side by side: ``python -m benchmarks.conversion DATA [--markdown FILE]``.
+
+Every folder of DATA that holds DICOM files is converted by dicom2nifti, dcm2niix (found, or
+installed into a temporary environment from PyPI) and `pipelines.conversion`. What is written is
+looked up at the true centre of source pixels, computed here from the headers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from benchmarks.true_centres import SourceImage, best_agreement, source_images
+
+TIMED = (
+    ("ct_head_ge_tilted", 28, "28-slice CT, tilted and uneven"),
+    ("ct_head_phantom_philips_study", 28, "28-slice CT"),
+    ("t1_philips_whole_head_gm_ref", 170, "170-slice MR"),
+)
+EXACT = 0.99999
+ROUNDS = 5
+SKIPPED = {".md", ".txt", ".nii", ".gz", ".json", ".mgz", ".bval", ".bvec"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One conversion: seconds from start to end of the process, peak of its memory."""
+
+    seconds: float
+    peak_mb: float
+    status: int
+    files: tuple[Path, ...]
+    told: dict[str, float] = field(default_factory=dict)
+
+
+Converter = Callable[[Path, Path], list[str]]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conversion")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        converters = _converters(Path(scratch))
+        folders = _folders(chosen.data)
+        rows = [_row(folder, chosen.data, converters, Path(scratch)) for folder in folders]
+        times = [
+            _times(
+                next(f for f in folders if name in str(f) and _count(f) == count),
+                title,
+                converters,
+                Path(scratch),
+            )
+            for name, count, title in TIMED
+        ]
+    text = _page(rows, times)
+    print(text)
+    if chosen.markdown:
+        chosen.markdown.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _converters(scratch: Path) -> dict[str, Converter]:
+    program = _dcm2niix(scratch)
+    own = [sys.executable, "-m", "benchmarks.convert_once"]
+    return {
+        "dicom2nifti": lambda source, out: [*own, "dicom2nifti", str(source), str(out)],
+        "dcm2niix": lambda source, out: [
+            program, "-z", "n", "-b", "n", "-f", "%s_%e", "-o", str(out), str(source)
+        ],
+        "ours": lambda source, out: [*own, "ours", str(source), str(out)],
+    }  # fmt: skip
+
+
+def _dcm2niix(scratch: Path) -> str:
+    found = os.environ.get("DCM2NIIX")
+    if found:
+        return found
+    home = scratch / "venv"
+    venv.create(home, with_pip=True)
+    python = str(home / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "dcm2niix"]
+    subprocess.run(install, check=True, capture_output=True)
+    # The program itself: what pip puts on the path is a script that starts Python first.
+    where = [python, "-c", "import dcm2niix; print(dcm2niix.bin_path)"]
+    return subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _folders(data: Path) -> list[Path]:
+    parents = {path.parent for path in data.rglob("*") if path.is_file() and _is_source(path)}
+    return sorted(parents)
+
+
+def _is_source(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.suffix not in SKIPPED and file.read(132)[128:] == b"DICM"
+
+
+def _count(folder: Path) -> int:
+    return sum(_is_source(path) for path in folder.iterdir() if path.is_file())
+
+
+def _run(converter: Converter, folder: Path, scratch: Path) -> Run:
+    """Run a converter in a process of its own, on a copy without anything but the images."""
+    with tempfile.TemporaryDirectory(dir=scratch) as space:
+        source, out = Path(space) / "in", scratch / f"out-{time.monotonic_ns()}"
+        source.mkdir()
+        out.mkdir()
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix not in SKIPPED:
+                shutil.copy(path, source)
+        with (out / "stdout").open("wb") as log:
+            began = time.monotonic()
+            child = subprocess.Popen(converter(source, out), stdout=log, stderr=subprocess.DEVNULL)
+            peak = 0.0
+            while child.poll() is None:
+                peak = max(peak, _peak_mb(child.pid))
+                time.sleep(0.001)
+            seconds = time.monotonic() - began
+    told = (out / "stdout").read_text(errors="replace").strip().splitlines()
+    figures = json.loads(told[-1]) if told and told[-1].startswith("{") else {}
+    files = tuple(sorted(path for path in out.iterdir() if ".nii" in path.name))
+    return Run(seconds, peak, child.returncode, files, figures)
+
+
+def _peak_mb(pid: int) -> float:
+    """Peak of the resident memory of a process so far."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
+
+
+def _row(
+    folder: Path, data: Path, converters: dict[str, Converter], scratch: Path
+) -> dict[str, str]:
+    images = source_images(folder)
+    row = {"series": str(folder.relative_to(data)), "images": str(len(images))}
+    for name, converter in converters.items():
+        run = _run(converter, folder, scratch)
+        row[name] = _verdict(run, images)
+    print(row, flush=True)
+    return row
+
+
+def _verdict(run: Run, images: Sequence[SourceImage]) -> str:
+    """Say how many source images can be found in what was written, where their headers are."""
+    if run.told.get("error"):
+        return f"{run.told['error']}"
+    if not run.files:
+        return "nothing written" if images else "nothing written, rightly"
+    volumes = [nib.Nifti1Image.from_filename(str(path)) for path in run.files]
+    count = f"{len(volumes)} file{'s' if len(volumes) > 1 else ''}"
+    if not images:
+        return f"{count} written"
+    agreement = best_agreement(images, volumes)
+    exact = int((agreement >= EXACT).sum())
+    if exact == len(images):
+        return f"{count}: all images where they are"
+    rest = agreement[agreement < EXACT]
+    return (
+        f"{count}: {exact} of {len(images)} exact"
+        f"; the others r {np.median(rest):.3f} (least {rest.min():.3f})"
+    )
+
+
+def _times(
+    folder: Path, title: str, converters: dict[str, Converter], scratch: Path
+) -> dict[str, str]:
+    runs: dict[str, list[Run]] = {name: [] for name in converters}
+    for _ in range(ROUNDS):
+        for name, converter in converters.items():
+            runs[name].append(_run(converter, folder, scratch))
+    row = {"series": title}
+    for name, found in runs.items():
+        seconds = float(np.median([run.seconds for run in found]))
+        row[name] = f"{seconds:.2f} s, {np.median([run.peak_mb for run in found]):.0f} MB"
+    ours = [run.told for run in runs["ours"]]
+    warm = float(np.median([told["seconds"] for told in ours]))
+    above = float(np.median([told["above_mb"] for told in ours]))
+    size = ours[0]["volume_mb"]
+    row["ours, process loaded"] = f"{warm:.2f} s, {above:.0f} MB above, {above / size:.2f} x volume"
+    print(row, flush=True)
+    return row
+
+
+def _page(rows: Sequence[dict[str, str]], times: Sequence[dict[str, str]]) -> str:
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    day = datetime.now(UTC).date().isoformat()
+    return "\n".join(
+        [
+            "# Converters side by side",
+            "",
+            f"Measured on {day} by `python -m benchmarks.conversion DATA --markdown FILE`, "
+            f"{machine}.",
+            "",
+            "Every image of a series is looked up in what a converter wrote, at the patient "
+            "coordinates of its pixel centres as its header gives them (linear interpolation; r is "
+            "the correlation of the values, so that scales do not matter). *Exact* is r of 1. A "
+            "volume resampled to a straight grid cannot be exact. Images are counted as the "
+            "headers describe them; mosaics, whose headers do not say where their slices are, "
+            "are looked up by ours against the reference conversion in the tests.",
+            "",
+            *_table(rows),
+            "",
+            "## Time and memory",
+            "",
+            f"Medians of {ROUNDS} interleaved runs on the same files: a process each, uncompressed "
+            "NIfTI. *Process loaded* leaves out the start of Python, as in a node, whose runners "
+            "stay; the volume is counted as float32.",
+            "",
+            *_table(times),
+            "",
+        ]
+    )
+
+
+def _table(rows: Sequence[dict[str, str]]) -> list[str]:
+    heads = list(rows[0])
+    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
+    return lines + ["| " + " | ".join(row[head] for head in heads) + " |" for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
