@@ -19,7 +19,7 @@ from node.parts import Parts
 from node.query import Header, QueryFailed, find, move
 from node.retrieving import get_into_store
 from node.scu import Destination
-from node.sender import destination_of
+from node.destinations import destination_of
 from node.table_rows import dicom_day
 from storage import retrievals, studies
 from storage.base import ClosedSeries, Job

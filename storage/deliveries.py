@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
@@ -244,7 +244,7 @@ def _next_try(
 
 def fall_back(
     tx: Transaction, delivery: Delivery, slots: Sequence[str], owner: str, sentence: str
-) -> Delivery | None:
+) -> list[Delivery] | None:
     """Send another result in the place of one that the destination does not take.
 
     Parameters
@@ -254,9 +254,9 @@ def fall_back(
 
     Returns
     -------
-    Delivery or None
-        To be sent now, owned; None: there is nothing to send in its place (then nothing changed),
-        or it is on its way already (then the refused one is replaced).
+    list of Delivery or None
+        What is to be sent now, owned by us; empty: it is on its way already. None: there is nothing
+        to send in its place, and nothing was changed.
 
     Raises
     ------
@@ -297,7 +297,7 @@ def fall_back(
             DeliveryRow.id
         )
     ).scalar()
-    return find(tx, DeliveryRow.id == new_id)[0] if new_id is not None else None
+    return find(tx, DeliveryRow.id == new_id) if new_id is not None else []
 
 
 def settle(tx: Transaction, job_id: int, doors: Doors | None = None) -> JobState:
@@ -370,3 +370,13 @@ def _fenced(delivery: Delivery) -> sa.ColumnElement[bool]:
 def _delivery(row: Any) -> Delivery:
     values = {name: getattr(row, name) for name in Delivery.__dataclass_fields__}
     return Delivery(**values | {"state": DeliveryState(row.state)})
+
+
+def kinds_of(tx: Transaction, job_id: int, slots: Collection[str]) -> set[tuple[str, str]]:
+    """SOP Class and transfer syntax of results of a job."""
+    rows = tx.execute(
+        sa.select(Result.sop_class_uid, Result.transfer_syntax_uid).where(
+            Result.job_id == job_id, Result.slot.in_(list(slots))
+        )
+    )
+    return {(row.sop_class_uid, row.transfer_syntax_uid) for row in rows}
