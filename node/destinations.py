@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from node.config.peers import Peer, PeerTLS
-from node.scu import Call, Destination, OutgoingObject, SendOutcome
+from node.scu import Call, Destination, OutgoingObject, SendOutcome, echo
 from storage.destinations import Door
 
 
@@ -93,3 +93,14 @@ def doors_of(peers: Mapping[str, Peer], now: datetime) -> dict[str, Door]:
         for name, peer in peers.items()
         if peer.takes_results
     }
+
+
+def ping(peer: Peer, own_ae_title: str) -> SendOutcome:
+    """Ask a destination whether it is there: by C-ECHO, or as it can be asked."""
+    if peer.address is not None:
+        return echo(destination_of(peer, own_ae_title))
+    call = open_call(peer, own_ae_title, [])
+    try:
+        return call.failure or SendOutcome("sent", None, "")
+    finally:
+        call.end()

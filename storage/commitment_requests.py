@@ -69,6 +69,13 @@ def ask(
     return found.first() is not None
 
 
+def is_any_due(tx: Transaction) -> bool:
+    """Whether a report is to be sent now."""
+    row = CommitmentRequest
+    query = sa.select(row.peer).where(row.state == OWED, row.next_at <= tx.now)
+    return tx.execute(query.limit(1)).first() is not None
+
+
 def due(tx: Transaction) -> list[Owed]:
     """Reports to be sent now; nobody else gets them for a while."""
     row = CommitmentRequest

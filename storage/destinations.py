@@ -99,6 +99,12 @@ def missed(tx: Transaction, name: str, sentence: str, rest: Rest) -> int:
     return failures
 
 
+def is_any_to_probe(tx: Transaction) -> bool:
+    """Whether a destination rested long enough."""
+    due = sa.and_(Destination.open_until <= tx.now, Destination.suspended.is_(False))
+    return tx.execute(sa.select(Destination.name).where(due).limit(1)).first() is not None
+
+
 def to_probe(tx: Transaction, rest: Rest) -> list[str]:
     """Destinations that rested long enough; each is given to one caller only."""
     due = sa.and_(Destination.open_until <= tx.now, Destination.suspended.is_(False))

@@ -32,6 +32,12 @@ ABSENT_SEVERAL_TIMES = 3
 OPEN, REPORTED, EXPIRED = "open", "reported", "expired"
 
 
+def is_any_due(tx: Transaction) -> bool:
+    """Whether something is to be proved now."""
+    due_now = sa.and_(DeliveryRow.state == DeliveryState.CONFIRMING, DeliveryRow.next_at <= tx.now)
+    return tx.execute(sa.select(DeliveryRow.id).where(due_now).limit(1)).first() is not None
+
+
 def due(
     tx: Transaction, owner: str, not_now: Collection[str] = ()
 ) -> dict[tuple[int, str], list[Delivery]]:

@@ -20,6 +20,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
+from node.commitment import COMMITMENT, CommitmentService
 from node.log import is_debugging
 from node.receive.access import (
     NO_REASON_GIVEN,
@@ -135,6 +136,8 @@ class Receiver:
         Other values for fields of `GuardSettings`.
     authenticate : callable or None
         None: user identities are not looked at. A passcode that comes without TLS is refused.
+    commitment : CommitmentService or None
+        Takes storage commitments and reports on them; None: they are not accepted.
     engine : bool
         Whether our own engine serves what it can; otherwise pynetdicom serves everything.
     """
@@ -148,6 +151,7 @@ class Receiver:
         guard: Mapping[str, Any] | None = None,
         *,
         authenticate: Authenticate | None = None,
+        commitment: CommitmentService | None = None,
         engine: bool = True,
     ) -> None:
         self._service = service
@@ -160,6 +164,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._server: GuardedServer | None = None
         self._authenticate = authenticate
+        self._commitment = commitment
         self._has_engine = engine
         self._listeners: list[Listener] = []
         self._tls_socket: socket.socket | None = None
@@ -239,11 +244,17 @@ class Receiver:
             request_seconds=self._guard.request_seconds,
             idle_seconds=self.settings.idle_seconds,
         )
+        handlers: list[Any] = []
+        if self._commitment is not None:
+            # Both roles: peers ask us, and report to us what we asked of them.
+            ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
+            handlers = self._commitment.handlers()
         server = ae.make_server(
             address,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
+                *handlers,
             ],
             server_class=GuardedServer,
             request_handler=GuardedHandler,
@@ -310,7 +321,7 @@ class Receiver:
         engine = Engine(
             host=self,
             negotiator=Negotiator(
-                server.contexts,
+                [one for one in server.contexts if one.abstract_syntax != COMMITMENT],
                 self.settings.max_pdu_bytes,
                 identifies_users=self._authenticate is not None,
             ),
