@@ -8,7 +8,11 @@ from datetime import datetime
 from typing import Protocol
 
 from node.config.peers import Peer, PeerTLS
+from node.finding import FindCall
+from node.folder_call import FolderCall
 from node.scu import Call, Destination, OutgoingObject, SendOutcome, echo
+from node.stow import WebCall
+from storage.base import Delivery
 from storage.destinations import Door
 
 
@@ -21,6 +25,20 @@ class StoreCall(Protocol):
 
     def store(self, file: OutgoingObject) -> SendOutcome:
         """Send one object."""
+
+    def end(self) -> None:
+        """Close it."""
+
+
+class Lookup(Protocol):
+    """A way to ask one destination what it holds."""
+
+    
+    def failure(self) -> SendOutcome | None:
+        """Why nothing can be asked now; None: something can."""
+
+    def holds(self, item: Delivery) -> bool | None:
+        """Whether it holds an object; None: it did not say."""
 
     def end(self) -> None:
         """Close it."""
@@ -44,6 +62,45 @@ def open_call(peer: Peer, own_ae_title: str, contexts: Sequence[tuple[str, str]]
     """
     if peer.address is not None:
         return Call(destination_of(peer, own_ae_title), contexts)
+    return _other(peer)
+
+
+def open_lookup(peer: Peer, own_ae_title: str) -> Lookup:
+    """Open a way to ask a destination what it holds.
+
+    Raises
+    ------
+    ValueError
+        Nothing can be sent to this peer.
+    """
+    if peer.address is not None:
+        return FindCall(destination_of(peer, own_ae_title))
+    return _other(peer)
+
+
+def ping(peer: Peer, own_ae_title: str) -> SendOutcome:
+    """Ask a destination whether it is there."""
+    if peer.address is not None:
+        return echo(destination_of(peer, own_ae_title))
+    call = _other(peer)
+    try:
+        return call.ping()
+    finally:
+        call.end()
+
+
+def _other(peer: Peer) -> WebCall | FolderCall:
+    """Give the way to a destination that is not called by DIMSE."""
+    sending = peer.sending
+    if peer.dicomweb is not None:
+        return WebCall(
+            peer.name,
+            peer.dicomweb,
+            connect_seconds=sending.connect_seconds or min(peer.timeout_seconds, 10.0),
+            answer_seconds=sending.answer_seconds or peer.timeout_seconds,
+        )
+    if peer.folder is not None:
+        return FolderCall(peer.folder)
     raise ValueError(f"peer {peer.name} takes no results")
 
 
@@ -94,13 +151,3 @@ def doors_of(peers: Mapping[str, Peer], now: datetime) -> dict[str, Door]:
         if peer.takes_results
     }
 
-
-def ping(peer: Peer, own_ae_title: str) -> SendOutcome:
-    """Ask a destination whether it is there: by C-ECHO, or as it can be asked."""
-    if peer.address is not None:
-        return echo(destination_of(peer, own_ae_title))
-    call = open_call(peer, own_ae_title, [])
-    try:
-        return call.failure or SendOutcome("sent", None, "")
-    finally:
-        call.end()

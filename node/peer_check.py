@@ -18,7 +18,7 @@ from node.commitment import COMMITMENT
 from node.config.file import Config
 from node.config.peers import Peer
 from node.destinations import destination_of, ping
-from node.proving import FIND, PENDING
+from node.finding import FIND, PENDING
 from node.scu import Call, Destination
 
 SENT_CLASSES = {

@@ -11,9 +11,6 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    StudyRootQueryRetrieveInformationModelFind,
-)
 
 from node.commitment import (
     COMMITMENT,
@@ -23,7 +20,7 @@ from node.commitment import (
     take_report,
 )
 from node.config.peers import Peer
-from node.destinations import destination_of
+from node.destinations import Lookup, destination_of, open_lookup
 from node.parts import Parts
 from node.scu import Call, SendOutcome
 from storage import destinations, proofs
@@ -35,8 +32,6 @@ from storage.ladder import Rung, state_of
 
 log = structlog.get_logger(__name__)
 
-FIND = str(StudyRootQueryRetrieveInformationModelFind)
-PENDING = (0xFF00, 0xFF01)
 STAY_SECONDS = 2.0
 """How long we stay for a report in the association in which we asked for it."""
 MOST_IN_A_REQUEST = 100
@@ -150,32 +145,29 @@ class Prover:
         )
         return status, None
 
-    # -- C-FIND ------------------------------------------------------------------------------
+    # -- find --------------------------------------------------------------------------------
 
     def _find(self, peer: Peer, items: Sequence[Delivery]) -> None:
-        """Ask for each object at level IMAGE."""
-        if peer.address is None:
-            self._leave_out(items, "find", f"{peer.name} is not called by DIMSE")
-            return
-        call = Call(destination_of(peer, self._parts.config.node.ae_title), [(FIND, "")])
+        """Ask for each object by itself."""
+        lookup = open_lookup(peer, self._parts.config.node.ae_title)
         try:
-            if call.failure is not None:
-                self._not_reached(peer, items, "find", call.failure)
+            if lookup.failure is not None:
+                self._not_reached(peer, items, "find", lookup.failure)
                 return
             self._reached(peer)
             for item in items:
-                self._each([item], self._look_for(call, item))
+                self._each([item], self._look_for(lookup, item))
         finally:
-            call.end()
+            lookup.end()
 
-    def _look_for(self, call: Call, item: Delivery) -> Note:
-        there, uid = call.destination, item.sop_instance_uid
-        found = find_instance(call, item)
+    def _look_for(self, lookup: Lookup, item: Delivery) -> Note:
+        there, uid = item.destination, item.sop_instance_uid
+        found = lookup.holds(item)
         if found is None:
-            sentence = f"{there} did not answer C-FIND for {uid}"
+            sentence = f"{there} did not say whether it holds {uid}"
             return lambda tx, item: proofs.unknown(tx, item, "find", sentence)
         if not found:
-            sentence = f"{there} said that it stored {uid}, and C-FIND does not find it"
+            sentence = f"{there} said that it stored {uid}, and does not find it"
             return lambda tx, item: proofs.absent(tx, item, "find", sentence)
         return lambda tx, item: proofs.climbed(tx, item, "find")
 
@@ -210,24 +202,3 @@ class Prover:
     def _reached(self, peer: Peer) -> None:
         with self._parts.database.transaction() as tx:
             destinations.reached(tx, peer.name)
-
-
-def find_instance(call: Call, item: Delivery) -> bool | None:
-    """Ask by C-FIND whether a destination holds one object; None: it did not say."""
-    keys = Dataset()
-    keys.QueryRetrieveLevel = "IMAGE"
-    keys.StudyInstanceUID = item.study_instance_uid
-    keys.SeriesInstanceUID = item.series_instance_uid
-    keys.SOPInstanceUID = item.sop_instance_uid
-    keys.SOPClassUID = ""
-    found = False
-    try:
-        for answer, match in call.association.send_c_find(keys, FIND):
-            status = answer.get("Status")
-            if status in PENDING and match is not None:
-                found = found or str(match.get("SOPInstanceUID", "")) == item.sop_instance_uid
-            elif status != 0x0000:
-                return None
-    except (RuntimeError, ValueError):
-        return None
-    return found
