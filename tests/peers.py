@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from node.commitment import CommitmentService
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
@@ -165,6 +166,7 @@ def running_receiver(
     engine: bool = True,
     authenticate: Authenticate | None = None,
     on_conflict: OnConflict = OnConflict.KEEP_FIRST,
+    commitment: Callable[[Database], CommitmentService] | None = None,
     **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
@@ -187,6 +189,7 @@ def running_receiver(
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
         authenticate=authenticate,
+        commitment=commitment(database) if commitment else None,
         engine=engine,
     )
     intake.start()

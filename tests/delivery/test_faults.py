@@ -1,0 +1,81 @@
+"""Everything that may go wrong on the way to a PACS: each result is there once, and proved."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.bench import bench, configuration
+from tests.delivery.faulty_pacs import FAULTS, BadLine, FaultyPACS, Script
+from tests.end_to_end.harness import free_port
+
+MOST = int(os.environ.get("SCORENODE_DELIVERY_FAULTS", "40"))
+TERMS = {
+    "send": ["capture", "seg", "sr"],
+    "after_seconds": [0.1, 0.2, 0.3],
+    "give_up_seconds": 86400.0,
+    "confirm": ["commitment", "find"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_after_every_fault_each_result_is_in_the_pacs_once_and_proved(tmp_path: Path) -> None:
+    """Given a PACS and a line to it that fail again and again, and an outage in the midst."""
+    script = Script(seed=7, most=MOST)
+    receiver_port: list[int] = []
+    pacs = FaultyPACS(
+        tmp_path / "pacs", script, lambda: ("127.0.0.1", receiver_port[0], "SCORENODE")
+    )
+    pacs.ae.acse_timeout = pacs.ae.dimse_timeout = pacs.ae.network_timeout = 10
+    pacs.start()
+    with BadLine(script, pacs.port) as line:
+        config = configuration(
+            tmp_path,
+            f"""\
+  PACS:
+    address: {{ host: 127.0.0.1, port: {line.port}, ae_title: PACS }}
+    sends_as: [PACS]
+    from_networks: [127.0.0.0/8]
+    supports: {{ commitment: yes, find: yes }}
+    takes_demonstration: yes
+    timeout: 1s
+    sending: {{ associations: 3, report_within: 2s }}
+""",
+        )
+        with bench(tmp_path / "node", config_at(config, tmp_path)) as node:
+            receiver_port.append(node.receiver.port)
+            try:
+                jobs = 0
+                while not script.is_over:
+                    for _ in range(5):
+                        node.new_job({"PACS": TERMS})
+                    jobs += 5
+                    if jobs == 10:
+                        line.go_down()
+                        node.work_until(
+                            lambda: any(a for a in alerts(node) if "destination.away" in a),
+                            "the destination to be found away",
+                            seconds=120,
+                            threads=3,
+                        )
+                        line.come_back()
+                    node.work_until(
+                        lambda: set(node.states()) == {"proved"},
+                        "every delivery to be proved",
+                        seconds=300,
+                        threads=3,
+                    )
+                    assert pacs.held.keys() >= set(node.uids)
+            finally:
+                pacs.stop()
+
+            assert set(pacs.held) == set(node.uids)
+            assert all(len(digests) == 1 for digests in pacs.arrived.values())
+            assert node.states() == {"proved": 3 * jobs}
+            assert not [key for key in alerts(node) if not key.startswith("delivery.late")]
+            print(f"{script.happened.total()} faults, {3 * jobs} results: {dict(script.happened)}")
+    if MOST >= 2 * len(FAULTS):
+        assert set(script.happened) == set(FAULTS)
