@@ -26,7 +26,7 @@ from node.processes import receiver_settings
 from node.proving import Prover
 from node.sender import Sender
 from node.tending import Tender
-from storage import jobs, queries, reaper, tasks
+from storage import events, jobs, queries, reaper, tasks
 from storage.base import JobState, NewResult
 from storage.destinations import Rest
 from storage.objects import object_key
@@ -47,7 +47,8 @@ def configuration(
     node: str = "",
     deliver: str = "{ to: PACS, confirm: [commitment, find] }",
 ) -> Config:
-    """Read the configuration of a node with some peers."""
+    """Read the configuration of a node with some peers, and its data in the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorenode.yaml"
     path.write_text(f"""\
 schema: 1
@@ -161,6 +162,11 @@ class Bench:
         with self.parts.database.snapshot() as tx:
             return str(tx.execute(sa.select(Job.state).where(Job.id == job_id)).scalar_one())
 
+    def alerts(self) -> list[str]:
+        """Keys of the alerts that nobody has closed."""
+        with self.parts.database.snapshot() as tx:
+            return [alert["key"] for alert in events.open_alerts(tx, 1000)]
+
     def send_due(self) -> bool:
         """Do one task of the queue; whether there was one."""
         owner = self.parts.owner
@@ -203,10 +209,10 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(
-    folder: Path, config: Config, *, stay_seconds: float = 0.3, rest: Rest = QUICK
+    config: Config, *, stay_seconds: float = 0.3, rest: Rest = QUICK
 ) -> Iterator[Bench]:
     """Run a sender, a tender and a receiver on one store."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = config.node.data_folder
     with running_receiver(
         folder,
         objects=folder,
