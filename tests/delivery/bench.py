@@ -209,7 +209,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(
-    config: Config, *, stay_seconds: float = 0.3, rest: Rest = QUICK
+    config: Config, *, stay_seconds: float = 0.3, rest: Rest = QUICK, port: int = 0
 ) -> Iterator[Bench]:
     """Run a sender, a tender and a receiver on one store."""
     folder = config.node.data_folder
@@ -218,6 +218,7 @@ def bench(
         objects=folder,
         commitment=lambda database: CommitmentService(database, lambda: config),
         peers=receiver_settings(config, "").peers,
+        port=port,
     ) as receiver:
         parts = open_parts(config)
         tender = Tender(parts, Prover(parts, stay_seconds, rest), rest)

@@ -63,7 +63,7 @@ def remembering_pacs(folder: Path) -> Iterator[RememberingPACS]:
 class Orthanc:
     """The real thing, on ports of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, node_port: int = 0) -> None:
         self.folder = folder
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -80,6 +80,7 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
+                    "DicomModalities": {"node": ["SCORENODE", "127.0.0.1", node_port]},
                     "Plugins": [],
                 }
             )
@@ -91,6 +92,26 @@ class Orthanc:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def post(self, path: str, value: Any) -> Any:
+        """Tell its REST interface something."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        request = urllib.request.Request(url, json.dumps(value).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def delete(self, path: str) -> None:
+        """Have it forget something."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10):
+            pass
+
+    def instance_uids(self) -> list[str]:
+        """SOP Instance UID of everything it holds."""
+        return [
+            self.get(f"/instances/{one}/simplified-tags")["SOPInstanceUID"]
+            for one in self.get("/instances")
+        ]
+
     def is_up(self) -> bool:
         """Whether it answers."""
         with contextlib.suppress(OSError):
@@ -99,12 +120,12 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Run Orthanc; skips without it, fails without it in CI."""
+def orthanc(folder: Path, node_port: int = 0) -> Iterator[Orthanc]:
+    """Run Orthanc, which knows our node at a port; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         missing("Orthanc")
-    found = Orthanc(folder)
+    found = Orthanc(folder, node_port)
     with (folder / "orthanc.log").open("w") as log:
         process = subprocess.Popen([program, str(found.configuration)], stdout=log, stderr=log)
         try:
