@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +22,8 @@ from storage.commitment_requests import Judged
 NOT_HELD = 0x0112
 
 STORE_FAULTS = (
-    "a700", "a900", "c001", "warned", "duplicate", "says_duplicate", "abort", "abort_after",
-    "hang", "loses",
+    "a700", "a900", "c001", "warned", "duplicate", "abort", "abort_after", "hang",
+    "says_duplicate", "loses",
 )  # fmt: skip
 ASSOCIATION_FAULTS = ("reject_transient", "reject_permanent", "cut_mid_pdu", "stall_mid_pdu")
 COMMITMENT_FAULTS = (
@@ -35,29 +35,28 @@ FAULTS = (*STORE_FAULTS, *ASSOCIATION_FAULTS, *COMMITMENT_FAULTS, *FIND_FAULTS)
 
 
 class Script:
-    """Says what goes wrong next; each fault is counted when it happens."""
+    """Says what goes wrong next; each fault happens so many times in all."""
 
-    def __init__(self, seed: int, most: int, chance: float = 0.35) -> None:
+    def __init__(self, seed: int, times: int, chance: float = 0.35) -> None:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self._most, self._chance = most, chance
+        self._times, self._chance = times, chance
         self.happened: Counter[str] = Counter()
 
-    def next(self, among: tuple[str, ...]) -> str:
+    def next(self, among: Sequence[str]) -> str:
         """Give a fault, or an empty string when all goes well this time."""
         with self._lock:
-            if self.happened.total() >= self._most or self._random.random() > self._chance:
+            left = [name for name in among if self.happened[name] < self._times]
+            if not left or self._random.random() > self._chance:
                 return ""
-            # Those that happened least often first, so that each happens.
-            fewest = min(self.happened[name] for name in among)
-            fault = self._random.choice([n for n in among if self.happened[n] == fewest])
+            fault = self._random.choice(left)
             self.happened[fault] += 1
             return fault
 
     @property
     def is_over(self) -> bool:
         """Whether all faults have happened."""
-        return self.happened.total() >= self._most
+        return all(self.happened[fault] >= self._times for fault in FAULTS)
 
 
 class FaultyPACS(StandInPACS):
@@ -79,7 +78,6 @@ class FaultyPACS(StandInPACS):
         self._guard = threading.Lock()
         self.held: dict[str, str] = {}
         self.arrived: dict[str, set[str]] = {}
-        self.lost: set[str] = set()
         self._late: dict[str, int] = {}
         self._reporters: list[threading.Thread] = []
         super().__init__(folder)
@@ -119,17 +117,17 @@ class FaultyPACS(StandInPACS):
         with self._guard:
             self.arrived.setdefault(uid, set()).add(digest)
             is_held = uid in self.held
-        fault = self.script.next(STORE_FAULTS)
+        # What it holds already it cannot lose any more.
+        fault = self.script.next(STORE_FAULTS[:-2] if is_held else STORE_FAULTS)
         match fault:
             case "a700" | "a900" | "c001":
                 return {"a700": 0xA700, "a900": 0xA900, "c001": 0xC001}[fault]
             case "abort":
                 event.assoc.abort()
                 return 0x0000
-            case "says_duplicate" if not is_held:
+            case "says_duplicate":
                 return 0x0111
-            case "loses" if not is_held:
-                self.lost.add(uid)
+            case "loses":
                 return 0x0000
         with self._guard:
             self.held.setdefault(uid, digest)
