@@ -141,6 +141,8 @@ class Destination:
 
 
 _NEXT_BEST: Mapping[str, tuple[str, ...]] = {
+    "labelmap": ("seg", "capture"),
+    "seg": ("capture",),
     "sr3d": ("sr", "text", "capture"),
     "sr": ("text", "capture"),
     "text": ("capture",),

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
+from node.config.file import Config
 from storage import delivery_admin, destinations
 from tests.delivery.bench import Bench, bench, configuration
+from tests.end_to_end.pacs import orthanc
 from tests.peers import ScriptedPACS, running
 
 TERMS: dict[str, Any] = {
@@ -217,3 +227,116 @@ def test_no_more_associations_go_to_a_peer_than_it_may_have(
             node.work_until(all_done, "all jobs to be done", threads=3)
 
             assert max(most) == associations
+
+
+@pytest.mark.slow
+def test_orthanc_gets_results_by_stow_rs_and_finds_them_by_qido_rs(tmp_path: Path) -> None:
+    with orthanc(tmp_path / "orthanc", dicom_web=True) as pacs:
+        config = web(tmp_path, pacs.http_port, "/dicom-web")
+        with bench(config) as node:
+            node.new_job({"WEB": TERMS | {"confirm": ["find"]}})
+            assert node.send_due()
+            assert node.states() == {"confirming": 2}
+            pacs.delete(f"/instances/{pacs.get('/instances')[0]}")
+
+            node.work_until(lambda: node.states() == {"proved": 2}, "both to be proved")
+
+            sent = [row["sop_instance_uid"] for row in node.deliveries()]
+            assert sorted(pacs.instance_uids()) == sorted(sent)
+            assert sorted(row["attempt"] for row in node.deliveries()) == [1, 2]
+
+
+def web(folder: Path, port: int, path: str = "") -> Config:
+    return configuration(
+        folder / "node",
+        f"  WEB: {{ dicomweb: {{ url: 'http://127.0.0.1:{port}{path}' }}, timeout: 5s,"
+        " takes_demonstration: yes }\n",
+        deliver="{ to: WEB, confirm: [find] }",
+    )
+
+
+@dataclass
+class WebServer:
+    """A DICOMweb server that answers as a test wants; None: it stores and says so."""
+
+    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None]
+    bodies: list[bytes]
+    port: int = 0
+
+
+@contextlib.contextmanager
+def web_server(
+    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None],
+) -> Iterator[WebServer]:
+    found = WebServer(answer, [])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            uid = uid_in(body)
+            status, said = found.answer(len(found.bodies)) or (200, {})
+            found.bodies.append(body)
+            if said is not None and "00081198" in said:
+                said["00081198"]["Value"][0]["00081155"] = {"vr": "UI", "Value": [uid]}
+            elif said is not None:
+                item = {"00081155": {"vr": "UI", "Value": [uid]}}
+                said = {"00081199": {"vr": "SQ", "Value": [item]}}
+            data = json.dumps(said).encode() if said is not None else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield found
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def uid_in(body: bytes) -> str:
+    start = body.index(b"\r\n\r\n") + 4
+    ds = pydicom.dcmread(BytesIO(body[start : body.rindex(b"\r\n--")]))
+    return str(ds.SOPInstanceUID)
+
+
+def failed(reason: int) -> dict[str, Any]:
+    return {"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "state"),
+    [
+        (200, {}, "sent"),
+        (202, failed(0xA700), "retry_wait"),
+        (409, failed(0x0122), "replaced"),
+        (409, failed(0xC000), "refused at first"),
+        (503, None, "retry_wait"),
+        (403, None, "refused at first"),
+        (415, None, "replaced"),
+    ],
+)
+def test_what_an_answer_to_stow_rs_means(
+    tmp_path: Path, status: int, said: dict[str, Any] | None, state: str
+) -> None:
+    with web_server(lambda number: (status, said) if number == 0 else None) as server:
+        config = web(tmp_path, server.port)
+        with bench(config) as node:
+            node.new_job({"WEB": TERMS | FALLBACKS | {"after_seconds": [3600.0]}})
+            assert node.send_due()
+
+            seg = rows_of(node)["seg"]
+            refused = f"delivery.late:{seg['id']}" in node.alerts()
+            assert refused == (state == "refused at first")
+            assert seg["state"] == ("retry_wait" if refused else state)
+            if state == "replaced":
+                assert rows_of(node)["capture"]["state"] == "sent"
+            rest = "retry_wait" if state == "retry_wait" else "sent"
+            assert rows_of(node)["sr"]["state"] == rest
