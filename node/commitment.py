@@ -63,7 +63,7 @@ class Report:
 
 
 def request_of(transaction_uid: str, references: Iterable[Reference]) -> Dataset:
-    """Action Information of an N-ACTION."""
+    """Make the Action Information of an N-ACTION."""
     ds = Dataset()
     ds.TransactionUID = transaction_uid
     ds.ReferencedSOPSequence = [_item(one) for one in references]
@@ -71,7 +71,7 @@ def request_of(transaction_uid: str, references: Iterable[Reference]) -> Dataset
 
 
 def report_of(transaction_uid: str, judged: Judged) -> tuple[int, Dataset]:
-    """Event Type ID and Event Information of an N-EVENT-REPORT."""
+    """Make the Event Type ID and Event Information of an N-EVENT-REPORT."""
     ds = Dataset()
     ds.TransactionUID = transaction_uid
     if judged.held:
@@ -129,9 +129,7 @@ def _transaction_of(information: Dataset) -> str:
     return str(uid)
 
 
-def take_report(
-    database: Database, information: Dataset, is_from: Callable[[str], bool]
-) -> int:
+def take_report(database: Database, information: Dataset, is_from: Callable[[str], bool]) -> int:
     """Write an N-EVENT-REPORT down; the status it is answered with.
 
     Parameters
@@ -159,9 +157,7 @@ def take_report(
                         transaction_uid=report.transaction_uid,
                     )
                     return NO_SUCH_INSTANCE
-                count = proofs.reported(
-                    tx, report.transaction_uid, report.committed, report.failed
-                )
+                count = proofs.reported(tx, report.transaction_uid, report.committed, report.failed)
         except (LeaseLost, StoreUnavailable) as error:
             if last_try:
                 log.warning("commitment.postponed", error=type(error).__name__)

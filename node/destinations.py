@@ -33,7 +33,6 @@ class StoreCall(Protocol):
 class Lookup(Protocol):
     """A way to ask one destination what it holds."""
 
-    
     def failure(self) -> SendOutcome | None:
         """Why nothing can be asked now; None: something can."""
 
@@ -150,4 +149,3 @@ def doors_of(peers: Mapping[str, Peer], now: datetime) -> dict[str, Door]:
         for name, peer in peers.items()
         if peer.takes_results
     }
-

@@ -152,7 +152,7 @@ def send(
 
 
 def waits_for(earlier: SendOutcome) -> SendOutcome:
-    """What becomes of an object behind one that is to be sent later: it never overtakes it."""
+    """Say what becomes of an object behind one that is to be sent later: it never overtakes it."""
     sentence = f"it waits for an object before it in the same association: {earlier.sentence}"
     return SendOutcome("retry", None, sentence)
 

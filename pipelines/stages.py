@@ -339,7 +339,11 @@ def _is_within(limits: Mapping[str, Any], numbers: Mapping[str, float | None]) -
     """
     for name, limit in limits.items() if numbers else ():
         value, low, high = numbers.get(name.removesuffix("_ml")), limit["min"], limit["max"]
-        if value is None or not (low is None or value >= low) or not (high is None or value <= high):
+        if (
+            value is None
+            or not (low is None or value >= low)
+            or not (high is None or value <= high)
+        ):
             return False
     return True
 

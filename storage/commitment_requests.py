@@ -47,9 +47,7 @@ class Judged:
     failed: tuple[tuple[Reference, int], ...]
 
 
-def ask(
-    tx: Transaction, peer: str, transaction_uid: str, instances: Sequence[Reference]
-) -> bool:
+def ask(tx: Transaction, peer: str, transaction_uid: str, instances: Sequence[Reference]) -> bool:
     """Note a request; False: the peer used its Transaction UID before."""
     values = {
         "peer": peer,
@@ -77,7 +75,7 @@ def is_any_due(tx: Transaction) -> bool:
 
 
 def due(tx: Transaction) -> list[Owed]:
-    """Reports to be sent now; nobody else gets them for a while."""
+    """Give the reports to be sent now; nobody else gets them for a while."""
     row = CommitmentRequest
     keys = tx.execute(
         sa.select(row.peer, row.transaction_uid)

@@ -24,7 +24,7 @@ FAILURES_TO_REST = 5
 
 @dataclass(frozen=True)
 class Rest:
-    """How long a destination that is away is left alone; seconds, doubling from first to longest."""
+    """How long a destination that is away is left alone; seconds, doubling up to the longest."""
 
     first_seconds: float = 30.0
     longest_seconds: float = 900.0

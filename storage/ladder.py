@@ -50,7 +50,7 @@ class Ladder:
 
 
 def state_of(evidence: Mapping[str, Any], rung: str) -> str:
-    """What was seen last of a rung; empty: nothing."""
+    """Give what was seen last of a rung; empty: nothing."""
     return str(evidence.get(rung, {}).get("state", ""))
 
 

@@ -56,7 +56,7 @@ def peers_check(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Call peers, see what they offer, and keep it: network, C-ECHO, classes, C-FIND, commitment."""
+    """Call peers and keep what they offer: network, C-ECHO, classes, C-FIND, commitment."""
     from node.peer_check import check
     from storage import destinations
 

@@ -101,7 +101,8 @@ _FORMS: Mapping[str, Form] = {
     **dict.fromkeys(("ae_titles", "networks", "fingerprints", "texts", "paths"),
                     Form(_list_of(_TEXT))),
     **dict.fromkeys(("host", "path", "_uid_root", "_station", "_database", "_broker", "_webhook",
-                     "_web_url", "_https", "_separator", "_sql_name", "secret", "_key", "_description"),
+                     "_web_url", "_https", "_separator", "_sql_name", "secret", "_key",
+                     "_description"),
                     Form(_TEXT)),
 }  # fmt: skip
 

@@ -48,8 +48,10 @@ def rows_of(node: Bench) -> dict[str, dict[str, Any]]:
 
 def test_a_capture_goes_in_the_place_of_what_the_pacs_does_not_take(tmp_path: Path) -> None:
     taken = [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
-    with running(ScriptedPACS(tmp_path / "pacs", sop_classes=taken)) as pacs:
-        with bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=taken)
+    with running(pacs):
+        config = configuration(tmp_path / "node", peer(pacs.port), deliver=TO)
+        with bench(config) as node:
             job = node.new_job({"PACS": TERMS | FALLBACKS})
 
             node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
@@ -63,7 +65,7 @@ def test_a_capture_goes_in_the_place_of_what_the_pacs_does_not_take(tmp_path: Pa
             assert "the capture goes in its place" in rows["seg"]["sentence"]
             came = [arrival.sop_class_uid for arrival in pacs.arrivals]
             assert came == [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
-            assert pacs.associations == 1  # type: ignore[attr-defined]
+            assert pacs.associations == 1
             assert node.alerts() == []
 
 
@@ -72,7 +74,10 @@ TO = "{ to: PACS }"
 
 def test_a_fallback_that_goes_anyway_goes_once(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=[SecondaryCaptureImageStorage])
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         job = node.new_job({"PACS": TERMS | FALLBACKS | {"send": ["seg", "capture", "sr"]}})
 
         node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
@@ -84,7 +89,10 @@ def test_a_fallback_that_goes_anyway_goes_once(tmp_path: Path) -> None:
 
 def test_a_class_refused_by_status_falls_back_too(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", lambda number: 0x0122 if number == 0 else None)
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         job = node.new_job({"PACS": TERMS | FALLBACKS})
 
         node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
@@ -96,7 +104,10 @@ def test_without_a_fallback_what_is_not_taken_waits_and_an_admin_hears_of_it(
     tmp_path: Path,
 ) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=[ComprehensiveSRStorage])
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         node.new_job({"PACS": TERMS})
 
         node.work_until(lambda: rows_of(node)["sr"]["state"] == "sent", "the report to be sent")
@@ -109,7 +120,10 @@ def test_without_a_fallback_what_is_not_taken_waits_and_an_admin_hears_of_it(
 
 def test_a_warning_is_kept(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", lambda number: 0xB007 if number == 0 else None)
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         job = node.new_job({"PACS": TERMS})
 
         node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
@@ -121,7 +135,10 @@ def test_a_warning_is_kept(tmp_path: Path) -> None:
 
 def test_nothing_goes_to_a_suspended_peer_and_all_of_it_when_it_is_resumed(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs")
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         with node.parts.database.transaction() as tx:
             destinations.suspend(tx, "PACS")
         job = node.new_job({"PACS": TERMS})
@@ -137,7 +154,10 @@ def test_nothing_goes_to_a_suspended_peer_and_all_of_it_when_it_is_resumed(tmp_p
 
 def test_a_held_delivery_waits_until_it_is_released(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs")
-    with running(pacs), bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node:
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
         job = node.new_job({"PACS": TERMS})
         seg = rows_of(node)["seg"]["id"]
         with node.parts.database.transaction() as tx:

@@ -83,9 +83,7 @@ def test_what_orthanc_lost_before_it_was_asked_is_sent_again(tmp_path: Path) -> 
 def test_orthanc_gets_a_report_on_what_it_asks_of_us(tmp_path: Path) -> None:
     port = free_port()
     with orthanc(tmp_path / "orthanc", port) as pacs:
-        config = configuration(
-            tmp_path / "node", peer(pacs.port), node="storage_commitment: yes"
-        )
+        config = configuration(tmp_path / "node", peer(pacs.port), node="storage_commitment: yes")
         with bench(config, port=port) as node:
             files = [part10(ct_image(), tmp_path / f"{number}.dcm") for number in range(3)]
             ours = Destination("127.0.0.1", port, "SCORENODE", "PACS")

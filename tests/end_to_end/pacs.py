@@ -107,8 +107,7 @@ class Orthanc:
     def post(self, path: str, value: Any) -> Any:
         """Tell its REST interface something."""
         url = f"http://127.0.0.1:{self.http_port}{path}"
-        request = urllib.request.Request(url, json.dumps(value).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(url, json.dumps(value).encode(), timeout=10) as answer:
             return json.loads(answer.read())
 
     def delete(self, path: str) -> None:
@@ -132,9 +131,7 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(
-    folder: Path, node_port: int = 0, *, dicom_web: bool = False
-) -> Iterator[Orthanc]:
+def orthanc(folder: Path, node_port: int = 0, *, dicom_web: bool = False) -> Iterator[Orthanc]:
     """Run Orthanc, which knows our node at a port; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:

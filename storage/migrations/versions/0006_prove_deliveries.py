@@ -16,9 +16,7 @@ def upgrade() -> None:
     timestamp = sa.DateTime(timezone=True)
     op.add_column("delivery", sa.Column("proved_at", timestamp))
     op.add_column("delivery", sa.Column("transaction_uid", sa.String(64)))
-    op.add_column(
-        "delivery", sa.Column("evidence", sa.JSON(), nullable=False, server_default="{}")
-    )
+    op.add_column("delivery", sa.Column("evidence", sa.JSON(), nullable=False, server_default="{}"))
     op.create_index("ix_delivery_transaction_uid", "delivery", ["transaction_uid"])
     op.add_column("destination", sa.Column("open_until", timestamp))
     op.add_column("destination", sa.Column("checked_at", timestamp))
