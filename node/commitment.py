@@ -45,7 +45,6 @@ INVALID_ARGUMENT = 0x0115
 NO_SUCH_EVENT = 0x0113
 NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
-DUPLICATE_TRANSACTION = 0x0131
 RESOURCE_LIMITATION = 0x0213
 
 
@@ -249,4 +248,4 @@ class CommitmentService:
             transaction_uid=transaction_uid,
             instances=len(references),
         )
-        return SUCCESS if is_new else DUPLICATE_TRANSACTION
+        return SUCCESS if is_new else INVALID_ARGUMENT

@@ -33,6 +33,7 @@ class StoreCall(Protocol):
 class Lookup(Protocol):
     """A way to ask one destination what it holds."""
 
+    @property
     def failure(self) -> SendOutcome | None:
         """Why nothing can be asked now; None: something can."""
 

@@ -100,8 +100,8 @@ def check(peer: Peer, config: Config) -> Checked:
 def _wanted(peer: Peer, config: Config) -> tuple[set[str], set[str]]:
     """Say which slots go there, and how they are to be proved."""
     there = [d for rule in config.rules for d in rule.deliver if d.peer == peer.name]
-    slots = {slot for destination in there for slot in destination.send}
-    ways = {way for destination in there for way in destination.confirm}
+    slots: set[str] = {slot for destination in there for slot in destination.send}
+    ways: set[str] = {way for destination in there for way in destination.confirm}
     return slots, ways
 
 

@@ -189,8 +189,9 @@ def _proof(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
     for index, destination in enumerate(rule.deliver):
         here = (*place, "deliver", index)
         peer = parts.peers.get(destination.peer)
-        for way in destination.confirm if peer else ():
-            yield from _way(peer, way, (*here, "confirm"))
+        for way in destination.confirm:
+            if peer is not None:
+                yield from _way(peer, way, (*here, "confirm"))
         if rule.mode == "live" and not destination.confirm:
             sentence = "No confirm: that the results are there will never be proved."
             yield here, sentence, "warning"
