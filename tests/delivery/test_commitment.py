@@ -205,9 +205,7 @@ def test_where_it_is_not_switched_on_we_vouch_for_nothing(tmp_path: Path) -> Non
         assert ask(node, "PACS_OUT", request) == NOT_AUTHORIZED
 
 
-def test_a_report_says_what_we_hold_and_of_the_rest_why_not(
-    node: Bench, tmp_path: Path
-) -> None:
+def test_a_report_says_what_we_hold_and_of_the_rest_why_not(node: Bench, tmp_path: Path) -> None:
     file = part10(ct_image(), tmp_path / "held.dcm")
     there = Destination("127.0.0.1", node.receiver.port, AE_TITLE, "PACS_OUT")
     assert send(there, [file])[0].kind == "sent"
