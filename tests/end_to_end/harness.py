@@ -51,6 +51,7 @@ class NodeUnderTest:
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
     refuse_free: str = "1MB"
+    confirm: bool = False
     data: Path | None = None
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
@@ -77,6 +78,10 @@ class NodeUnderTest:
     def write_config(self) -> None:
         """Write the configuration an admin would write for this test."""
         database = f"database: {self.database}" if self.database else ""
+        reports = confirm = ""
+        if self.confirm:
+            reports = "sends_as: [PACS], supports: { commitment: yes, find: yes },"
+            confirm = "confirm: [commitment, find]"
         self.config.write_text(f"""\
 schema: 1
 node:
@@ -93,11 +98,9 @@ peers:
   SENDER:
     sends_as: [STORESCU, SENDER]
     from_networks: [127.0.0.0/8]
-  PACS:
-    address: {{ host: 127.0.0.1, port: {self.destination_port},
-                ae_title: {self.destination_ae_title} }}
-    takes_demonstration: yes
-    timeout: 10s
+  PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
+                      ae_title: {self.destination_ae_title} }},
+          {reports} takes_demonstration: yes, timeout: 10s }}
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 rules:
   - name: head-ct
@@ -109,6 +112,7 @@ rules:
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
+        {confirm}
 """)
 
     def start(self, **environment: str) -> None:
