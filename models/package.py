@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,13 +190,17 @@ def entry_for(folder: Path, name: str) -> FileEntry:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``model.yaml``."""
+    """Write ``model.yaml``; what is as by default is left out."""
+    dump_manifest(folder, manifest.model_dump(by_alias=True, mode="json", exclude_defaults=True))
+
+
+def dump_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``model.yaml`` that may have mistakes, in this order and without aliases."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    content = manifest.model_dump(by_alias=True, mode="json", exclude_defaults=True)
     with (folder / MANIFEST).open("w") as file:
-        yaml.dump(content, file)
+        yaml.dump(json.loads(json.dumps(content)), file)
 
 
 def manifest_bytes(folder: Path) -> bytes:

@@ -75,11 +75,12 @@ class PythonPredictor:
         BrokenPackage
             An output is missing, not named in the manifest, or not of its kind.
         """
-        outputs = self._call(volume)
+        outputs = self.call(volume)
         progress(1.0)
         return self._findings(outputs, volume)
 
-    def _call(self, volume: Volume) -> Mapping[str, Any]:
+    def call(self, volume: Volume) -> Mapping[str, Any]:
+        """Give the model its inputs by name; what it returns, all of what the manifest names."""
         manifest = self.package.manifest
         names = list(manifest.channels)
         volumes = {names[0]: replace(volume, others={})}
@@ -177,6 +178,18 @@ def load_predictor(package: ModelPackage) -> PythonPredictor:
     BrokenPackage
         The code cannot be imported, has no such class, or does not give the test's outputs.
     """
+    predictor = _made(package)
+    _run_test_vector(package, predictor)
+    return predictor
+
+
+def output_arrays(package: ModelPackage, volume: Volume) -> dict[str, NDArray[Any]]:
+    """Compute the outputs for a test vector that is being written, as arrays by name."""
+    said = _made(package).call(volume)
+    return {f"output_{name}": np.asarray(value) for name, value in said.items()}
+
+
+def _made(package: ModelPackage) -> PythonPredictor:
     sys.dont_write_bytecode = True  # a package holds no file its manifest does not name
     runtime = package.manifest.runtime
     module_name, _, class_name = str(runtime.entry).partition(":")
@@ -184,8 +197,7 @@ def load_predictor(package: ModelPackage) -> PythonPredictor:
         from models.bunkerhill_adapter import Adapted, offer_sdk
 
         offer_sdk()
-    module = _imported(package, module_name)
-    maker = getattr(module, class_name, None)
+    maker = getattr(_imported(package, module_name), class_name, None)
     if not callable(maker):
         raise BrokenPackage(f"{package.folder} has no class {class_name} in {module_name}.py.")
     try:
@@ -195,9 +207,7 @@ def load_predictor(package: ModelPackage) -> PythonPredictor:
             f"The model {package.identity.family} cannot be made ({type(error).__name__})."
         ) from error
     model: Model = Adapted(made, package.manifest) if runtime.interface == "bunkerhill" else made
-    predictor = PythonPredictor(package, model)
-    _run_test_vector(package, predictor)
-    return predictor
+    return PythonPredictor(package, model)
 
 
 def _imported(package: ModelPackage, name: str) -> ModuleType:
@@ -242,7 +252,7 @@ def _run_test_vector(package: ModelPackage, predictor: PythonPredictor) -> None:
         if f"element_{name}" in vector
     }
     others = dict(zip(names[1:], volumes[1:], strict=True))
-    said = predictor._call(replace(volumes[0], others=others, elements=elements))
+    said = predictor.call(replace(volumes[0], others=others, elements=elements))
     for name in package.manifest.outputs:
         if not _agrees(said[name], vector.get(f"output_{name}"), package.manifest.test_vector.atol):
             raise BrokenPackage(
