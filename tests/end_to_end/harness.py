@@ -59,6 +59,8 @@ class NodeUnderTest:
     when: str = "{ Modality: CT }"
     refuse_free: str = "1MB"
     data: Path | None = None
+    run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
+    models: str = ""
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -84,6 +86,7 @@ class NodeUnderTest:
     def write_config(self) -> None:
         """Write the configuration an admin would write for this test."""
         database = f"database: {self.database}" if self.database else ""
+        models = f"models: {self.models}" if self.models else ""
         self.config.write_text(f"""\
 schema: 1
 node:
@@ -106,11 +109,12 @@ peers:
     takes_demonstration: yes
     timeout: 10s
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{models}
 rules:
   - name: head-ct
     mode: live
     when: {self.when}
-    run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }}
+    run: {self.run}
     deliver:
       - to: PACS
         send: [seg, sr, capture]

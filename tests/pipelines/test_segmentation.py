@@ -1,4 +1,4 @@
-"""Any packaged model through the whole pipeline, over files: structures, sides, colours, volumes."""
+"""Any packaged model through the whole pipeline: structures, sides, colours, volumes."""
 
 from __future__ import annotations
 
