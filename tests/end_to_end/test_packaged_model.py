@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from models.status import status_of
-from tests.end_to_end.harness import NodeUnderTest
+from tests.end_to_end.harness import NodeUnderTest, until
 from tests.end_to_end.pacs import orthanc, remembering_pacs
 from tests.models.small import write_shades
 from tests.pipelines.test_segmentation import two_blocks, write_series
@@ -24,6 +24,12 @@ def node_with_shades(folder: Path, port: int) -> NodeUnderTest:
         run="{ pipeline: segmentation, model: shades, timeout: 5m }",
         models=f"{{ folders: ['{folder / 'models'}'] }}",
     )
+
+
+def _state(node: NodeUnderTest) -> str:
+    """State of the second job."""
+    jobs = node.json("jobs", "ls")
+    return str(jobs[0]["state"]) if len(jobs) == 2 else ""
 
 
 def test_orthanc_has_the_structures_of_a_packaged_model(tmp_path: Path) -> None:
@@ -61,7 +67,7 @@ def test_a_recalled_model_stops_at_once_and_what_was_sent_is_listed(tmp_path: Pa
             node.wait_idle()
             told = node.cli("models", "recall", "shades", "--reason", "Wrong side.").stdout
             node.push(tmp_path / "second")
-            node.wait_idle(series=2)
+            until(lambda: _state(node) == "held", "the second job to be held")
             held = node.json("jobs", "ls")[0]
             sent = node.json("models", "sent", "shades")
             node.cli("models", "restore", "shades")
