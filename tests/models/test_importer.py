@@ -163,6 +163,7 @@ class Small(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["pth", "old.pth", "ts", "pt2", "npz"])
 def test_weights_of_every_kind_come_out_as_they_were(tmp_path: Path, kind: str) -> None:
     network = Small().eval()
