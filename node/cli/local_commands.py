@@ -18,9 +18,8 @@ from node.cli.app import (
     fail,
     load_config,
     models_app,
-    train_app,
 )
-from node.cli.output import console, print_json, show
+from node.cli.output import console, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
@@ -218,19 +217,3 @@ def _model_row(name: str, folder: Path) -> dict[str, str]:
     keys = ("version", "intended_use", "title", "sha256")
     return row | {key: getattr(identity, key) for key in keys}
 
-
-@train_app.command("haemorrhage")
-def train_haemorrhage(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 240,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
-    seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
-) -> None:
-    """Train the demonstration model for haemorrhage on our own phantoms."""
-    from models import training
-
-    with progress_bar("training") as move:
-        metrics = training.train_haemorrhage(
-            out, phantoms=phantoms, steps=steps, seed=seed, progress=move
-        )
-    print_json(metrics)

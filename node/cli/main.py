@@ -12,6 +12,7 @@ from node.cli import (
     result_commands,
     rules_commands,
     table_commands,
+    training_commands,
     watch,
 )
 from node.cli.app import app
@@ -28,6 +29,7 @@ __all__ = [
     "result_commands",
     "rules_commands",
     "table_commands",
+    "training_commands",
     "watch",
 ]
 
