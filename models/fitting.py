@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from models.sampling import Batches
 from models.training_cases import PreparedCase
 from models.volume_network import build_volume_network
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = float(os.environ.get("SCORENODE_CHECKPOINT", "60"))
+"""Between two checkpoints; the environment variable is for tests."""
 MEAN_OF = 20
 
 Progress = Callable[[float, str], None]

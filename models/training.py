@@ -105,7 +105,7 @@ def train_segmentation(
         part = work / "package"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        known = _known(found, recipe, split, fit, fold)
+        known = _known(found, recipe, split, fit, fold, processes.count)
         sample, _ = read_case(found.cases[(split.held_out or split.training)[0]], found.values)
         write_package(part, network, recipe, sample, known)
         draw_curve(fit.progressed, part / "training.png")
@@ -235,7 +235,12 @@ def _watch(
 
 
 def _known(
-    found: LabelledData, recipe: Recipe, split: Split, fit: Fit, fold: int | None
+    found: LabelledData,
+    recipe: Recipe,
+    split: Split,
+    fit: Fit,
+    fold: int | None,
+    processes: int,
 ) -> dict[str, str | int | float]:
     """What the manifest says of the training."""
     return {
@@ -245,6 +250,7 @@ def _known(
         "fold": -1 if fold is None else fold,
         "steps": fit.progressed.step,
         "seed": recipe.training.seed,
+        "processes": processes,
     }
 
 
