@@ -64,14 +64,14 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; whatever happens, a whole one is at `path`."""
     tensors = {
-        f"{part}/{name}": value.detach().contiguous().clone()
+        f"{part}/{name}": _whole(value)
         for part, state in checkpoint.states.items()
         for name, value in state.items()
     }
     moments = checkpoint.optimizer.get("state", {})
     for number, state in moments.items():
         for name, value in state.items():
-            tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value).detach().clone()
+            tensors[f"optimizer/{number}/{name}"] = _whole(torch.as_tensor(value))
     told = {
         "progressed": asdict(checkpoint.progressed),
         "groups": checkpoint.optimizer.get("param_groups", []),
@@ -83,6 +83,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor in plain order, on the CPU."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _is_plain(value: Any) -> bool:

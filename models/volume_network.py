@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.networks.nets.dynunet import DynUNet
+from monai.networks.nets.basic_unet import BasicUNet
 from numpy.typing import NDArray
 
-from models.network import between
+from models.network import MULTIPLE, between
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class VolumeNetworkConfig:
     Parameters
     ----------
     channels : tuple of int
-        Width of each level; the first keeps the size, every other halves it.
+        Width of the five levels, each half the size of the one before, and of the last layer.
     spacing_mm : tuple of float
         Voxel size the network sees: right, anterior, superior.
     patch : tuple of int
-        Voxels of what it is trained on, in the same order; multiples of ``2 ** (levels - 1)``.
+        Voxels of what it is trained on, in the same order; multiples of 16.
     windows : tuple of tuple of float
         Each makes a channel: values between are spread over -1 to 1. Empty: one channel, the
         z-score of the volume, for MR.
@@ -35,7 +35,7 @@ class VolumeNetworkConfig:
         Background and the segments.
     """
 
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[int, ...] = (16, 32, 64, 96, 96, 16)
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     patch: tuple[int, int, int] = (64, 64, 64)
     windows: tuple[tuple[float, float], ...] = ()
@@ -43,7 +43,7 @@ class VolumeNetworkConfig:
     classes: int = 2
 
     def __post_init__(self) -> None:
-        between("levels", len(self.channels), 2, 7)
+        between("channels", len(self.channels), 6, 6)
         for width in self.channels:
             between("channels", width, 1, 1024)
         between("axes of spacing_mm", len(self.spacing_mm), 3, 3)
@@ -51,17 +51,12 @@ class VolumeNetworkConfig:
         for step in self.spacing_mm:
             between("spacing_mm", step, 0.1, 20.0)
         for size in self.patch:
-            between("patch", size, self.multiple, 512)
-            between(f"rest of patch by {self.multiple}", size % self.multiple, 0, 0)
+            between("patch", size, MULTIPLE, 512)
+            between(f"rest of patch by {MULTIPLE}", size % MULTIPLE, 0, 0)
         between("windows", len(self.windows), 0, 8)
         for low, high in self.windows:
             between("width of a window", high - low, 1.0, 1e5)
         between("classes", self.classes, 2, 256)
-
-    @property
-    def multiple(self) -> int:
-        """Sizes the network sees are multiples of this."""
-        return int(2 ** (len(self.channels) - 1))
 
     @property
     def in_channels(self) -> int:
@@ -91,18 +86,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def build_volume_network(config: VolumeNetworkConfig) -> DynUNet:
+def build_volume_network(config: VolumeNetworkConfig) -> BasicUNet:
     """Make the network; there is no norm between its last convolution and the logits."""
-    levels = len(config.channels)
-    return DynUNet(
+    return BasicUNet(
         spatial_dims=3,
         in_channels=config.in_channels,
         out_channels=config.classes,
-        kernel_size=[3] * levels,
-        strides=[1] + [2] * (levels - 1),
-        upsample_kernel_size=[2] * (levels - 1),
-        filters=list(config.channels),
-        norm_name="batch",
+        features=config.channels,
+        norm="batch",
     )
 
 

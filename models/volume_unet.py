@@ -18,6 +18,7 @@ from models.volume_network import VolumeNetworkConfig, resized, seen
 
 OVERLAP = 0.5
 WINDOWS_AT_ONCE = 2
+STEP = 8
 
 
 class VolumeUNetPredictor:
@@ -129,7 +130,7 @@ def _slide(
 ) -> torch.Tensor:
     """Probabilities of all classes, (classes, right, anterior, superior), on the CPU."""
     shape = image.shape[1:]
-    padded = [n + -n % config.multiple for n in shape]
+    padded = [n + -n % STEP for n in shape]
     around = [
         amount
         for n, wanted in reversed(list(zip(shape, padded, strict=True)))
