@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.base import BrokenPackage, IntendedUse
-from models.network import NetworkConfig
+from models.network import MULTIPLE, NetworkConfig
 from models.package import Input, Postprocess, SegmentEntry, mistakes, parse_yaml
 from models.volume_network import VolumeNetworkConfig
 
@@ -163,6 +163,8 @@ class Recipe(_Closed):
             _ = self.config
         except (TypeError, ValueError) as error:
             raise ValueError(f"network: {error}") from error
+        if any(size % MULTIPLE or not size for size in self.training.plane):
+            raise ValueError(f"training.plane is a multiple of {MULTIPLE}, twice")
         return self
 
     @property

@@ -78,7 +78,11 @@ def tiny_content(**training: Any) -> dict[str, Any]:
             "data": "Balls.",
         },
         "architecture": "monai-unet-3d",
-        "network": {"channels": [6, 12], "spacing_mm": [1.5, 1.5, 1.5], "patch": [12, 12, 12]},
+        "network": {
+            "channels": [6, 8, 8, 8, 8, 6],
+            "spacing_mm": [1.5, 1.5, 1.5],
+            "patch": [16, 16, 16],
+        },
         "training": {"steps": 30, "batch": 2, "learning_rate": 0.02, "folds": 3, **training},
         "augmentation": {"elastic_mm": 0.5, "blur": 0.5, "field": 0.1, "low_resolution": 0.3},
         "tolerance_mm": 1.0,
