@@ -32,7 +32,7 @@ def augmented(
     inputs, truth : Tensor
         The truth with an axis of one channel.
     """
-    rules, classes = recipe.augmentation, recipe.config.classes
+    rules, classes = recipe.augmentation, recipe.classes
     grid = _grid(tuple(inputs.shape[2:]), inputs.shape[0], rules, random)
     outside = -1.0 if inputs.ndim == 4 else 0.0  # what padding is, in either network
     inputs = F.grid_sample(inputs - outside, grid, align_corners=False) + outside
@@ -61,7 +61,10 @@ def _grid(
     if rules.elastic_mm and dims == 3:
         knots = random.normal(0, rules.elastic_mm, (n, dims, *(KNOTS,) * dims))
         bend = F.interpolate(
-            torch.tensor(knots, dtype=torch.float32), size=size, mode="trilinear", align_corners=True
+            torch.tensor(knots, dtype=torch.float32),
+            size=size,
+            mode="trilinear",
+            align_corners=True,
         )
         per_voxel = torch.tensor(2.0 / scale[::-1].copy(), dtype=torch.float32)
         grid = grid + bend.movedim(1, -1) * per_voxel

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.base import Predictor, Volume
 from models.canonical import orientation_of
 from models.labelled_cases import LabelledCase
+from models.recipe import Recipe
 from models.segmentation_metrics import Scored, agreement
 
 
@@ -40,9 +41,7 @@ def judge(
     volume: Volume,
     truth: NDArray[np.uint8],
     case: LabelledCase,
-    structures: int,
-    tolerance_mm: float = 2.0,
-    window: tuple[float, float] | None = None,
+    recipe: Recipe,
 ) -> Judged:
     """Score a case and compare it with its truth, on the grid of the volume.
 
@@ -55,29 +54,24 @@ def judge(
         On its grid; 1 is the first structure.
     case : LabelledCase
         Its name, patient and kind.
-    structures : int
-    tolerance_mm : float
-        Of the normalised surface Dice.
-    window : tuple of float, optional
-        Black and white of the picture; None: 1st and 99th percentile.
+    recipe : Recipe
+        Its structures, tolerance and window.
     """
     findings = predictor.predict(volume, lambda done: None)
     found = findings.labels
     assert found is not None  # noqa: S101 - this model labels voxels
     parts = tuple(
-        agreement(truth == number, found == number, volume.spacing, tolerance_mm)
-        for number in range(1, structures + 1)
+        agreement(truth == number, found == number, volume.spacing, recipe.tolerance_mm)
+        for number in range(1, recipe.classes)
     )
     probability = findings.number("probability")
     scored = Scored(case.name, case.patient, case.kind, probability, parts)
     orientation = orientation_of(volume.affine)
     upright, marked = orientation.to_ras(truth), orientation.to_ras(found)
     z = _fullest(upright, marked)
-    grey = _grey(orientation.to_ras(volume.array)[:, :, z], window)
+    grey = _grey(orientation.to_ras(volume.array)[:, :, z], recipe.window)
     right, anterior = volume.spacing[list(orientation.axes[:2])]
-    return Judged(
-        scored, grey.T, upright[:, :, z].T, marked[:, :, z].T, float(anterior / right)
-    )
+    return Judged(scored, grey.T, upright[:, :, z].T, marked[:, :, z].T, float(anterior / right))
 
 
 def _fullest(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> int:

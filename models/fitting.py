@@ -19,11 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from models.checkpoint import Checkpoint, Progressed, load_checkpoint, save_checkpoint
-from models.network import NetworkConfig, build
-from models.recipe import Architecture, Recipe
+from models.architectures import build_network
+from models.network import build
+from models.recipe import Recipe
 from models.sampling import Batches
 from models.training_cases import PreparedCase
-from models.volume_network import build_volume_network
 
 CHECKPOINT_SECONDS = float(os.environ.get("SCORENODE_CHECKPOINT", "60"))
 """Between two checkpoints; the environment variable is for tests."""
@@ -54,18 +54,21 @@ class Processes:
         return self.rank == 0
 
 
-def network_of(config: Architecture) -> torch.nn.Module:
-    """Make the network of either kind."""
-    found: torch.nn.Module = (
-        build(config) if isinstance(config, NetworkConfig) else build_volume_network(config)
-    )
-    return found
+def network_of(recipe: Recipe) -> torch.nn.Module:
+    """Make the network of a recipe, with weights by chance.
+
+    Raises
+    ------
+    BrokenPackage
+        The network is not one of those that packages may have.
+    """
+    network: torch.nn.Module = build(recipe.slices) if recipe.slices else build_network(recipe.arch)
+    return network
 
 
-def memory_format(config: Architecture) -> torch.memory_format:
+def memory_format(recipe: Recipe) -> torch.memory_format:
     """Channels last: a third faster on a CPU, and what tensor cores want."""
-    is_flat = isinstance(config, NetworkConfig)
-    return torch.channels_last if is_flat else torch.channels_last_3d
+    return torch.channels_last if recipe.slices else torch.channels_last_3d
 
 
 class Fit:
@@ -94,9 +97,7 @@ class Fit:
         rules = recipe.training
         self._recipe, self._processes, self._path = recipe, processes, path
         self._batches = Batches(cases, recipe, processes.rank)
-        self._network = network_of(recipe.config).to(
-            processes.device, memory_format=memory_format(recipe.config)
-        )
+        self._network = network_of(recipe).to(processes.device, memory_format=memory_format(recipe))
         self._average = AveragedModel(
             self._network,
             multi_avg_fn=get_ema_multi_avg_fn(rules.ema),  # type: ignore[no-untyped-call]
@@ -212,13 +213,9 @@ class Fit:
         ids = [self._processes.device.index] if self._processes.device.type == "cuda" else None
         return DistributedDataParallel(self._network, device_ids=ids)
 
-    def _step(
-        self, network: torch.nn.Module, inputs: torch.Tensor, truth: torch.Tensor
-    ) -> None:
+    def _step(self, network: torch.nn.Module, inputs: torch.Tensor, truth: torch.Tensor) -> None:
         device = self._processes.device
-        inputs = inputs.to(
-            device, non_blocking=True, memory_format=memory_format(self._recipe.config)
-        )
+        inputs = inputs.to(device, non_blocking=True, memory_format=memory_format(self._recipe))
         truth = truth.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = network(inputs)

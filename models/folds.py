@@ -53,4 +53,6 @@ def _strata(kinds: Sequence[str], volumes: NDArray[np.float64]) -> NDArray[np.in
     some = volumes[volumes > 0]
     limits = np.quantile(some, TERCILES) if len(some) else np.zeros(2)
     third = np.where(volumes > 0, 1 + np.searchsorted(limits, volumes), 0)
-    return np.unique([f"{k}/{t}" for k, t in zip(kinds, third, strict=True)], return_inverse=True)[1]
+    return np.unique([f"{k}/{t}" for k, t in zip(kinds, third, strict=True)], return_inverse=True)[
+        1
+    ]

@@ -155,9 +155,7 @@ def _folder(folder: Path, names: Sequence[str], what: str) -> Path:
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise BadData(
-        folder, [f"there is no folder of {what}; looked for: {', '.join(names)}"]
-    )
+    raise BadData(folder, [f"there is no folder of {what}; looked for: {', '.join(names)}"])
 
 
 def _stem(path: Path) -> str | None:
@@ -223,7 +221,10 @@ def _read_csv(path: Path, mistakes: list[str]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         mistakes.append(f"{path.name} cannot be read as CSV in UTF-8 ({type(error).__name__})")
         return []
-    return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in rows]
+    return [
+        {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
+        for row in rows
+    ]
 
 
 _CT_ICH_KINDS = {
@@ -254,9 +255,7 @@ def _ct_ich(folder: Path, mistakes: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _values(
-    folder: Path, classes: int, is_mask: bool, mistakes: list[str]
-) -> Mapping[int, int]:
+def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> Mapping[int, int]:
     """Which value of a label map is which class."""
     plain = {number: number for number in range(1, classes)}
     path = folder / "dataset.json"

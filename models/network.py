@@ -42,15 +42,15 @@ class NetworkConfig:
     residual_units: int = 1
 
     def __post_init__(self) -> None:
-        between("levels", len(self.channels), 2, 1 + int(math.log2(MULTIPLE)))
+        _between("levels", len(self.channels), 2, 1 + int(math.log2(MULTIPLE)))
         for width in self.channels:
-            between("channels", width, 1, 1024)
-        between("neighbours", self.neighbours, 0, 8)
-        between("spacing_mm", self.spacing_mm, 0.1, 20.0)
-        between("classes", self.classes, 2, 256)
-        between("residual_units", self.residual_units, 0, 8)
+            _between("channels", width, 1, 1024)
+        _between("neighbours", self.neighbours, 0, 8)
+        _between("spacing_mm", self.spacing_mm, 0.1, 20.0)
+        _between("classes", self.classes, 2, 256)
+        _between("residual_units", self.residual_units, 0, 8)
         for low, high in (self.window_hu, self.wide_window_hu):
-            between("width of a window", high - low, 1.0, 1e5)
+            _between("width of a window", high - low, 1.0, 1e5)
 
     @property
     def in_channels(self) -> int:
@@ -79,7 +79,7 @@ class NetworkConfig:
         return asdict(self)
 
 
-def between(what: str, found: float, least: float, most: float) -> None:
+def _between(what: str, found: float, least: float, most: float) -> None:
     if not least <= found <= most:
         raise ValueError(f"{what} of the network: {found:g}, wanted {least:g} to {most:g}")
 

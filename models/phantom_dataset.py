@@ -60,7 +60,13 @@ def write_phantoms(
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     tasks = [
-        (seed * SEEDS_APART + i, kind_of(i), (pixel_mm, pixel_mm, slices_mm[i % len(slices_mm)]), folder, i)
+        (
+            seed * SEEDS_APART + i,
+            kind_of(i),
+            (pixel_mm, pixel_mm, slices_mm[i % len(slices_mm)]),
+            folder,
+            i,
+        )
         for i in range(count)
     ]
     missing = [task for task in tasks if not _label_path(task[3], task[4]).is_file()]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.base import BrokenPackage, IntendedUse
+from models.manifest import Inference, Input, Postprocess, PreprocessStep, SegmentEntry
 from models.network import MULTIPLE, NetworkConfig
-from models.package import Input, Postprocess, SegmentEntry, mistakes, parse_yaml
-from models.volume_network import VolumeNetworkConfig
+from models.package import mistakes, parse_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 MOST_RECIPE_BYTES = 256 << 10
 Code = tuple[str, str, str]
-Architecture = NetworkConfig | VolumeNetworkConfig
 
 
 class BadRecipe(ValueError):
@@ -36,6 +36,8 @@ class Described(_Closed):
     licence: str
     finding: Code
     input: Input
+    preprocess: tuple[PreprocessStep, ...] = ()
+    inference: Inference = Inference()
     segments: Annotated[tuple[SegmentEntry, ...], Field(min_length=1)]
     postprocess: Postprocess = Postprocess()
     data: Annotated[str, Field(max_length=2000)] = ""
@@ -112,8 +114,9 @@ class Training(_Closed):
     ----------
     steps, batch : int
         Of each process, where there are several.
-    plane : tuple of int
-        2.5-D only: size of the patches in the plane, pixels of the network: right, anterior.
+    patch : tuple of int
+        Voxels of what the network is trained on, after preprocessing; multiples of 16. 2.5-D: in
+        the plane only, to the right and to anterior.
     learning_rate : float
         Highest of a one-cycle schedule.
     foreground : float
@@ -127,7 +130,7 @@ class Training(_Closed):
 
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1, le=1024)] = 2
-    plane: tuple[int, int] = (192, 192)
+    patch: Annotated[tuple[Annotated[int, Field(ge=MULTIPLE, le=1024)], ...], Field(min_length=2)]
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     clip_gradient: Annotated[float, Field(gt=0)] = 5.0
@@ -143,7 +146,7 @@ class Recipe(_Closed):
     """The content of the file given as ``--config``."""
 
     package: Described
-    architecture: Literal["monai-unet-2.5d", "monai-unet-3d"]
+    architecture: Literal["monai-unet-2.5d", "network"]
     network: dict[str, Any]
     training: Training
     augmentation: Augmentation = Augmentation()
@@ -154,29 +157,61 @@ class Recipe(_Closed):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        if "classes" in self.network:
-            raise ValueError("network.classes is not written: it is the number of segments + 1")
-        numbers = [entry.number for entry in self.package.segments]
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise ValueError("segments are numbered 1, 2, 3 and so on, in this order")
-        try:
-            _ = self.config
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"network: {error}") from error
-        if any(size % MULTIPLE or not size for size in self.training.plane):
-            raise ValueError(f"training.plane is a multiple of {MULTIPLE}, twice")
+        wrong = list(_contradictions(self))
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     @property
-    def config(self) -> Architecture:
-        """What ``arch.json`` of the package will hold."""
-        kind = NetworkConfig if self.architecture == "monai-unet-2.5d" else VolumeNetworkConfig
-        return kind.from_json({**self.network, "classes": len(self.package.segments) + 1})
+    def classes(self) -> int:
+        """Background and the structures."""
+        return len(self.package.segments) + 1
 
     @property
     def names(self) -> tuple[str, ...]:
         """Label of each class but the background."""
         return tuple(entry.label for entry in self.package.segments)
+
+    @property
+    def slices(self) -> NetworkConfig | None:
+        """Of a network that sees a slice and its neighbours; None: it sees volumes."""
+        if self.architecture != "monai-unet-2.5d":
+            return None
+        return NetworkConfig.from_json({**self.network, "classes": self.classes})
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """What ``arch.json`` of the package will hold."""
+        return dict(self.slices.to_json()) if self.slices else self.network
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Say what does not fit together, all of it."""
+    numbers = [entry.number for entry in recipe.package.segments]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield "segments are numbered 1, 2, 3 and so on, in this order"
+    patch = recipe.training.patch
+    is_flat = recipe.architecture == "monai-unet-2.5d"
+    if len(patch) != (2 if is_flat else 3) or any(size % MULTIPLE for size in patch):
+        yield f"training.patch has {2 if is_flat else 3} sizes, multiples of {MULTIPLE}"
+    if is_flat:
+        if "classes" in recipe.network:
+            yield "network.classes is not written: it is the number of segments + 1"
+        else:
+            try:
+                _ = recipe.slices
+            except (TypeError, ValueError) as error:
+                yield f"network: {error}"
+        if recipe.package.preprocess:
+            yield "package.preprocess: monai-unet-2.5d does its own"
+        return
+    if any(step.crop for step in recipe.package.preprocess):
+        yield "package.preprocess: crop cannot be trained with"
+    arguments = recipe.network.get("arguments")
+    if not isinstance(arguments, dict):
+        yield "network: has a network and its arguments"
+    elif arguments.get("in_channels") != 1 or arguments.get("out_channels") != recipe.classes:
+        yield f"network.arguments: in_channels is 1 and out_channels is {recipe.classes}"
 
 
 def recipe_path(name: str) -> Path:

@@ -28,8 +28,8 @@ class Batches(Dataset[Cut]):
         self._cases = cases
         self._recipe = recipe
         self._rank = rank
-        self._patch = patch_of(recipe.config, recipe.training.plane)
-        numbers = range(recipe.config.classes - 1)
+        self._patch = patch_of(recipe)
+        numbers = range(recipe.classes - 1)
         kinds = sorted({case.kind for case in cases})
         self._with = [
             [
@@ -65,4 +65,4 @@ class Batches(Dataset[Cut]):
         else:
             case = self._cases[random.integers(len(self._cases))]
             center = np.array([random.integers(n) for n in case.truth.shape])
-        return cut(case, center, self._patch, self._recipe.config)
+        return cut(case, center, self._patch, self._recipe)

@@ -200,9 +200,7 @@ def summary(scored: Sequence[Scored], names: Sequence[str], seed: int = 0) -> di
     }
 
 
-def _structure(
-    found: Sequence[Agreement], draws: Sequence[NDArray[np.intp]]
-) -> dict[str, Any]:
+def _structure(found: Sequence[Agreement], draws: Sequence[NDArray[np.intp]]) -> dict[str, Any]:
     count = len(found)
     truth = np.array([one.truth_ml for one in found])
     guess = np.array([one.found_ml for one in found])
@@ -218,7 +216,9 @@ def _structure(
     told["dice_median"] = _rounded(_median(column["dice"][there]))
     told["cases_with"] = int(there.sum())
     told["truth_mean_ml"] = _rounded(_mean(truth[there]))
-    told["volume_mae_ml"] = _interval(lambda rows: _mean(abs(error[rows][there[rows]])), draws, count)
+    told["volume_mae_ml"] = _interval(
+        lambda rows: _mean(abs(error[rows][there[rows]])), draws, count
+    )
     told["volume_ccc"] = _interval(lambda rows: concordance(truth[rows], guess[rows]), draws, count)
     spread = 1.96 * float(error.std(ddof=1)) if count > 1 else float("nan")
     told["bland_altman_ml"] = {
@@ -232,7 +232,9 @@ def _structure(
     )
     told["false_lesions_per_case"] = _rounded(float(column["false_lesions"].mean()))
     told["false_ml_median"] = _rounded(_median(guess[~there]))
-    told["false_ml_worst"] = _rounded(float(guess[~there].max()) if (~there).any() else float("nan"))
+    told["false_ml_worst"] = _rounded(
+        float(guess[~there].max()) if (~there).any() else float("nan")
+    )
     return told
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from models.base import Volume
 from models.catalogue import MANIFEST
 from models.evaluation import Judged, judge
 from models.fitting import Fit, Processes, Progress
@@ -24,7 +26,7 @@ from models.labelled_cases import BadData, LabelledCase, LabelledData, find_case
 from models.loading import load_predictor
 from models.package import load_package
 from models.recipe import Recipe
-from models.segmentation_metrics import Scored, summary
+from models.segmentation_metrics import summary
 from models.training_cases import PreparedCase, prepare
 from models.training_package import write_card, write_package
 from models.training_pictures import draw_cases, draw_curve
@@ -87,7 +89,7 @@ def train_segmentation(
         The fold is not there, `out` holds something else, or `work_folder` another training.
     """
     refuse_unusable(out, recipe, fold)
-    found = find_cases(data, recipe.config.classes)
+    found = find_cases(data, recipe.classes)
     work = work_folder(out)
     work.mkdir(parents=True, exist_ok=True)
     with _together() as processes:
@@ -98,7 +100,9 @@ def train_segmentation(
             fit = _fit(found, cases, recipe, work, processes, split, fold)
             network = fit.run(
                 lambda done, note: progress(PREPARING + (FITTING - PREPARING) * done, note),
-                _watch(found, recipe, split) if processes.is_first and split.watched else None,
+                _watch(found, recipe, split, work)
+                if processes.is_first and split.watched
+                else None,
             )
         if not processes.is_first:
             return {}
@@ -106,8 +110,7 @@ def train_segmentation(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         known = _known(found, recipe, split, fit, fold, processes.count)
-        sample, _ = read_case(found.cases[(split.held_out or split.training)[0]], found.values)
-        write_package(part, network, recipe, sample, known)
+        write_package(part, network, recipe, _sample(found, split), known)
         draw_curve(fit.progressed, part / "training.png")
         metrics = _measure(part, found, recipe, split, progress)
         write_card(part, recipe, known, metrics)
@@ -155,16 +158,18 @@ def _prepared(
     told = lambda done: progress(PREPARING * done, "preparing cases")  # noqa: E731
     cache = work / "cache" / _digest(found.fingerprint, recipe)
     if processes.is_first:
-        cases = prepare(found.cases, found.values, recipe.config, cache, told)
+        cases = prepare(found.cases, found.values, recipe, cache, told)
     if processes.count > 1:
         dist.barrier()
     if not processes.is_first:
-        cases = prepare(found.cases, found.values, recipe.config, cache, told)
+        cases = prepare(found.cases, found.values, recipe, cache, told)
     return cases
 
 
 def _digest(fingerprint: str, recipe: Recipe) -> str:
-    told = [fingerprint, recipe.architecture, recipe.config.to_json()]
+    seen = recipe.slices.to_json() if recipe.slices else None
+    steps = [step.model_dump(mode="json") for step in recipe.package.preprocess]
+    told = [fingerprint, recipe.classes, seen, steps]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -210,28 +215,30 @@ def _fit(
         raise BadData(found.folder, ["no case that is trained on has a labelled voxel"])
     try:
         return Fit(recipe, training, processes, work / "checkpoint.safetensors", fingerprint)
-    except ValueError as error:
+    except ValueError as error:  # BrokenPackage is one: the network is not known
         raise Unusable(str(error)) from error
 
 
 def _watch(
-    found: LabelledData, recipe: Recipe, split: Split
+    found: LabelledData, recipe: Recipe, split: Split, work: Path
 ) -> Callable[[torch.nn.Module], float]:
-    """Mean Dice of the watched cases, as the package would find them."""
-    from models.training_package import label_with
+    """Mean Dice of the watched cases, by a package as it would be used."""
 
     def watch(network: torch.nn.Module) -> float:
-        dice = []
-        for number in split.watched:
-            volume, truth = read_case(found.cases[number], found.values)
-            labels = label_with(network, recipe, volume)
-            for structure in range(1, recipe.config.classes):
-                one, other = truth == structure, labels == structure
-                both = int(one.sum() + other.sum())
-                dice.append(2.0 * int((one & other).sum()) / both if both else 1.0)
-        return float(np.mean(dice))
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            part = Path(folder) / "package"
+            part.mkdir()
+            write_package(part, network, recipe, _sample(found, split), {})
+            judged = _judged(part, found, recipe, split.watched, lambda done, note: None)
+        return float(np.mean([one.scored.dice for one in judged]))
 
     return watch
+
+
+def _sample(found: LabelledData, split: Split) -> Volume:
+    """A case for the test vector; it is cut to its middle."""
+    volume, _ = read_case(found.cases[split.training[0]], found.values)
+    return volume
 
 
 def _known(
@@ -260,21 +267,30 @@ def _measure(
     """Measure the package as it will be used, on the cases held out."""
     if not split.held_out:
         return {}
-    predictor = load_predictor(load_package(part))
-    judged: list[Judged] = []
-    for done, number in enumerate(split.held_out):
-        case = found.cases[number]
-        volume, truth = read_case(case, found.values)
-        judged.append(judge(
-                predictor, volume, truth, case, len(recipe.names), recipe.tolerance_mm, recipe.window
-            ))
-        share = (done + 1) / len(split.held_out)
-        progress(FITTING + (1 - FITTING) * share, f"measuring {case.name}")
-    scored: list[Scored] = [one.scored for one in judged]
-    metrics = summary(scored, recipe.names)
+    judged = _judged(
+        part,
+        found,
+        recipe,
+        split.held_out,
+        lambda done, note: progress(FITTING + (1 - FITTING) * done, note),
+    )
+    metrics = summary([one.scored for one in judged], recipe.names)
     (part / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     draw_cases(judged, recipe.names, part / "cases.png")
     return metrics
+
+
+def _judged(
+    package: Path, found: LabelledData, recipe: Recipe, numbers: Sequence[int], progress: Progress
+) -> list[Judged]:
+    predictor = load_predictor(load_package(package))
+    judged = []
+    for done, number in enumerate(numbers, start=1):
+        case = found.cases[number]
+        volume, truth = read_case(case, found.values)
+        judged.append(judge(predictor, volume, truth, case, recipe))
+        progress(done / len(numbers), f"measuring {case.name}")
+    return judged
 
 
 def _put_in_place(part: Path, out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from models.base import Volume
 from models.canonical import orientation_of
 from models.labelled_cases import LabelledCase, read_case
+from models.manifest import FIRST, GEOMETRY
 from models.network import NetworkConfig
-from models.recipe import Architecture
+from models.preprocess import prepared
+from models.recipe import Recipe
 from models.unet import channels_of, resampled
-from models.volume_network import seen
 
 PLACES_A_SLICE = 16
 """So many voxels of each class are remembered of each slice, so that small slices count too."""
@@ -54,7 +55,7 @@ class PreparedCase:
 def prepare(
     cases: Sequence[LabelledCase],
     values: Mapping[int, int],
-    config: Architecture,
+    recipe: Recipe,
     cache: Path,
     progress: Callable[[float], None],
 ) -> list[PreparedCase]:
@@ -65,7 +66,7 @@ def prepare(
     cases : sequence of LabelledCase
     values : mapping of int to int
         From values of label maps to classes.
-    config : Architecture
+    recipe : Recipe
     cache : Path
         One folder a case is made in it.
     progress : callable
@@ -75,14 +76,14 @@ def prepare(
     for number, case in enumerate(cases):
         folder = cache / f"{number:05d}"
         if not (folder / "case.json").is_file():
-            _write(folder, case, values, config)
-        found.append(_open(folder, case.kind, config.classes))
+            _write(folder, case, values, recipe)
+        found.append(_open(folder, case.kind, recipe.classes))
         progress((number + 1) / len(cases))
     return found
 
 
 def seen_case(
-    volume: Volume, labels: NDArray[np.uint8], config: Architecture
+    volume: Volume, labels: NDArray[np.uint8], recipe: Recipe
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring image and label map to the network's grid, the same way.
 
@@ -93,21 +94,28 @@ def seen_case(
     truth : Tensor
         uint8.
     """
+    parts = [(labels == number).astype(np.float32) for number in range(1, recipe.classes)]
+    if recipe.slices:
+        image = _in_slices(volume, volume.array, recipe.slices)
+        # Padding is -1024 for both: what is not padded becomes a share, 0 to 1.
+        shares = [
+            _in_slices(volume, part * 1024 - 1024, recipe.slices) / 1024 + 1 for part in parts
+        ]
+    else:
+        steps = recipe.package.preprocess
+        image = torch.from_numpy(prepared({FIRST: volume}, steps).array)
+        moves = [step for step in steps if step.name in GEOMETRY]
+        shares = [
+            torch.from_numpy(prepared({FIRST: replace(volume, array=part)}, moves).array[0])
+            for part in parts
+        ]
+    return image, argmax_of(torch.stack(shares)).to(torch.uint8)
+
+
+def _in_slices(volume: Volume, array: NDArray[np.float32], config: NetworkConfig) -> torch.Tensor:
     orientation = orientation_of(volume.affine)
     spacing = volume.spacing[list(orientation.axes)]
-    array, truth = orientation.to_ras(volume.array), orientation.to_ras(labels)
-    parts = [(truth == number).astype(np.float32) for number in range(1, config.classes)]
-    if isinstance(config, NetworkConfig):
-        image = resampled(array, spacing, config)
-        # Padding is -1024 for both: what is not padded becomes a share, 0 to 1.
-        shares = [resampled(part * 1024 - 1024, spacing, config) / 1024 + 1 for part in parts]
-    else:
-        from models.volume_network import resized, seen_size
-
-        image = seen(array, spacing, config)
-        size = seen_size(array.shape, spacing, config)
-        shares = [resized(torch.from_numpy(part)[None], size)[0] for part in parts]
-    return image, argmax_of(torch.stack(shares)).to(torch.uint8)
+    return resampled(orientation.to_ras(array), spacing, config)
 
 
 def argmax_of(shares: torch.Tensor) -> torch.Tensor:
@@ -116,16 +124,14 @@ def argmax_of(shares: torch.Tensor) -> torch.Tensor:
     return torch.cat([background, shares]).argmax(0)
 
 
-def _write(
-    folder: Path, case: LabelledCase, values: Mapping[int, int], config: Architecture
-) -> None:
+def _write(folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe) -> None:
     volume, labels = read_case(case, values)
-    image, truth = seen_case(volume, labels, config)
+    image, truth = seen_case(volume, labels, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "image.npy", image.numpy().astype(np.float16))
     np.save(folder / "truth.npy", truth.numpy())
-    along = 0 if isinstance(config, NetworkConfig) else 2
-    for number in range(1, config.classes):
+    along = 0 if recipe.slices else 2
+    for number in range(1, recipe.classes):
         np.save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
     told = {"name": case.name, "labelled_ml": float(np.count_nonzero(labels)) * volume.voxel_ml}
     (folder / "case.json").write_text(json.dumps(told))
@@ -152,14 +158,12 @@ def _open(folder: Path, kind: str, classes: int) -> PreparedCase:
     )
 
 
-def patch_of(config: Architecture, plane: tuple[int, int]) -> tuple[int, ...]:
-    """Size of what is cut: 2.5-D one slice in the plane, 3-D the network's patch."""
-    return (1, *plane) if isinstance(config, NetworkConfig) else config.patch
+def patch_of(recipe: Recipe) -> tuple[int, ...]:
+    """Size of what is cut of a case: 2.5-D one slice in the plane, else the patch."""
+    return (1, *recipe.training.patch) if recipe.slices else recipe.training.patch
 
 
-def cut(
-    case: PreparedCase, center: NDArray[np.int64], patch: Sequence[int], config: Architecture
-) -> Cut:
+def cut(case: PreparedCase, center: NDArray[np.int64], patch: Sequence[int], recipe: Recipe) -> Cut:
     """Cut a patch of a case around a voxel, moved inside where the case is large enough.
 
     Returns
@@ -176,10 +180,13 @@ def cut(
         for c, size, n in zip(center, patch, case.truth.shape, strict=True)
     ]
     truth = _crop(torch.from_numpy(_part(case.truth, starts, patch)), starts, patch, case, 0.0)
-    if isinstance(config, NetworkConfig):
+    config = recipe.slices
+    if config:
         z = starts[0]
         near = slice(max(z - config.neighbours, 0), z + config.neighbours + 1)
-        rows, columns = (slice(max(s, 0), s + p) for s, p in zip(starts[1:], patch[1:], strict=True))
+        rows, columns = (
+            slice(max(s, 0), s + p) for s, p in zip(starts[1:], patch[1:], strict=True)
+        )
         stack = torch.from_numpy(np.asarray(case.image[near, rows, columns], np.float32))
         inputs = channels_of(stack, torch.tensor([z - near.start]), config)[0]
         inputs = _crop(inputs[:, None], starts, patch, case, -1.0)[:, 0]
@@ -189,7 +196,9 @@ def cut(
     return _crop(inputs, starts, patch, case, 0.0), truth.long()
 
 
-def _part(array: NDArray[np.generic], starts: Sequence[int], patch: Sequence[int]) -> NDArray[np.generic]:
+def _part(
+    array: NDArray[np.generic], starts: Sequence[int], patch: Sequence[int]
+) -> NDArray[np.generic]:
     where = tuple(slice(max(s, 0), s + p) for s, p in zip(starts, patch, strict=True))
     return np.ascontiguousarray(array[where])
 

@@ -13,22 +13,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from models.base import Volume
-from models.network import NetworkConfig
-from models.package import (
-    FileEntry,
-    Files,
-    Manifest,
-    Runtime,
-    TestVector,
-    entry_for,
-    write_manifest,
-)
+from models.manifest import Manifest
+from models.package import dump_manifest, entry_for, write_manifest
+from models.packaging import TEST_VECTOR, finish_package
 from models.recipe import Recipe
-from models.unet import labelled, probabilities_of
-from models.volume_unet import labelled_volume, volume_probabilities_of
+from models.unet import probabilities_of
 
 CPU = torch.device("cpu")
-VECTOR_VOXELS = 20_000
+WEIGHTS, ARCH = "weights.safetensors", "arch.json"
+VECTOR_VOXELS = 30_000
 """The test vector has about so many at most."""
 
 Known = Mapping[str, str | int | float]
@@ -51,65 +44,40 @@ def write_package(
     known : mapping
         How the network was trained, for the manifest.
     """
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    (out / "weights.safetensors").write_bytes(save(state))
-    (out / "arch.json").write_text(json.dumps(recipe.config.to_json(), indent=1) + "\n")
-    _write_test_vector(out, network, recipe, sample)
-    told = recipe.package
-    manifest = Manifest(
-        schema_="scorenode-model/1",
-        family=told.family,
-        version=told.version,
-        title=told.title,
-        intended_use=told.intended_use,
-        licence=told.licence,
-        finding=told.finding,
-        files=Files(
-            weights=entry_for(out, "weights.safetensors"),
-            config=entry_for(out, "arch.json"),
-            test_vector=entry_for(out, "test_vector.npz"),
-        ),
-        runtime=Runtime(kind="torch-safetensors", architecture=recipe.architecture),
-        input=told.input,
-        segments=told.segments,
-        postprocess=told.postprocess,
-        test_vector=TestVector(atol=5e-3),
-        training=dict(known),
-    )
-    write_manifest(out, manifest)
-
-
-def probabilities_with(
-    network: torch.nn.Module, recipe: Recipe, volume: Volume
-) -> NDArray[np.float32]:
-    """Run a network that is no package yet; (classes - 1, *volume.array.shape)."""
-    config = recipe.config
-    if isinstance(config, NetworkConfig):
-        return probabilities_of(network, config, volume, lambda done: None, CPU)
-    return volume_probabilities_of(network, config, volume, lambda done: None, CPU)
-
-
-def label_with(network: torch.nn.Module, recipe: Recipe, volume: Volume) -> NDArray[np.uint8]:
-    """Label a volume as the package would."""
-    found = probabilities_with(network, recipe, volume)
-    rules = recipe.package.postprocess
-    least = rules.min_component_ml / volume.voxel_ml
-    if isinstance(recipe.config, NetworkConfig):
-        return labelled(found, rules.threshold, least)[0]
-    return labelled_volume(found, rules.threshold, least)
-
-
-def _write_test_vector(
-    out: Path, network: torch.nn.Module, recipe: Recipe, sample: Volume
-) -> None:
-    """Keep a small piece of a volume and what the network says of it."""
-    piece = _piece(sample, flat=isinstance(recipe.config, NetworkConfig))
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+    (out / WEIGHTS).write_bytes(save(state))
+    (out / ARCH).write_text(json.dumps(recipe.arch, indent=1) + "\n")
+    dump_manifest(out, _draft(recipe, known))
+    piece = _piece(sample, flat=recipe.slices is not None)
+    if recipe.slices is None:
+        finish_package(out, piece)
+        return
+    found = probabilities_of(network, recipe.slices, piece, lambda done: None, CPU)
     np.savez_compressed(
-        out / "test_vector.npz",
-        array=_compact(piece.array),
-        affine=piece.affine,
-        probabilities=probabilities_with(network, recipe, piece).astype(np.float16),
+        out / TEST_VECTOR, array=_compact(piece.array), affine=piece.affine, probabilities=found
     )
+    content = _draft(recipe, known)
+    content["files"] = {
+        kind: entry_for(out, name).model_dump()
+        for kind, name in {**content["files"], "test_vector": TEST_VECTOR}.items()
+    }
+    write_manifest(out, Manifest.model_validate(content))
+
+
+def _draft(recipe: Recipe, known: Known) -> dict[str, Any]:
+    """Content of ``model.yaml`` without digests."""
+    told = recipe.package.model_dump(mode="json", exclude_none=True, exclude={"data"})
+    return {
+        "schema": "scorenode-model/1",
+        **told,
+        "files": {"weights": WEIGHTS, "config": ARCH},
+        "runtime": {"kind": "torch-safetensors", "architecture": recipe.architecture},
+        "test_vector": {"atol": 5e-3},
+        "training": dict(known),
+    }
 
 
 def _compact(array: NDArray[np.float32]) -> NDArray[Any]:
@@ -127,10 +95,9 @@ def _piece(sample: Volume, *, flat: bool) -> Volume:
     step = 1
     while array[::step, ::step].size > VECTOR_VOXELS:
         step += 1
-    array = array[::step, ::step].astype(np.float32)
     affine = sample.affine @ np.diag([step, step, 1.0, 1.0])
     affine[:3, 3] += sample.affine[:3, 2] * (slices.start or 0)
-    return Volume(array, affine)
+    return Volume(array[::step, ::step].astype(np.float32), affine)
 
 
 def write_card(out: Path, recipe: Recipe, known: Known, metrics: Mapping[str, Any]) -> None:
@@ -150,7 +117,7 @@ def write_card(out: Path, recipe: Recipe, known: Known, metrics: Mapping[str, An
 
 - Input: {_input(recipe)}.
 - Output: {", ".join(recipe.names)}.
-- Network: {recipe.architecture}, {_parameters(out)} parameters.
+- Network: {recipe.network.get("network", recipe.architecture)}, {_parameters(out)} parameters.
 - Licence of the weights: {told.licence}.
 
 ## Training
@@ -177,7 +144,7 @@ def _input(recipe: Recipe) -> str:
 
 
 def _parameters(out: Path) -> str:
-    size = (out / "weights.safetensors").stat().st_size
+    size = (out / WEIGHTS).stat().st_size
     return f"about {size / 4000:,.0f} thousand"
 
 

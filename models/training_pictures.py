@@ -88,7 +88,8 @@ def _tinted(picture: NDArray[Any], mask: NDArray[np.bool_], color: Sequence[floa
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:
     handles = [
-        Line2D([], [], color=COLORS[i % 10], linewidth=6, label=name) for i, name in enumerate(names)
+        Line2D([], [], color=COLORS[i % 10], linewidth=6, label=name)
+        for i, name in enumerate(names)
     ]
     handles.append(Line2D([], [], color="0.3", linewidth=1.2, label="line: truth"))
     handles.append(Line2D([], [], color="0.7", linewidth=6, label="filled: found"))

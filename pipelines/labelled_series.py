@@ -76,9 +76,7 @@ def write_labelled(folder: Path, out: Path, names: Sequence[str], progress: Prog
         csv.writer(file).writerows([("case", "patient", "kind"), *rows])
 
 
-def _referred(
-    series: Mapping[str, FolderSeries], mistakes: list[str]
-) -> dict[str, list[Path]]:
+def _referred(series: Mapping[str, FolderSeries], mistakes: list[str]) -> dict[str, list[Path]]:
     """Series Instance UID of what is labelled, to the SEG objects that do so."""
     found: dict[str, list[Path]] = defaultdict(list)
     for one in series.values():

@@ -58,6 +58,13 @@ def tiny_recipe(**training: Any) -> Recipe:
     return Recipe.model_validate(tiny_content(**training))
 
 
+def flat_content(**training: Any) -> dict[str, Any]:
+    """Content of a recipe for the network that sees slices."""
+    content = tiny_content(**{"patch": [16, 16], **training})
+    del content["package"]["preprocess"], content["package"]["inference"]
+    return content | {"architecture": "monai-unet-2.5d", "network": {"spacing_mm": 0.3}}
+
+
 def tiny_content(**training: Any) -> dict[str, Any]:
     """Content of the recipe's file."""
     category = ("SCT", "91723000", "Anatomical Structure")
@@ -74,16 +81,34 @@ def tiny_content(**training: Any) -> dict[str, Any]:
             "licence": "Apache-2.0",
             "finding": ("SCT", "91723000", "Anatomical Structure"),
             "input": {"modality": "MR"},
+            "preprocess": [
+                {"orient": "RAS"},
+                {"resample": {"spacing_mm": [1.5, 1.5, 1.5]}},
+                {"zscore": "all"},
+            ],
+            "inference": {"multiple": 8},
             "segments": segments,
             "data": "Balls.",
         },
-        "architecture": "monai-unet-3d",
+        "architecture": "network",
         "network": {
-            "channels": [6, 8, 8, 8, 8, 6],
-            "spacing_mm": [1.5, 1.5, 1.5],
-            "patch": [16, 16, 16],
+            "network": "BasicUNet",
+            "arguments": {
+                "spatial_dims": 3,
+                "in_channels": 1,
+                "out_channels": 3,
+                "features": [6, 8, 8, 8, 8, 6],
+                "norm": "batch",
+            },
         },
-        "training": {"steps": 30, "batch": 2, "learning_rate": 0.02, "folds": 3, **training},
+        "training": {
+            "steps": 30,
+            "batch": 2,
+            "patch": [16, 16, 16],
+            "learning_rate": 0.02,
+            "folds": 3,
+            **training,
+        },
         "augmentation": {"elastic_mm": 0.5, "blur": 0.5, "field": 0.1, "low_resolution": 0.3},
         "tolerance_mm": 1.0,
     }

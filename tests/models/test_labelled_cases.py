@@ -60,7 +60,9 @@ def test_ct_ich_is_read_with_kinds_from_its_table(tmp_path: Path) -> None:
     for number in (49, 50):
         array, labels, affine = two_balls(number)
         save(tmp_path / "ct_scans" / f"{number:03d}.nii", array, affine)
-        save(tmp_path / "masks" / f"{number:03d}.nii", ((labels == 1) * 255).astype(np.uint8), affine)
+        save(
+            tmp_path / "masks" / f"{number:03d}.nii", ((labels == 1) * 255).astype(np.uint8), affine
+        )
     head = "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,No_Hemorrhage,Fracture_Yes_No"
     rows = ["49,1,0,0,0,0,0,1,0", "49,2,0,1,0,0,1,0,0", "49,3,0,1,0,0,0,0,0", "50,1,0,0,0,0,0,1,0"]
     (tmp_path / "hemorrhage_diagnosis_raw_ct.csv").write_text("\n".join([head, *rows]))
@@ -166,9 +168,7 @@ def row_missing(folder: Path) -> None:
         (row_missing, "cases.csv has no row for case_03"),
     ],
 )
-def test_what_is_wrong_is_told(
-    folder: Path, spoil: Callable[[Path], None], told: str
-) -> None:
+def test_what_is_wrong_is_told(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
     spoil(folder)
 
     assert any(told in mistake for mistake in mistakes_of(folder)), mistakes_of(folder)

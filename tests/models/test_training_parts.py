@@ -12,11 +12,10 @@ from models.augmentation import augmented
 from models.checkpoint import Checkpoint, Progressed, load_checkpoint, save_checkpoint
 from models.folds import folds_of
 from models.labelled_cases import find_cases
-from models.network import NetworkConfig
 from models.recipe import BadRecipe, Recipe, load_recipe, recipe_path
 from models.sampling import Batches
 from models.training_cases import PreparedCase, cut, prepare
-from tests.models.labelled import tiny_content, tiny_recipe, write_nnunet
+from tests.models.labelled import flat_content, tiny_content, tiny_recipe, write_nnunet
 
 STILL = {
     "mirror": [],
@@ -33,8 +32,7 @@ STILL = {
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedCase]:
     root = tmp_path_factory.mktemp("cases")
     found = find_cases(write_nnunet(root / "data", 4), 3)
-    config = tiny_recipe().config
-    return prepare(found.cases, found.values, config, root / "cache", lambda done: None)
+    return prepare(found.cases, found.values, tiny_recipe(), root / "cache", lambda done: None)
 
 
 def recipe_with(**augmentation: object) -> Recipe:
@@ -80,7 +78,7 @@ def test_a_patch_is_a_piece_of_the_case(
 ) -> None:
     patch = (8, 20, 6)
 
-    inputs, truth = cut(cases[0], np.array(center), patch, tiny_recipe().config)
+    inputs, truth = cut(cases[0], np.array(center), patch, tiny_recipe())
 
     assert inputs.shape == (1, *patch)
     assert truth.shape == patch
@@ -101,16 +99,13 @@ def test_a_batch_is_known_from_its_number(cases: list[PreparedCase]) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_as_many_patches_as_wanted_are_around_labelled_voxels(
-    tmp_path: Path, share: float
-) -> None:
+def test_as_many_patches_as_wanted_are_around_labelled_voxels(tmp_path: Path, share: float) -> None:
     """Patches of 5 mm in heads of 22 mm: chance alone often misses both balls."""
-    content = tiny_content(batch=8, foreground=share, steps=30, plane=[16, 16])
-    content |= {"architecture": "monai-unet-2.5d", "network": {"spacing_mm": 0.3}}
+    content = flat_content(batch=8, foreground=share, steps=30)
     recipe = Recipe.model_validate(content | {"augmentation": STILL})
     found = find_cases(write_nnunet(tmp_path / "data", 3), 3)
     batches = Batches(
-        prepare(found.cases, found.values, recipe.config, tmp_path / "cache", lambda done: None),
+        prepare(found.cases, found.values, recipe, tmp_path / "cache", lambda done: None),
         recipe,
     )
 
@@ -123,7 +118,7 @@ def test_as_many_patches_as_wanted_are_around_labelled_voxels(
 
 
 def test_no_augmentation_changes_nothing(cases: list[PreparedCase]) -> None:
-    inputs, truth = cut(cases[0], np.array((7, 7, 9)), (12, 12, 12), tiny_recipe().config)
+    inputs, truth = cut(cases[0], np.array((7, 7, 9)), (12, 12, 12), tiny_recipe())
 
     found, labels = augmented(
         inputs[None].clone(), truth[None], recipe_with(), np.random.default_rng(0)
@@ -134,7 +129,7 @@ def test_no_augmentation_changes_nothing(cases: list[PreparedCase]) -> None:
 
 
 def test_mirroring_mirrors_image_and_labels_from_right_to_left(cases: list[PreparedCase]) -> None:
-    inputs, truth = cut(cases[0], np.array((7, 7, 9)), (12, 12, 12), tiny_recipe().config)
+    inputs, truth = cut(cases[0], np.array((7, 7, 9)), (12, 12, 12), tiny_recipe())
     recipe = recipe_with(mirror=["right"])
     seen = set()
     for seed in range(8):
@@ -155,9 +150,7 @@ def test_image_and_labels_move_together(size: tuple[int, ...]) -> None:
     axes = torch.meshgrid(*[torch.arange(n) - n * 0.45 for n in size], indexing="ij")
     truth = (sum(a**2 for a in axes) < 36).long()  # type: ignore[arg-type]
     inputs = truth[None].float() - (1.0 if len(size) == 2 else 0.0)
-    content = tiny_content()
-    if len(size) == 2:
-        content |= {"architecture": "monai-unet-2.5d", "network": {}}
+    content = flat_content() if len(size) == 2 else tiny_content()
     content["augmentation"] = {**STILL, "degrees": 30, "scale": [0.8, 1.2], "shift": 0.05}
     content["augmentation"]["elastic_mm"] = 1.0
     recipe = Recipe.model_validate(content)
@@ -197,7 +190,9 @@ def test_a_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
     again.load_state_dict(found.optimizer)
     assert again.param_groups[0]["lr"] == 0.1
     wanted, got = (o.state_dict()["state"][0] for o in (optimizer, again))
-    assert all(torch.equal(torch.as_tensor(wanted[key]), torch.as_tensor(got[key])) for key in wanted)
+    assert all(
+        torch.equal(torch.as_tensor(wanted[key]), torch.as_tensor(got[key])) for key in wanted
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -214,8 +209,8 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 def test_the_recipes_that_ship_can_be_used(name: str) -> None:
     recipe = load_recipe(recipe_path(name))
 
-    assert recipe.config.classes == len(recipe.names) + 1
-    assert isinstance(recipe.config, NetworkConfig) == (name == "haemorrhage")
+    assert recipe.classes == len(recipe.names) + 1
+    assert (recipe.slices is not None) == (name == "haemorrhage")
     assert recipe.package.data or name == "haemorrhage"
 
 
