@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from models.checkpoint import Checkpoint, Progressed, load_checkpoint, save_checkpoint
 from models.architectures import build_network
+from models.checkpoint import Checkpoint, Progressed, load_checkpoint, save_checkpoint
 from models.network import build
 from models.recipe import Recipe
 from models.sampling import Batches
@@ -36,7 +36,7 @@ Watch = Callable[[torch.nn.Module], float]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; alone: 0 of 1.
+    """One process among those that train together; alone: 0 of 1.
 
     Parameters
     ----------

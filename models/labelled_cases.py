@@ -180,8 +180,10 @@ def _pairs(images: Path, labels: Path, mistakes: list[str]) -> Iterator[Labelled
         else:
             used.add(name)
             yield LabelledCase(name, name, "", path, named[name])
-    for name in sorted(named.keys() - used):
-        mistakes.append(f"{labels.name}/{named[name].name} has no image in {images.name}")
+    mistakes.extend(
+        f"{labels.name}/{named[name].name} has no image in {images.name}"
+        for name in sorted(named.keys() - used)
+    )
 
 
 def _channel(stem: str, labels: Mapping[str, Path]) -> tuple[str, int | None]:
@@ -203,9 +205,8 @@ def _described(
         return list(cases)
     rows = {row["case"]: row for row in table} or _ct_ich(folder, mistakes)
     if table:
-        for case in cases:
-            if case.name not in rows:
-                mistakes.append(f"cases.csv has no row for {case.name}")
+        missing = (case.name for case in cases if case.name not in rows)
+        mistakes.extend(f"cases.csv has no row for {name}" for name in missing)
     return [
         replace(case, patient=row.get("patient") or case.name, kind=row.get("kind") or "")
         if (row := rows.get(case.name))
@@ -317,7 +318,7 @@ def _corners_apart(one: Any, other: Any, shape: Sequence[int]) -> float:
 
 
 def _same_twice(cases: Sequence[LabelledCase]) -> Iterator[str]:
-    """The same image under two names would be in training and in test."""
+    """Tell of an image that two patients have: it could be in training and in test."""
     seen: dict[bytes, LabelledCase] = {}
     for case in cases:
         with case.image.open("rb") as file:

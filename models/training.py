@@ -126,6 +126,13 @@ def work_folder(out: Path) -> Path:
 
 
 def refuse_unusable(out: Path, recipe: Recipe, fold: int | None) -> None:
+    """Refuse what can be refused before anything is read.
+
+    Raises
+    ------
+    Unusable
+        The fold is not there, or the folder holds something else than a package.
+    """
     if fold is not None and not 0 <= fold < recipe.training.folds:
         raise Unusable(f"There is no fold {fold}; folds are 0 to {recipe.training.folds - 1}.")
     if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
@@ -236,7 +243,7 @@ def _watch(
 
 
 def _sample(found: LabelledData, split: Split) -> Volume:
-    """A case for the test vector; it is cut to its middle."""
+    """Take a case for the test vector."""
     volume, _ = read_case(found.cases[split.training[0]], found.values)
     return volume
 
@@ -249,7 +256,7 @@ def _known(
     fold: int | None,
     processes: int,
 ) -> dict[str, str | int | float]:
-    """What the manifest says of the training."""
+    """Sum up the training for the manifest."""
     return {
         "data_sha256": found.fingerprint,
         "cases": len(split.training),

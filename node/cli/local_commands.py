@@ -216,4 +216,3 @@ def _model_row(name: str, folder: Path) -> dict[str, str]:
         return row | {"trouble": str(error)}
     keys = ("version", "intended_use", "title", "sha256")
     return row | {key: getattr(identity, key) for key in keys}
-

@@ -63,7 +63,10 @@ def test_ct_ich_is_read_with_kinds_from_its_table(tmp_path: Path) -> None:
         save(
             tmp_path / "masks" / f"{number:03d}.nii", ((labels == 1) * 255).astype(np.uint8), affine
         )
-    head = "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,No_Hemorrhage,Fracture_Yes_No"
+    head = (
+        "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,"
+        "Subdural,No_Hemorrhage,Fracture_Yes_No"
+    )
     rows = ["49,1,0,0,0,0,0,1,0", "49,2,0,1,0,0,1,0,0", "49,3,0,1,0,0,0,0,0", "50,1,0,0,0,0,0,1,0"]
     (tmp_path / "hemorrhage_diagnosis_raw_ct.csv").write_text("\n".join([head, *rows]))
 
@@ -79,7 +82,7 @@ def test_ct_ich_is_read_with_kinds_from_its_table(tmp_path: Path) -> None:
 
 def test_a_changed_voxel_changes_the_fingerprint(folder: Path) -> None:
     before = find_cases(folder, 3).fingerprint
-    array, labels, affine = two_balls(1)
+    _, labels, affine = two_balls(1)
     labels[0, 0, 0] = 1
     save(folder / "labelsTr" / "case_01.nii.gz", labels, affine)
 

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A package trained once, and its metrics."""
     out = tmp_path_factory.mktemp("trained") / "balls"
-    return out, train_segmentation(data, tiny_recipe(steps=90), out, ignore, fold=0)
+    return out, train_segmentation(data, tiny_recipe(steps=60), out, ignore, fold=0)
 
 
 def ignore(done: float, what: str) -> None:
@@ -141,15 +141,17 @@ def test_killed_and_begun_again_it_trains_the_same_weights(data: Path, tmp_path:
     assert not work_folder(again).exists()
 
 
-def test_a_checkpoint_of_another_training_is_not_taken_up(data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_not_taken_up(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
 
     def stop(done: float, what: str) -> None:
         if what.startswith("step 3"):
             raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("models.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("models.fitting.CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
         train_segmentation(data, tiny_recipe(steps=8), out, stop)
 
     with pytest.raises(Unusable, match="belongs to another training"):
