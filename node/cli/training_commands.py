@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +42,8 @@ def train_segmentation(
     try:
         recipe = load_recipe(recipe_path(config))
         with _bar() as move:
-            metrics = train(data, recipe, out, move, fold=None if fold == "none" else int(fold))
+            folder = _as_files(data, out, recipe.names, move)
+            metrics = train(folder, recipe, out, move, fold=None if fold == "none" else int(fold))
     except (BadData, BadRecipe, Unusable) as error:
         raise fail(str(error), USAGE) from None
     _show(metrics, out, as_json=as_json)
@@ -68,6 +69,19 @@ def train_haemorrhage(
     except Unusable as error:
         raise fail(str(error), USAGE) from None
     _show(metrics, out, as_json=as_json)
+
+
+def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:
+    """Write DICOM series and SEG objects as files that can be trained on; others are as they are."""
+    from models.training import work_folder
+    from pipelines.labelled_series import has_segmentations, write_labelled
+
+    if not has_segmentations(data):
+        return data
+    folder = work_folder(out) / "from-dicom"
+    if not (folder / "cases.csv").is_file():
+        write_labelled(data, folder, names, move)
+    return folder
 
 
 @contextmanager
