@@ -17,10 +17,9 @@ from node.cli.app import (
     app,
     fail,
     load_config,
-    train_app,
 )
 from node.cli.model_commands import model_folder
-from node.cli.output import console, print_json, show
+from node.cli.output import console, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
@@ -179,20 +178,3 @@ def demo(
         raise fail(str(error)) from None
     if not arrived:
         raise typer.Exit(1)
-
-
-@train_app.command("haemorrhage")
-def train_haemorrhage(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 240,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
-    seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
-) -> None:
-    """Train the demonstration model for haemorrhage on our own phantoms."""
-    from models import training
-
-    with progress_bar("training") as move:
-        metrics = training.train_haemorrhage(
-            out, phantoms=phantoms, steps=steps, seed=seed, progress=move
-        )
-    print_json(metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from node.cli import (
     commands,
     config_commands,
+    evaluate_command,
     explain_command,
     local_commands,
     model_commands,
@@ -13,6 +14,7 @@ from node.cli import (
     result_commands,
     rules_commands,
     table_commands,
+    training_commands,
     watch,
 )
 from node.cli.app import app
@@ -21,6 +23,7 @@ __all__ = [
     "app",
     "commands",
     "config_commands",
+    "evaluate_command",
     "explain_command",
     "local_commands",
     "main",
@@ -30,6 +33,7 @@ __all__ = [
     "result_commands",
     "rules_commands",
     "table_commands",
+    "training_commands",
     "watch",
 ]
 
