@@ -91,6 +91,7 @@ def _tls_files(certificate: Path, key: Path) -> TLSFiles:
 
 
 def never_flush(connection: object, _record: object) -> None:
+    """Let SQLite leave flushing to the system."""
     connection.execute("pragma synchronous=OFF")  # type: ignore[attr-defined]
 
 
