@@ -1,4 +1,4 @@
-"""From a verified package to a loaded model; only here does a package's kind choose the code."""
+"""From a folder to a verified package or a loaded model; only here does a kind choose the code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from models.base import ModelIdentity, Predictor
 from models.catalogue import MANIFEST
 from models.package import ModelPackage, load_package, manifest_bytes, parse_yaml
+from models.prognosis_manifest import PrognosisPackage, open_prognosis
 
 
 def load_predictor(package: ModelPackage, device: str = "auto") -> Predictor:
@@ -24,8 +25,8 @@ def load_predictor(package: ModelPackage, device: str = "auto") -> Predictor:
             return unet.load_predictor(package, device)
 
 
-def load_identity(folder: Path) -> ModelIdentity:
-    """Verify a package of any kind and tell what it is; imports no torch.
+def open_package(folder: Path) -> ModelPackage | PrognosisPackage:
+    """Verify a package of any kind; imports no torch.
 
     Raises
     ------
@@ -35,7 +36,16 @@ def load_identity(folder: Path) -> ModelIdentity:
     content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
     runtime = content.get("runtime") if isinstance(content, dict) else None
     if isinstance(runtime, dict) and runtime.get("kind") == "gmlvq":
-        from models.prognosis_package import load_prognosis
+        return open_prognosis(folder)
+    return load_package(folder)
 
-        return load_prognosis(folder).identity
-    return load_package(folder).identity
+
+def load_identity(folder: Path) -> ModelIdentity:
+    """Verify a package of any kind and tell what it is.
+
+    Raises
+    ------
+    BrokenPackage
+        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
+    """
+    return open_package(folder).identity

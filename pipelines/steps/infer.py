@@ -44,17 +44,34 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     except UnfitInput as error:
         raise NotScored(error.reason, error.sentence) from error
     context.progress(0.95, "writing findings")
-    found = _on_slices(findings, source)
-    straight = None
-    if findings.labels is not None and source.slice_origins is not None:
-        straight = replace(volume, array=findings.labels.astype(np.float32))
-    save_findings(Scored(found, predictor.identity), source, context.folder, straight)
+    keep(context, Scored(findings, predictor.identity), source, volume)
     return {
         "present": findings.present,
         "numbers": {
             number.name: number.value for number in findings.numbers if number.segment is None
         },
     }
+
+
+def keep(context: StepContext, scored: Scored, source: Volume, volume: Volume) -> None:
+    """Write findings, their labels brought back to the slices of the source.
+
+    Parameters
+    ----------
+    context : StepContext
+    scored : Scored
+        Labels lie on `volume`.
+    source : Volume
+        As it was converted.
+    volume : Volume
+        Straightened: what the model saw.
+    """
+    labels = scored.findings.labels
+    straight = None
+    if labels is not None and source.slice_origins is not None:
+        straight = replace(volume, array=labels.astype(np.float32))
+    found = replace(scored, findings=_on_slices(scored.findings, source))
+    save_findings(found, source, context.folder, straight)
 
 
 def _on_slices(findings: Findings, source: Volume) -> Findings:

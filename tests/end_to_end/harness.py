@@ -57,6 +57,8 @@ class NodeUnderTest:
     store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
+    rules: str = ""
+    """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
     data: Path | None = None
     port: int = field(default_factory=free_port)
@@ -106,6 +108,10 @@ peers:
     takes_demonstration: yes
     timeout: 10s
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{self.rules or self._head_ct()}""")
+
+    def _head_ct(self) -> str:
+        return f"""\
 rules:
   - name: head-ct
     mode: live
@@ -116,7 +122,7 @@ rules:
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
-""")
+"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
