@@ -51,7 +51,7 @@ class Ageing:
         return {name: value - self.slopes[name] * years for name, value in features.items()}
 
     def change(self, names: Sequence[str], ages: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What age did to features, shape (rows, features); 0 for those that have no slope.
+        """Give what age did to features, shape (rows, features); 0 for those that have no slope.
 
         Parameters
         ----------

@@ -159,7 +159,7 @@ class _Row:
     place: Mapping[str, int]
 
     def cell(self, name: str) -> float:
-        """Number in a column, NaN where it is missing."""
+        """Read the number in a column, NaN where it is missing."""
         return _number(self.path, self.line, self.cells[self.place[name]], name)
 
     def feature(self, feature: Feature) -> float:

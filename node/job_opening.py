@@ -72,7 +72,7 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
 
 
 def _prognosis_card(package: ModelPackage | PrognosisPackage) -> dict[str, Any]:
-    """What only a prognosis says of itself."""
+    """Give what only a prognosis says of itself."""
     if not isinstance(package, PrognosisPackage):
         return {}
     needed = frozenset(feature.name for feature in package.scores if feature.required)

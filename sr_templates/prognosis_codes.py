@@ -47,13 +47,13 @@ SIDES: Final[dict[str, Code]] = {"left": codes.LEFT, "right": codes.RIGHT}
 
 
 def site(region: str) -> FindingSite:
-    """Finding Site of a region of the atlas, such as ``hippocampus_left``."""
+    """Give the Finding Site of a region of the atlas, such as ``hippocampus_left``."""
     structure, _, side = region.rpartition("_")
     return FindingSite(codes.concept(SITES[structure]), codes.concept(SIDES[side]))
 
 
 def name_of(feature: UsedFeature) -> Code:
-    """What a value of a table is called: by the model's code, else by one made of its name."""
+    """Name a value of a table: by the model's code, else by one made of its name."""
     if feature.code is not None:
         return feature.code
     value = re.sub(r"[^A-Z0-9]+", "_", feature.name.upper()).strip("_")

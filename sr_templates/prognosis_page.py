@@ -101,7 +101,7 @@ def prognosis_capture(
 
 
 def headline(case: CasePrognosis) -> str:
-    """What a reader needs first."""
+    """Say what a reader needs first."""
     match case.outcome:
         case "undetermined":
             return f"Score {case.projection:.2f}: undetermined"
@@ -138,7 +138,7 @@ def _draw_verdict(sheet: Sheet, case: CasePrognosis, maker: Maker) -> None:
 
 
 def _draw_axis(sheet: Sheet, case: CasePrognosis) -> None:
-    """The way from one prototype to the other, and where the case lies on it."""
+    """Draw the way from one prototype to the other, and where the case lies on it."""
     box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + AXIS - GAP)
     sheet.draw.rounded_rectangle(box, 8, PANEL)
     low, high = case.projection_interval
@@ -172,7 +172,7 @@ def _draw_axis(sheet: Sheet, case: CasePrognosis) -> None:
 
 
 def _draw_planes(sheet: Sheet, findings: Findings, volume: Volume) -> None:
-    """Grey matter over the head in three planes."""
+    """Draw grey matter over the head in three planes."""
     grey = findings.segments[0]
     for place, (picture, letters) in enumerate(plane_pictures(findings, volume, grey, TILE)):
         corner = MARGIN + place * (TILE + GAP), sheet.y
@@ -219,7 +219,7 @@ def _draw_feature(sheet: Sheet, one: UsedFeature, top: int, most: float) -> None
 
 
 def _draw_range(sheet: Sheet, one: UsedFeature, y: int) -> None:
-    """The range of stable people as a band, the case as a dot, red-free: colour is for classes."""
+    """Draw the range of stable people as a band, and the case as a dot."""
     if one.usual is None:
         return
     low, high = one.usual
@@ -236,7 +236,7 @@ def _draw_range(sheet: Sheet, one: UsedFeature, y: int) -> None:
 
 
 def _draw_share(sheet: Sheet, one: UsedFeature, y: int, most: float) -> None:
-    """A bar to the right pulls towards decline, one to the left towards stability."""
+    """Draw a bar, to the right where it pulls towards decline."""
     middle, half = SHARE_X + SHARE_W / 2, SHARE_W / 2 - 66
     end = middle + one.contribution / most * half
     color = DECLINING if one.contribution > 0 else STABLE
@@ -264,7 +264,7 @@ def _draw_reasons(sheet: Sheet, case: CasePrognosis) -> None:
 
 
 def provenance(one: UsedFeature) -> str:
-    """Where a value is from, in a few words."""
+    """Say where a value is from, in a few words."""
     match one.source:
         case "image":
             return "grey matter, % of skull's inside"

@@ -181,7 +181,7 @@ def test_what_the_model_used_of_the_image_has_its_range(objects: Any) -> None:
 def test_every_reason_and_region_has_a_code() -> None:
     from models.dementia import UNDECIDED
 
-    assert UNDECIDED <= prognosis_codes.CAUTIONS.keys()
+    assert prognosis_codes.CAUTIONS.keys() >= UNDECIDED
     for code in (*prognosis_codes.CAUTIONS.values(), *prognosis_codes.SITES.values()):
         assert len(code[1]) <= 16
         assert len(code[2]) <= 64
