@@ -94,7 +94,7 @@ class Prognosis:
 
     def _score(self, row: NDArray[np.float64]) -> CaseScore:
         missing = np.isnan(row)
-        names = [feature.name for feature in self.manifest.features]
+        names = [feature.words for feature in self.manifest.features]
         imputed = tuple(name for name, gone in zip(names, missing, strict=True) if gone)
         refused = self._refused(missing)
         if refused is not None:
