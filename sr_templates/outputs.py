@@ -40,12 +40,12 @@ SEGMENTATION_OUTPUTS = Outputs(
 
 
 PROGNOSIS_OUTPUTS = Outputs(
-    frozenset("projection probability class threshold age_years population".split()),
+    frozenset(["projection", "probability", "class", "threshold", "age_years", "population"]),
     {SEGMENTS: frozenset({"number", "label", "volume"})},
     ("inputs.", "volumes."),
 )
-"""What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable, progressive
-or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
+"""What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable,
+progressive or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
 ``<name>_source``, unless it was not there; below ``volumes`` each region as ``<name>_ml``."""
 TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
 OUTPUTS: Mapping[str, Outputs] = {
