@@ -20,24 +20,24 @@ from models.gmlvq_validation import Progress
 from models.prognosis_training import train_prognosis
 
 PART_PERCENT = {
-    "hippocampus": 0.30,
-    "amygdala": 0.10,
-    "parahippocampal": 0.20,
-    "deep_grey": 1.2,
-    "frontal": 7.0,
-    "temporal": 3.6,
-    "parietal": 3.6,
-    "occipital": 1.9,
-    "cerebellum": 3.3,
+    "hippocampus": 0.245,
+    "amygdala": 0.051,
+    "parahippocampal": 0.165,
+    "deep_grey": 0.65,
+    "frontal": 8.2,
+    "temporal": 4.4,
+    "parietal": 4.7,
+    "occipital": 2.7,
+    "cerebellum": 4.15,
 }
 """Grey matter of one side in percent of the intracranial volume: mean of `measure_phantoms`."""
 ICV_ML = (1450.0, 120.0)
 LOST_A_YEAR = {"hippocampus": 0.006, "amygdala": 0.005, "parahippocampal": 0.004}
 LOST_BY_DECLINE = {
-    "hippocampus": 0.13, "amygdala": 0.11, "parahippocampal": 0.08, "temporal": 0.05,
+    "hippocampus": 0.10, "amygdala": 0.08, "parahippocampal": 0.05, "temporal": 0.03,
 }  # fmt: skip
 OTHERS_LOST_A_YEAR, OTHERS_LOST_BY_DECLINE = 0.002, 0.015
-SPREAD_PERSON, SPREAD_REGION, SPREAD_SIDE = 0.03, 0.07, 0.03
+SPREAD_PERSON, SPREAD_REGION, SPREAD_SIDE = 0.04, 0.10, 0.04
 AGES, MEAN_AGE = (50.0, 95.0), 72.0
 DECLINING_SHARE, MISSING_SHARE = 0.45, 0.06
 OUTCOME, STABLE, DECLINING = "outcome", "stable MCI", "progressive MCI"
@@ -98,8 +98,8 @@ def _person(random: np.random.Generator) -> list[str]:
     declining = bool(random.random() < DECLINING_SHARE)
     age = float(np.clip(random.normal(MEAN_AGE, 9), *AGES))
     icv = float(random.normal(*ICV_ML))
-    mmse = float(np.clip(np.rint(random.normal(25.9 if declining else 27.9, 1.8)), 0, 30))
-    adas = float(np.clip(np.rint(random.normal(20.5 if declining else 14.0, 5.0)), 0, 85))
+    mmse = float(np.clip(np.rint(random.normal(26.2 if declining else 27.4, 1.9)), 0, 30))
+    adas = float(np.clip(np.rint(random.normal(18.5 if declining else 14.5, 6.0)), 0, 85))
     cells = [DECLINING if declining else STABLE, f"{age:.2f}", f"{mmse:.0f}", f"{adas:.0f}"]
     if random.random() < MISSING_SHARE:
         cells[3] = ""

@@ -196,7 +196,8 @@ def _usual(stable: NDArray[np.float64], config: TrainingConfig) -> dict[str, tup
     """Central 95 % of each feature in people who stayed stable."""
     low, high = np.nanpercentile(stable, USUAL_PERCENTILES, axis=0)
     return {
-        feature.name: (float(low[k]), float(high[k])) for k, feature in enumerate(config.features)
+        feature.name: (float(f"{low[k]:.6g}"), float(f"{high[k]:.6g}"))
+        for k, feature in enumerate(config.features)
     }
 
 

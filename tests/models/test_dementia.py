@@ -12,8 +12,8 @@ from models.atlas import NAMES
 from models.base import UnfitInput
 from models.catalogue import find_package
 from models.clinical_table import read_table
-from models.demo_cohort import PART_PERCENT, demo_config, write_demo_cohort
 from models.dementia import TableScore, case_of, refuse_unless_ready
+from models.demo_cohort import PART_PERCENT, demo_config, write_demo_cohort
 from models.gmlvq_config import BadTable, Feature, Outcome, TrainingConfig
 from models.prognosis_package import Prognosis, load_prognosis
 from models.regions import Regional
