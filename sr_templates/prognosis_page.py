@@ -38,9 +38,7 @@ VERDICT, AXIS, ROW, HEADING, GAP = 190, 196, 62, 44, 8
 MOST_FEATURES, MOST_REASONS = 8, 3
 TILE = (WIDTH - 2 * MARGIN - 2 * GAP) // 3
 LABEL_X, VALUE_X, RANGE_X, SHARE_X = MARGIN + 16, 420, 450, 752
-RANGE_W, SHARE_W = 262, 240
-BEYOND = 0.6
-"""How far an axis reaches beyond what it must show, as a part of that."""
+RANGE_W, SHARE_W, SIGN_W = 262, 240, 74
 
 
 def prognosis_page(findings: Findings, volume: Volume, maker: Maker) -> NDArray[np.uint8]:
@@ -68,7 +66,7 @@ def prognosis_page(findings: Findings, volume: Volume, maker: Maker) -> NDArray[
     _draw_verdict(sheet, case, maker)
     draw_caution(sheet, maker)
     _draw_axis(sheet, case)
-    _draw_planes(sheet, findings, volume)
+    _draw_planes(sheet, findings, volume, case)
     _draw_features(sheet, case, shown)
     _draw_reasons(sheet, case)
     draw_foot(sheet, maker)
@@ -106,9 +104,15 @@ def headline(case: CasePrognosis) -> str:
         case "undetermined":
             return f"Score {case.projection:.2f}: undetermined"
         case "stable":
-            return f"Score {case.projection:.2f}: like {case.stable}"
+            return f"Score {case.projection:.2f}: {_like(case)} {case.stable}"
         case "declining":
-            return f"Score {case.projection:.2f}: like {case.declining}"
+            return f"Score {case.projection:.2f}: {_like(case)} {case.declining}"
+
+
+def _like(case: CasePrognosis) -> str:
+    """How surely a case is on its side: whether the interval stays there."""
+    low, high = case.projection_interval
+    return "more like" if low <= case.threshold <= high else "like"
 
 
 def _shown(case: CasePrognosis) -> list[UsedFeature]:
@@ -171,7 +175,7 @@ def _draw_axis(sheet: Sheet, case: CasePrognosis) -> None:
     sheet.y += AXIS
 
 
-def _draw_planes(sheet: Sheet, findings: Findings, volume: Volume) -> None:
+def _draw_planes(sheet: Sheet, findings: Findings, volume: Volume, case: CasePrognosis) -> None:
     """Draw grey matter over the head in three planes."""
     grey = findings.segments[0]
     for place, (picture, letters) in enumerate(plane_pictures(findings, volume, grey, TILE)):
@@ -200,22 +204,25 @@ def _draw_features(sheet: Sheet, case: CasePrognosis, shown: Sequence[UsedFeatur
     )
     for x, text, anchor in headings:
         sheet.draw.text((x, sheet.y + 8), text, GRAY, fitting(text, 24, 270), anchor)
-    most = max(abs(one.contribution) for one in shown)
+    ends = [one.contribution for one in shown]
+    reach = min(0.0, *ends), max(0.0, *ends)
     for number, one in enumerate(shown):
-        _draw_feature(sheet, one, sheet.y + HEADING + ROW * number, max(most, 1e-6))
+        _draw_feature(sheet, case, one, sheet.y + HEADING + ROW * number, reach)
     sheet.y = bottom + GAP
 
 
-def _draw_feature(sheet: Sheet, one: UsedFeature, top: int, most: float) -> None:
-    room = VALUE_X - LABEL_X - 130
+def _draw_feature(
+    sheet: Sheet, case: CasePrognosis, one: UsedFeature, top: int, reach: tuple[float, float]
+) -> None:
+    value = _value(one)
+    room = VALUE_X - LABEL_X - int(font(28, True).getlength(value)) - 12
     sheet.draw.text((LABEL_X, top), one.label, WHITE, fitting(one.label, 28, room, True))
-    note = provenance(one)
+    note = provenance(case, one)
     color = YELLOW if one.source == "imputed" else GRAY
     sheet.draw.text((LABEL_X, top + 33), note, color, fitting(note, 22, VALUE_X - LABEL_X))
-    value = _value(one)
     sheet.draw.text((VALUE_X, top), value, WHITE, font(28, True), "ra")
     _draw_range(sheet, one, top + 24)
-    _draw_share(sheet, one, top + 24, most)
+    _draw_share(sheet, one, top + 24, reach)
 
 
 def _draw_range(sheet: Sheet, one: UsedFeature, y: int) -> None:
@@ -235,18 +242,20 @@ def _draw_range(sheet: Sheet, one: UsedFeature, y: int) -> None:
     sheet.draw.circle((x(one.value), y), 10, WHITE, (0, 0, 0), 3)
 
 
-def _draw_share(sheet: Sheet, one: UsedFeature, y: int, most: float) -> None:
+def _draw_share(sheet: Sheet, one: UsedFeature, y: int, reach: tuple[float, float]) -> None:
     """Draw a bar, to the right where it pulls towards decline."""
-    middle, half = SHARE_X + SHARE_W / 2, SHARE_W / 2 - 66
-    end = middle + one.contribution / most * half
-    color = DECLINING if one.contribution > 0 else STABLE
-    sheet.draw.rectangle((min(middle, end), y - 11, max(middle, end), y + 11), color)
-    sheet.draw.line((middle, y - 20, middle, y + 20), GRAY, 2)
-    text = f"{one.contribution:+.2f}"
-    if one.contribution > 0:
-        sheet.draw.text((end + 6, y), text, WHITE, font(24), "lm")
-    else:
-        sheet.draw.text((end - 6, y), text, WHITE, font(24), "rm")
+    low, high = reach
+    rooms = (SIGN_W if low < 0 else 8, SIGN_W if high > 0 else 8)
+    scale = (SHARE_W - sum(rooms)) / max(high - low, 1e-6)
+    zero = SHARE_X + rooms[0] - low * scale
+    end = zero + one.contribution * scale
+    is_pulling = one.contribution > 0
+    box = (min(zero, end), y - 11, max(zero, end), y + 11)
+    sheet.draw.rectangle(box, DECLINING if is_pulling else STABLE)
+    sheet.draw.line((zero, y - 20, zero, y + 20), GRAY, 2)
+    place = (end + 6, y) if is_pulling else (end - 6, y)
+    anchor = "lm" if is_pulling else "rm"
+    sheet.draw.text(place, f"{one.contribution:+.2f}", WHITE, font(24), anchor)
 
 
 def _draw_reasons(sheet: Sheet, case: CasePrognosis) -> None:
@@ -258,16 +267,17 @@ def _draw_reasons(sheet: Sheet, case: CasePrognosis) -> None:
         place = MARGIN + 8, sheet.y + 2
         sheet.draw.text(place, text, YELLOW, fitting(text, 26, WIDTH - 2 * MARGIN - 16, True))
         sheet.y += 36
-    note = "A score on one scale, not a diagnosis. Ranges: central 95 % of the training cohort."
+    note = "A place on a scale, no diagnosis. Ranges: central 95 % of stable people in training."
     sheet.draw.text((MARGIN + 8, sheet.y + 2), note, GRAY, fitting(note, 24, WIDTH - 2 * MARGIN))
     sheet.y += 38
 
 
-def provenance(one: UsedFeature) -> str:
+def provenance(case: CasePrognosis, one: UsedFeature) -> str:
     """Say where a value is from, in a few words."""
     match one.source:
         case "image":
-            return "grey matter, % of skull's inside"
+            ml = sum(case.volumes_ml[region] for region in one.regions)
+            return f"grey matter {ml:.1f} ml, of skull's inside"
         case "imputed":
             return "not available: filled in"
         case _:
