@@ -1,7 +1,7 @@
 """Make the pictures of the dementia pipeline: the pages of two phantoms.
 
-Run in the project's root: ``python docs/make_prognosis_pictures.py``. Phantoms of 2 mm are segmented,
-scored by the demonstration model, and drawn by the code that draws the page for the PACS. Look at
+Run in the project's root: ``python docs/make_prognosis_pictures.py``. Phantoms of 2 mm are
+segmented, scored by the demonstration model, and drawn by the code of the real page. Look at
 the pictures, and at the numbers in ``dementia.md`` and ``radiologists.md``.
 """
 

@@ -90,7 +90,7 @@ def test_a_prognosis_waits_for_its_row_and_arrives_in_orthanc(tmp_path: Path) ->
         node.start()
         try:
             node.push(tmp_path / "study")
-            until(lambda: _state(node) == "held", "the job to wait for its row")
+            until(lambda: "no row for this patient" in _sentence(node), "the job to miss its row")
             (waiting,) = node.jobs()
             project.rows.append(ROW)
             node.wait_idle(seconds=300)
@@ -99,15 +99,15 @@ def test_a_prognosis_waits_for_its_row_and_arrives_in_orthanc(tmp_path: Path) ->
             node.stop()
         results = _results(pacs)
 
-    assert "no row for this patient" in waiting["sentence"]
+    assert waiting["state"] == "held"
     assert job["state"] == "done", job
     assert results.keys() == {SEG, SR, SC}
     _check_report(results[SR])
 
 
-def _state(node: NodeUnderTest) -> str:
+def _sentence(node: NodeUnderTest) -> str:
     jobs = node.jobs()
-    return str(jobs[0]["state"]) if jobs else ""
+    return str(jobs[0]["sentence"]) if jobs else ""
 
 
 def _results(pacs: Orthanc) -> dict[str, pydicom.FileDataset]:
