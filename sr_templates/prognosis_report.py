@@ -169,7 +169,7 @@ class _Groups:
         volumes = self.case.volumes_ml
         regions = {name: ml for name, ml in volumes.items() if name.rpartition("_")[0]}
         return self._group(
-            "grey-matter",
+            "regional-volumes",
             codes.GREY_MATTER,
             [
                 _volume(volumes["gm"]),

@@ -153,7 +153,7 @@ def test_scores_of_tables_have_their_code_date_and_source(objects: Any) -> None:
 
 
 def test_volumes_have_their_region_and_side(objects: Any) -> None:
-    group = groups(objects[3])["dementia-demo grey matter"]
+    group = groups(objects[3])["dementia-demo regional volumes"]
     found = {}
     for item in group.ContentSequence:
         if item.ValueType != "NUM":
