@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from models.ageing import Ageing
 from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import MANIFEST
 from models.gmlvq_config import Closed, Feature, Outcome, Threshold
+from models.manifest import FIRST, Element, FileEntry, Input, Status
 from models.package import (
-    FileEntry,
-    Input,
     manifest_bytes,
+    manifest_digest,
     mistakes,
     parse_yaml,
     refuse_pickles,
+    refuse_recalled,
     verify,
 )
 
@@ -89,6 +89,18 @@ class PrognosisManifest(Closed):
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     indeterminate: float = 0.0
     training: Mapping[str, str | int | float] = Field(default_factory=dict)
+    status: Status = "active"
+    status_reason: str = ""
+
+    @property
+    def channels(self) -> Mapping[str, Input]:
+        """Series the model takes, by name: one."""
+        return {FIRST: self.input}
+
+    @property
+    def elements(self) -> Mapping[str, Element]:
+        """DICOM elements the model is given: none."""
+        return {}
 
     @model_validator(mode="after")
     def _every_measured_feature_ages(self) -> PrognosisManifest:
@@ -131,7 +143,8 @@ def open_prognosis(folder: Path | str) -> PrognosisPackage:
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
+        A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
+        model is recalled.
     """
     folder = Path(folder)
     data = manifest_bytes(folder)
@@ -140,6 +153,7 @@ def open_prognosis(folder: Path | str) -> PrognosisPackage:
     except ValidationError as error:
         raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {mistakes(error)}.") from error
     refuse_pickles(folder)
+    refuse_recalled(folder, manifest.status, manifest.status_reason)
     files = manifest.files
     for entry in (files.arrays, files.header, files.reference, files.test_vector):
         verify(folder, entry)
@@ -152,7 +166,7 @@ def _identity(manifest: PrognosisManifest, data: bytes) -> ModelIdentity:
         version=manifest.version,
         title=manifest.title,
         intended_use=manifest.intended_use,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=manifest_digest(data),
         weights_sha256=manifest.files.arrays.sha256,
         finding=manifest.finding,
         parameters={item.name: f"{item.projection:g}" for item in manifest.thresholds}

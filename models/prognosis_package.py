@@ -183,7 +183,8 @@ def write_prognosis(
         indeterminate=config.indeterminate,
         training=training,
     )
-    content = manifest.model_dump(by_alias=True, mode="json")
+    no_status = {"status", "status_reason"}
+    content = manifest.model_dump(by_alias=True, mode="json", exclude=no_status)
     content["input"] = manifest.input.model_dump(mode="json", exclude_defaults=True)
     yaml = YAML(typ="safe", pure=True)
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -219,8 +220,8 @@ def load_prognosis(folder: Path | str) -> Prognosis:
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
-        test vector comes out differently.
+        A file is missing, altered or not allowed, the manifest is not as the schema wants, the
+        model is recalled, or the test vector comes out differently.
     """
     folder = Path(folder)
     package = open_prognosis(folder)

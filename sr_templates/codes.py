@@ -30,6 +30,7 @@ ABSENT: Final[Code] = ("SCT", "272519000", "Absent")
 UNDETERMINED: Final[Code] = ("SCT", "373068000", "Undetermined")
 LEFT: Final[Code] = ("SCT", "7771000", "Left")
 RIGHT: Final[Code] = ("SCT", "24028007", "Right")
+RIGHT_AND_LEFT: Final[Code] = ("SCT", "51440002", "Right and left")
 LOWER_LIMIT: Final[Code] = ("SCT", "385524004", "Normal Range Lower Limit")
 UPPER_LIMIT: Final[Code] = ("SCT", "371933006", "Normal Range Upper Limit")
 GREY_MATTER: Final[Code] = ("SCT", "389081007", "Gray Matter")
@@ -68,6 +69,8 @@ DIGITS: Final[dict[str, int]] = {"volume": 2, "probability": 4}
 METHODS: Final[dict[str, Code]] = {"volume": SUM_OF_VOXELS}
 """How a quantity of a segment was measured."""
 PRESENCES: Final[dict[bool | None, Code]] = {True: PRESENT, False: ABSENT, None: UNDETERMINED}
+SIDES: Final[dict[str, Code]] = {"left": LEFT, "right": RIGHT, "both": RIGHT_AND_LEFT}
+"""Words of `models.base.Segment.side`."""
 PROCEDURES: Final[dict[str, Code]] = {"CT": CT_UNSPECIFIED, "MR": MR_UNSPECIFIED}
 HEAD_PARTS: Final = frozenset({"HEAD", "BRAIN"})
 """Defined Terms of Body Part Examined that mean a procedure of the head."""

@@ -81,7 +81,11 @@ def report(context: StepContext) -> Mapping[str, Any]:
     summary = findings_summary(scored) | _provenance(spec, volume, sources, uids)
     summary["repaired"] = repaired
     write_json(summary, context.folder / FINDINGS)
-    return {"results": uids, "intended_use": scored.identity.intended_use}
+    return {
+        "results": uids,
+        "intended_use": scored.identity.intended_use,
+        "numbers": {n.name: n.value for n in scored.findings.numbers if n.segment is None},
+    }
 
 
 def object_identity(spec: JobSpec, slot: Slot, model: ModelIdentity) -> ObjectIdentity:
