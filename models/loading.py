@@ -6,8 +6,14 @@ from pathlib import Path
 
 from models.base import BrokenPackage, ModelIdentity, Predictor
 from models.catalogue import MANIFEST
-from models.package import ModelPackage, load_package, manifest_bytes, parse_yaml
-from models.prognosis_manifest import PrognosisPackage, open_prognosis
+from models.package import (
+    ModelPackage,
+    load_package,
+    manifest_bytes,
+    parse_yaml,
+    read_package,
+)
+from models.prognosis_manifest import PrognosisPackage, open_prognosis, read_prognosis
 
 
 def load_predictor(
@@ -49,7 +55,7 @@ def load_predictor(
 
 
 def open_package(folder: Path) -> ModelPackage | PrognosisPackage:
-    """Verify a package of any kind; imports no torch.
+    """Verify a package of any kind that is to be used; imports no torch.
 
     Raises
     ------
@@ -57,19 +63,32 @@ def open_package(folder: Path) -> ModelPackage | PrognosisPackage:
         A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
         model is recalled.
     """
-    content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
-    runtime = content.get("runtime") if isinstance(content, dict) else None
-    if isinstance(runtime, dict) and runtime.get("kind") == "gmlvq":
-        return open_prognosis(folder)
-    return load_package(folder)
+    return open_prognosis(folder) if _is_prognosis(folder) else load_package(folder)
 
 
-def load_identity(folder: Path) -> ModelIdentity:
-    """Verify a package of any kind and tell what it is.
+def read_any(folder: Path) -> ModelPackage | PrognosisPackage:
+    """Verify a package of any kind, also one that is recalled; imports no torch.
 
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
+        As `open_package`.
+    """
+    return read_prognosis(folder) if _is_prognosis(folder) else read_package(folder)
+
+
+def load_identity(folder: Path) -> ModelIdentity:
+    """Verify a package of any kind that may be used, and tell what it is.
+
+    Raises
+    ------
+    BrokenPackage
+        As `open_package`.
     """
     return open_package(folder).identity
+
+
+def _is_prognosis(folder: Path) -> bool:
+    content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
+    runtime = content.get("runtime") if isinstance(content, dict) else None
+    return isinstance(runtime, dict) and runtime.get("kind") == "gmlvq"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from models.ageing import Ageing
-from models.base import BrokenPackage, ModelIdentity
+from models.base import BrokenPackage, ModelIdentity, Segment
 from models.catalogue import MANIFEST
 from models.gmlvq_config import Closed, Feature, Outcome, Threshold
 from models.manifest import FIRST, Element, FileEntry, Input, Status
@@ -132,19 +132,39 @@ class PrognosisPackage:
         return self.manifest.input
 
     @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Kinds of voxels its manifest names: none, tissues are the pipeline's own."""
+        return ()
+
+    @property
     def scores(self) -> tuple[Feature, ...]:
         """Features that are not measured in the images: a table must have them."""
         return tuple(feature for feature in self.manifest.features if not feature.regions)
 
 
 def open_prognosis(folder: Path | str) -> PrognosisPackage:
-    """Read the manifest and verify every file.
+    """Read and verify a package that is to be used.
+
+    Raises
+    ------
+    Recalled
+        It is recalled or withdrawn.
+    BrokenPackage
+        As `read_prognosis`.
+    """
+    package = read_prognosis(folder)
+    manifest = package.manifest
+    refuse_recalled(package.folder, manifest.status, manifest.status_reason)
+    return package
+
+
+def read_prognosis(folder: Path | str) -> PrognosisPackage:
+    """Read the manifest and verify every file, also of a package that is recalled.
 
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
-        model is recalled.
+        A file is missing, altered or not allowed, or the manifest is not as the schema wants.
     """
     folder = Path(folder)
     data = manifest_bytes(folder)
@@ -153,7 +173,6 @@ def open_prognosis(folder: Path | str) -> PrognosisPackage:
     except ValidationError as error:
         raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {mistakes(error)}.") from error
     refuse_pickles(folder)
-    refuse_recalled(folder, manifest.status, manifest.status_reason)
     files = manifest.files
     for entry in (files.arrays, files.header, files.reference, files.test_vector):
         verify(folder, entry)
