@@ -19,11 +19,11 @@ from models.base import (
     Volume,
 )
 from models.loading import load_predictor
-from models.package import ModelPackage, load_package
+from models.package import load_package
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import ELEMENTS, Scored, load_volume, save_findings
 from pipelines.steps.coregister import on_grid_of
-from pipelines.steps.packages import package_of
+from pipelines.steps.packages import Package, package_of
 from pipelines.steps.straighten import is_straight, labels_on_source, straightened
 
 WARM_MODELS = 4
@@ -57,11 +57,7 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     except NotEnoughMemory as error:
         raise Misconfigured(f"{error} Raise node.memory.step, or give the node more.") from error
     context.progress(0.95, "writing findings")
-    found = _on_slices(findings, source)
-    straight = None
-    if findings.labels is not None and source.slice_origins is not None:
-        straight = replace(volume, array=findings.labels.astype(np.float32))
-    save_findings(Scored(found, predictor.identity), source, context.folder, straight)
+    keep(context, Scored(findings, predictor.identity), source, volume)
     return {
         "present": findings.present,
         "numbers": {
@@ -70,7 +66,28 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     }
 
 
-def _with_others(volume: Volume, package: ModelPackage, context: StepContext) -> Volume:
+def keep(context: StepContext, scored: Scored, source: Volume, volume: Volume) -> None:
+    """Write findings, their labels brought back to the slices of the source.
+
+    Parameters
+    ----------
+    context : StepContext
+    scored : Scored
+        Labels lie on `volume`.
+    source : Volume
+        As it was converted.
+    volume : Volume
+        Straightened: what the model saw.
+    """
+    labels = scored.findings.labels
+    straight = None
+    if labels is not None and source.slice_origins is not None:
+        straight = replace(volume, array=labels.astype(np.float32))
+    found = replace(scored, findings=_on_slices(scored.findings, source))
+    save_findings(found, source, context.folder, straight)
+
+
+def _with_others(volume: Volume, package: Package, context: StepContext) -> Volume:
     """Add the further inputs of the model, on the grid of the first, and elements by name."""
     converted = context.output_of("convert")
     names = list(package.manifest.channels)[1:]

@@ -50,6 +50,8 @@ class NodeUnderTest:
     store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
+    rules: str = ""
+    """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
     confirm: bool = False
     data: Path | None = None
@@ -106,6 +108,10 @@ peers:
           {reports} takes_demonstration: yes, timeout: 10s }}
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 {models}
+{self.rules or self._head_ct(confirm)}""")
+
+    def _head_ct(self, confirm: str) -> str:
+        return f"""\
 rules:
   - name: head-ct
     mode: live
@@ -117,7 +123,7 @@ rules:
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
         {confirm}
-""")
+"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
