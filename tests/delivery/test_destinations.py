@@ -47,7 +47,7 @@ def rows_of(node: Bench) -> dict[str, dict[str, Any]]:
 
 
 def test_a_capture_goes_in_the_place_of_what_the_pacs_does_not_take(tmp_path: Path) -> None:
-    taken = [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
+    taken: list[str] = [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
     pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=taken)
     with running(pacs):
         config = configuration(tmp_path / "node", peer(pacs.port), deliver=TO)

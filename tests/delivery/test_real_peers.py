@@ -12,9 +12,10 @@ import pytest
 
 from node.scu import Destination, echo, send
 from tests.delivery.bench import bench, configuration
-from tests.end_to_end.harness import free_port, until
+from tests.end_to_end.harness import until
 from tests.end_to_end.pacs import orthanc
 from tests.peers import ct_image, part10
+from tests.ports import free_port
 from tests.tools import tool
 
 QUICK = {"after_seconds": [0.2, 0.4], "give_up_seconds": 86400.0, "send": ["capture", "seg", "sr"]}
@@ -95,7 +96,7 @@ def test_orthanc_gets_a_report_on_what_it_asks_of_us(tmp_path: Path) -> None:
 
             def reported() -> bool:
                 found.update(pacs.get(place["Path"]))
-                return found["Status"] != "Pending"
+                return bool(found["Status"] != "Pending")
 
             node.work_until(reported, "Orthanc to get the report")
 
