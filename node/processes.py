@@ -222,6 +222,7 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
         parts.owner,
         parts.stopping,
         parts.config.models.folders,
+        frozenset(parts.config.models.trust),
     )
     declare(
         parts.broker,

@@ -66,6 +66,8 @@ class Stages:
         Set when the process shuts down: running steps are given back.
     model_folders : sequence of Path
         Where model packages lie, beside those that come with scorenode.
+    trusted : frozenset of str
+        Models that may run code of their own.
     """
 
     database: Database
@@ -75,6 +77,7 @@ class Stages:
     owner: str
     stopping: threading.Event
     model_folders: Sequence[Path] = ()
+    trusted: frozenset[str] = frozenset()
 
     def run(self, job_id: int, step: Step, runner: Runner) -> None:
         """Do one step of one job, if it is due; never raises."""
@@ -211,6 +214,7 @@ class Stages:
             named=named,
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
+            trust_code=job.model in self.trusted,
         )
 
     def _tick(self, job: Job) -> Callable[[float, str], None]:

@@ -114,7 +114,13 @@ JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
         }
     ),
     JobState.RETRY_WAIT: frozenset(
-        {JobState.RUNNING, JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}
+        {
+            JobState.RUNNING,
+            JobState.QUEUED,
+            JobState.HELD,
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
     ),
     JobState.HELD: frozenset(
         {JobState.QUEUED, JobState.NOT_SCORED, JobState.CANCELLED, JobState.SUPERSEDED}

@@ -186,7 +186,8 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         ),
     ),
     "ModelsSection": _meanings(
-        folders=("Folders of model packages, beside our own.", "[packages]")
+        folders=("Folders of model packages, beside our own.", "[packages]"),
+        trust=("Packages that may run code of their own.", "{ my-model: code }"),
     ),
     "Unmatched": _meanings(keep=("How long they are kept.", "3d")),
     "Retention": _meanings(

@@ -263,6 +263,9 @@ class ModelsSection:
     __pydantic_config__ = CLOSED
 
     folders: Annotated[tuple[Path, ...], BeforeValidator(paths)] = ()
+    trust: Mapping[Name, Annotated[str, BeforeValidator(word("code"))]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

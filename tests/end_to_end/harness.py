@@ -53,6 +53,8 @@ class NodeUnderTest:
     refuse_free: str = "1MB"
     confirm: bool = False
     data: Path | None = None
+    run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
+    models: str = ""
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -82,6 +84,7 @@ class NodeUnderTest:
         if self.confirm:
             reports = "sends_as: [PACS], supports: { commitment: yes, find: yes },"
             confirm = "confirm: [commitment, find]"
+        models = f"models: {self.models}" if self.models else ""
         self.config.write_text(f"""\
 schema: 1
 node:
@@ -102,11 +105,12 @@ peers:
                       ae_title: {self.destination_ae_title} }},
           {reports} takes_demonstration: yes, timeout: 10s }}
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{models}
 rules:
   - name: head-ct
     mode: live
     when: {self.when}
-    run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }}
+    run: {self.run}
     deliver:
       - to: PACS
         send: [seg, sr, capture]
