@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,16 @@ def train_segmentation(
         shutil.rmtree(work)
     progress(1.0, "done")
     return metrics
+
+
+def first_makes(path: Path, make: Callable[[], None]) -> None:
+    """Let the first of several processes make a file that is not there; the others wait for it."""
+    if os.environ.get("RANK", "0") == "0":
+        if not path.is_file():
+            make()
+        return
+    while not path.is_file():
+        time.sleep(0.5)
 
 
 def work_folder(out: Path) -> Path:

@@ -72,15 +72,14 @@ def train_haemorrhage(
 
 
 def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:
-    """Write DICOM series and SEG objects as files that can be trained on; others are as they are."""
-    from models.training import work_folder
+    """Write DICOM series and SEG objects as files to train on; other folders are as they are."""
+    from models.training import first_makes, work_folder
     from pipelines.labelled_series import has_segmentations, write_labelled
 
     if not has_segmentations(data):
         return data
     folder = work_folder(out) / "from-dicom"
-    if not (folder / "cases.csv").is_file():
-        write_labelled(data, folder, names, move)
+    first_makes(folder / "cases.csv", lambda: write_labelled(data, folder, names, move))
     return folder
 
 

@@ -28,7 +28,7 @@ from tests.models.labelled import tiny_content, tiny_recipe, write_nnunet
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 240.0
+DEADLINE = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,7 @@ def test_the_same_seed_trains_the_same_weights(data: Path, tmp_path: Path) -> No
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.timeout(1200)
 def test_killed_and_begun_again_it_trains_the_same_weights(data: Path, tmp_path: Path) -> None:
     """SIGKILL after a checkpoint in the middle of training; the same command goes on."""
     recipe = tiny_content(steps=60)
@@ -160,6 +161,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(
     assert load_package(out).manifest.training["steps"] == 8
 
 
+@pytest.mark.timeout(1200)
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     """As ``torchrun`` starts them, over gloo."""
     out = tmp_path / "out"
