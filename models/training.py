@@ -88,6 +88,8 @@ def train_segmentation(
         The folder cannot be used; everything that is wrong is told.
     Unusable
         The fold is not there, `out` holds something else, or `work_folder` another training.
+    Diverged
+        The loss is no longer a number.
     """
     refuse_unusable(out, recipe, fold)
     found = find_cases(data, recipe.classes)
@@ -101,9 +103,7 @@ def train_segmentation(
             fit = _fit(found, cases, recipe, work, processes, split, fold)
             network = fit.run(
                 lambda done, note: progress(PREPARING + (FITTING - PREPARING) * done, note),
-                _watch(found, recipe, split, work)
-                if processes.is_first and split.watched
-                else None,
+                _watch(found, recipe, split, work) if processes.is_first else None,
             )
         if not processes.is_first:
             return {}

@@ -32,6 +32,7 @@ def train_segmentation(
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation on your own labelled volumes; killed, the same command goes on."""
+    from models.fitting import Diverged
     from models.labelled_cases import BadData
     from models.recipe import BadRecipe, load_recipe, recipe_path
     from models.training import Unusable
@@ -46,6 +47,8 @@ def train_segmentation(
             metrics = train(folder, recipe, out, move, fold=None if fold == "none" else int(fold))
     except (BadData, BadRecipe, Unusable) as error:
         raise fail(str(error), USAGE) from None
+    except Diverged as error:
+        raise fail(str(error)) from None
     _show(metrics, out, as_json=as_json)
 
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from models.fitting import Diverged
 from models.labelled_cases import BadData
 from models.loading import load_predictor
 from models.package import load_package
@@ -189,6 +190,16 @@ def test_training_stops_when_watched_cases_get_no_better(data: Path, tmp_path: P
     training = load_package(tmp_path / "out").manifest.training
     assert training["steps"] == 6
     assert (training["cases"], training["held_out"]) == (6, 4)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_advice(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=40, learning_rate=1.0, clip_gradient=1e30, weight_decay=1.0)
+    recipe = recipe.model_copy(
+        update={"augmentation": recipe.augmentation.model_copy(update={"gain": 1e38})}
+    )
+
+    with pytest.raises(Diverged, match="is no number at step 1; lower the learning_rate"):
+        train_segmentation(data, recipe, tmp_path / "out", ignore)
 
 
 def test_without_a_fold_everything_is_trained_on_and_nothing_measured(

@@ -170,7 +170,7 @@ def test_a_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 0.1)
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    progressed = Progressed("abc", 2, (0.5, 0.25), ((1, 0.75),))
+    progressed = Progressed("abc", (0.5, 0.25), ((1, 0.75),))
     path = tmp_path / "checkpoint.safetensors"
 
     save_checkpoint(
