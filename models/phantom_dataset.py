@@ -14,7 +14,7 @@ import numpy as np
 from models.phantom_ct import KINDS, make_head_ct
 
 LEAST_PHANTOMS = 30
-"""With fewer, not every kind is in every fold."""
+"""With fewer, no head without blood is in some fold."""
 SLICES_MM = (4.0, 5.0, 6.0)
 TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
 """Of the gantry, degrees, in turn."""
@@ -54,8 +54,8 @@ def write_phantoms(
     """
     if count < LEAST_PHANTOMS:
         raise ValueError(
-            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads of "
-            "every kind are trained on and held out."
+            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
+            "with and without blood are held out."
         )
     if seed < 0:
         raise ValueError(f"The seed is {seed}; wanted is 0 or more.")

@@ -22,6 +22,7 @@ from models.fitting import Diverged
 from models.labelled_cases import BadData
 from models.loading import load_predictor
 from models.package import load_package
+from models.phantom_ct import KINDS
 from models.phantom_dataset import LEAST_PHANTOMS, kind_of
 from models.phantom_training import train_on_phantoms
 from models.training import Unusable, train_segmentation, work_folder
@@ -58,7 +59,7 @@ def command(data: Path, recipe: dict[str, Any], out: Path) -> list[str]:
     with config.open("w") as file:
         YAML(typ="safe", pure=True).dump(json.loads(json.dumps(recipe)), file)
     arguments = ["train", "segmentation", "--data", data, "--config", config, "--out", out]
-    return ["-m", "node.cli.main", *map(str, arguments), "--json"]
+    return ["-m", "node", *map(str, arguments), "--json"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -247,7 +248,8 @@ def test_phantoms_are_trained_on_by_the_recipe_for_haemorrhage(tmp_path: Path) -
     assert package.manifest.runtime.architecture == "monai-unet-2.5d"
     assert package.manifest.input.content == "head-ct"
     assert metrics["held_out"] == LEAST_PHANTOMS // 5
-    assert set(metrics["dice_by_kind"]) == {"iph", "ivh", "sdh", "edh", "sah", "none"}
+    assert "none" in metrics["dice_by_kind"]
+    assert set(metrics["dice_by_kind"]) <= set(KINDS)
 
 
 @pytest.mark.parametrize("phantoms", [-1, 0, LEAST_PHANTOMS - 1])
