@@ -72,7 +72,7 @@ def train_haemorrhage(
 
 
 def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:
-    """Write DICOM series and SEG objects as files that can be trained on; others are as they are."""
+    """Write DICOM series and SEG objects as files that can be trained on; leave other data."""
     from models.training import work_folder
     from pipelines.labelled_series import has_segmentations, write_labelled
 

@@ -96,6 +96,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "numbers": [asdict(number) for number in scored.findings.numbers],
         "segments": [asdict(segment) for segment in scored.findings.segments],
         "texts": list(scored.findings.texts),
+        "priority": scored.findings.priority,
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -110,6 +111,7 @@ def load_findings(folder: Path) -> Scored:
         present=data["present"],
         overlapping=_overlapping(folder),
         texts=tuple(data.get("texts", ())),
+        priority=data.get("priority"),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))

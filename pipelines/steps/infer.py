@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,11 @@ from pipelines.steps.straighten import is_straight, labels_on_source, straighten
 WARM_MODELS = 4
 
 
-def infer(context: StepContext) -> Mapping[str, Any]:
+Describe = Callable[[Findings, Volume, ModelPackage], Findings]
+"""Adds to findings on the slices of the source what a pipeline says beside them."""
+
+
+def infer(context: StepContext, describe: Describe | None = None) -> Mapping[str, Any]:
     """Write ``findings.json``, and ``mask.nii.gz`` where the model labels voxels.
 
     A model sees a straight, even grid; labels of a tilted or unequally stepped volume are
@@ -58,14 +62,16 @@ def infer(context: StepContext) -> Mapping[str, Any]:
         raise Misconfigured(f"{error} Raise node.memory.step, or give the node more.") from error
     context.progress(0.95, "writing findings")
     found = _on_slices(findings, source)
+    if describe is not None:
+        found = describe(found, source, package)
     straight = None
     if findings.labels is not None and source.slice_origins is not None:
         straight = replace(volume, array=findings.labels.astype(np.float32))
     save_findings(Scored(found, predictor.identity), source, context.folder, straight)
     return {
-        "present": findings.present,
+        "present": found.present,
         "numbers": {
-            number.name: number.value for number in findings.numbers if number.segment is None
+            number.name: number.value for number in found.numbers if number.segment is None
         },
     }
 
