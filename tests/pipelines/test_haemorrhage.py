@@ -87,7 +87,7 @@ def test_the_report_measures_lesions_and_says_what_is_urgent(
         "Volume of the largest lesion",
         "ABC/2 of the largest lesion",
         "Over threshold",
-        "Marked on images ",
+        "Marked on ",
     ):
         assert text in said
 
