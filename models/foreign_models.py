@@ -166,7 +166,7 @@ class _Config:
         self._content = content
 
     def resolved(self, key: str, default: Any = None) -> Any:
-        """Follow the ``@references`` in the value of a key; code stays a text that begins with $."""
+        """Follow ``@references`` in the value of a key; code stays a text that begins with $."""
         return self._follow(self._content[key], 16) if key in self._content else default
 
     def _follow(self, value: Any, depth: int) -> Any:
