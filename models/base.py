@@ -329,6 +329,8 @@ class Findings:
         voxel has one number only.
     texts : tuple of str
         Sentences for the reader. No patient data.
+    priority : bool or None
+        Whether the finding is over the threshold of urgency; None: the model has none.
     """
 
     labels: NDArray[np.uint8] | None
@@ -338,6 +340,7 @@ class Findings:
     prognosis: CasePrognosis | None = None
     overlapping: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    priority: bool | None = None
 
     def mask(self, segment: int) -> NDArray[np.bool_]:
         """All voxels of a segment, also those that others share; ValueError without labels."""

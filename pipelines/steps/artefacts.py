@@ -107,6 +107,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "segments": [asdict(segment) for segment in scored.findings.segments],
         **_prognosis_summary(scored.findings.prognosis),
         "texts": list(scored.findings.texts),
+        "priority": scored.findings.priority,
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -122,6 +123,7 @@ def load_findings(folder: Path) -> Scored:
         prognosis=_prognosis(data["prognosis"]) if "prognosis" in data else None,
         overlapping=_overlapping(folder),
         texts=tuple(data.get("texts", ())),
+        priority=data.get("priority"),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))

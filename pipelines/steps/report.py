@@ -27,7 +27,7 @@ from pipelines.steps.artefacts import (
 from pipelines.steps.read import read_series
 from pipelines.steps.straighten import is_straight
 from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
-from sr_templates.capture import capture
+from sr_templates.capture import capture, instance_numbers_of
 from sr_templates.check import problems
 from sr_templates.described import ReportTemplate, TemplateMismatch
 from sr_templates.described_report import described_report
@@ -40,6 +40,7 @@ from sr_templates.prognosis_report import prognosis_report
 from sr_templates.repairs import repairs
 from sr_templates.report import measurement_report
 from sr_templates.segmentation import segmentation
+from sr_templates.wording import images
 from storage.place import Place
 
 LOSSY = "The source images have been compressed with loss."
@@ -155,7 +156,7 @@ def _results(
     """Build what the job wants, the SEG first because the SR refers to it."""
     findings, maker = scored.findings, maker_of(spec, scored.identity)
     results: dict[Slot, Dataset] = {}
-    comments = _comments(sources, volume)
+    comments = [*_marked(scored, volume, sources), *_comments(sources, volume)]
 
     def add(slot: Slot, build: Callable[[ObjectIdentity], Dataset | None]) -> None:
         if slot not in spec.labels:
@@ -213,6 +214,15 @@ def _capture(
 def _template(spec: JobSpec) -> ReportTemplate | None:
     given = spec.report_template
     return None if given is None else ReportTemplate.from_json(given)
+
+
+def _marked(scored: Scored, volume: Volume, sources: Sequence[Dataset]) -> list[str]:
+    """Say on which images something is marked."""
+    labels = scored.findings.labels
+    if labels is None or not labels.any():
+        return []
+    slices = np.flatnonzero(labels.any(axis=(0, 1))).tolist()
+    return [f"Marked on {images(slices, instance_numbers_of(volume, sources))}."]
 
 
 def _comments(sources: Sequence[Dataset], volume: Volume) -> list[str]:
