@@ -14,7 +14,8 @@ from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from pipelines.base import Misconfigured
-from pipelines.steps.headers import Head, head_of
+from pipelines.steps.head_reader import HeadReader
+from pipelines.steps.headers import Head
 from pipelines.steps.read import third_party_warnings_off
 from storage.place import Place
 
@@ -79,11 +80,12 @@ def content_of(folder: Path) -> FolderContent:
     found: dict[str, FolderSeries] = {}
     broken = FolderSeries("", "", 0, [], BROKEN)
     not_dicom = directories = 0
+    reader = HeadReader()
     for path in _files(folder):
         head = None
         try:
             with third_party_warnings_off():
-                head = head_of(Place(path))
+                head = reader.head_of(Place(path))
                 header = head.dataset(TAGS) if head is not None else _header(path)
                 _ = header and [header.get(keyword) for keyword in HEADER]
         except InvalidDicomError:

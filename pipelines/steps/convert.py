@@ -9,17 +9,16 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from pipelines.base import NotScored, StepContext
-from pipelines.steps.artefacts import IMAGE, save_volume
-from pipelines.steps.nifti import write_nifti
+from pipelines.steps.artefacts import save_volume
 from pipelines.steps.packages import package_of, refuse_unfit
 from pipelines.steps.read import third_party_warnings_off
-from pipelines.steps.series import open_whole_series, whole_datasets
+from pipelines.steps.series import open_whole_series
 from pipelines.steps.volume import volume_from_series
 from storage.place import Place
 
 
 def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, Any]:
-    """Write ``volume.npz``, ``facts.json`` and ``image.nii.gz``.
+    """Write ``volume.npy``, ``grid.json`` and ``facts.json``.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     context.progress(0.0, "reading files")
     instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
     with third_party_warnings_off():
-        headers = [instance.header for instance in instances]
+        headers = [instance.header for instance in instances if instance.like is None]
         _refuse_homeless(headers)
         _refuse_modality(headers, modalities)
     context.progress(0.3, "building the volume")
@@ -48,9 +47,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     refuse_unfit(package, volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
-    image = context.folder / IMAGE
-    converter = write_nifti([volume], lambda: whole_datasets(instances), image)
-    return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
+    return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
 
 
 def _refuse_homeless(datasets: Sequence[Dataset]) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from pydicom.dataset import Dataset
 from pipelines.base import NotScored, Transient
 from pipelines.steps.frames import SINGLE_FRAME, Frame, image_frames, integer, is_mosaic
 from pipelines.steps.geometry import Plane
-from pipelines.steps.headers import Head, head_of
+from pipelines.steps.head_reader import HeadReader
+from pipelines.steps.headers import NUMBER, POSITION, UID_TAG, Head, Kin
 from pipelines.steps.pixels import (
     Scale,
     Stored,
@@ -27,10 +29,6 @@ from pipelines.steps.pixels import (
 from pipelines.steps.read import damage_refused, read_instance
 from storage.place import Place
 
-UID, POSITION, NUMBER = 0x00080018, 0x00200032, 0x00200013
-OWN = frozenset({UID, POSITION, NUMBER})
-"""What slices of one volume have of their own: SOP Instance UID, position, Instance Number."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,6 +38,14 @@ class Layout:
     columns: int
     kind: np.dtype[np.integer]
     unused_bits: int
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Lowest and highest value the stored bits can say."""
+        bits = self.kind.itemsize * 8 - self.unused_bits
+        if self.kind.kind == "i":
+            return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        return 0, (1 << bits) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,7 @@ class Instance:
     def sop_instance_uid(self) -> str:
         """SOP Instance UID."""
         if isinstance(self.own, Head):
-            return self.own.elements[UID].rstrip(b"\0 ").decode("ascii", "replace")
+            return self.own.elements[UID_TAG].rstrip(b"\0 ").decode("ascii", "replace")
         return str(self.own.SOPInstanceUID)
 
     @cached_property
@@ -142,15 +148,19 @@ class Instance:
             found = [float(text) for text in head.elements.get(tag, b"").split(b"\\")]
         except ValueError:
             return []
-        return found if all(np.isfinite(found)) else []
+        return found if all(map(isfinite, found)) else []
 
-    def stored(self, indices: Sequence[int]) -> Iterator[Stored]:
+    def stored(
+        self, indices: Sequence[int], targets: Sequence[Stored] | None = None
+    ) -> Iterator[Stored]:
         """Yield the stored values of frames, shape (rows, columns), valid until the next one.
 
         Parameters
         ----------
         indices : sequence of int
             Ascending, from 0.
+        targets : sequence of NDArray or None
+            Where to put them, of the shape and kind of `layout`; only where there is a `span`.
 
         Raises
         ------
@@ -164,20 +174,23 @@ class Instance:
         elif self.span is None:
             yield from stored_frames(read_instance(self.place, deflated=True), indices)
         else:
-            yield from self._uncompressed(self.place, self.span[0], indices)
+            layout = self.layout
+            if targets is None:
+                targets = [np.empty((layout.rows, layout.columns), layout.kind)] * len(indices)
+            yield from self._uncompressed(self.place, self.span[0], indices, targets)
 
-    def _uncompressed(self, place: Place, offset: int, indices: Sequence[int]) -> Iterator[Stored]:
-        layout = self.layout
-        stored = np.empty((layout.rows, layout.columns), layout.kind)
+    def _uncompressed(
+        self, place: Place, offset: int, indices: Sequence[int], targets: Sequence[Stored]
+    ) -> Iterator[Stored]:
         try:
             handle = os.open(place.path, os.O_RDONLY)
         except OSError as error:
             raise Transient("A file of the series is not in the store now.") from error
         try:
-            for index in indices:
+            for index, stored in zip(indices, targets, strict=True):
                 start = place.offset + offset + index * stored.nbytes
                 _read_into(handle, stored, start, self.sop_instance_uid)
-                _clear(stored, layout.unused_bits)
+                _clear(stored, self.layout.unused_bits)
                 yield stored
         finally:
             os.close(handle)
@@ -186,8 +199,9 @@ class Instance:
 def open_instance(
     source: Path | Place,
     number: int = 1,
-    known: dict[object, Instance] | None = None,
+    known: dict[Kin, Instance] | None = None,
     head: Head | None = None,
+    reader: HeadReader | None = None,
     *,
     deflated: bool = False,
 ) -> Instance:
@@ -202,7 +216,9 @@ def open_instance(
         Instances of the series by what they share; filled here, to recognise those that are
         alike.
     head : Head or None
-        What `headers.head_of` has read of the file already.
+        What has been read of the file already.
+    reader : HeadReader or None
+        That of the series.
     deflated : bool
         Whether to inflate deflated data sets, whose size is not known before.
 
@@ -215,13 +231,12 @@ def open_instance(
     """
     place = Place.of(source)
     try:
-        head = head or head_of(place)
+        head = head or (reader or HeadReader()).head_of(place)
     except OSError as error:
         raise Transient(f"File {number} of the series could not be read now.") from error
     if head is None:
         return Instance(read_instance(place, number, pixels=False, deflated=deflated), place)
-    key = tuple(item for item in head.elements.items() if item[0] not in OWN)
-    like = known.get(key) if known is not None else None
+    like = known.get(head.kin) if known is not None else None
     instance = Instance(head, place, head.pixels, like)
     if not instance.sop_instance_uid:
         raise NotScored("no_identity", "An instance of the series has no SOP Instance UID.")
@@ -234,7 +249,7 @@ def open_instance(
     if ds.get("SOPClassUID") not in SINGLE_FRAME or is_mosaic(ds):
         return Instance(read_instance(place, number, pixels=False), place, head.pixels)
     if known is not None:
-        known[key] = instance
+        known[head.kin] = instance
     return instance
 
 

@@ -31,6 +31,7 @@ CT_PADDING_HU = -1000.0
 """What padding in CT becomes: air."""
 CHUNK = 1 << 17
 """Pixels that are turned into modality values at once."""
+INT16 = np.iinfo(np.int16)
 
 Stored = NDArray[np.integer]
 
@@ -133,7 +134,7 @@ def modality_values(
 
 
 def fill_modality_values(
-    scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.float32]
+    scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.float32 | np.int16]
 ) -> tuple[int, float]:
     """Turn stored values into modality units (HU for CT), padding into background, in place.
 
@@ -143,8 +144,9 @@ def fill_modality_values(
     frame : Frame
     stored : NDArray
         Shape (rows, columns).
-    out : NDArray[np.float32]
-        Of the same shape.
+    out : NDArray
+        Of the same shape: float32, or int16 where values fit (`whole_values_fit`) and are of one
+        or two bytes; it may be the memory of `stored` itself.
 
     Returns
     -------
@@ -153,8 +155,45 @@ def fill_modality_values(
     float
         What they became: air for CT, else the lowest value of the others.
     """
-    slope = frame.slope
+    mask = None if scale.padding is None else _is_padding(scale.padding, stored)
+    if out.dtype == np.int16:
+        _fill_whole(int(frame.intercept), stored, out)
+    else:
+        _fill(scale, frame, stored, out)
+    if mask is None:
+        return 0, CT_PADDING_HU
+    count = int(np.count_nonzero(mask))
+    background = CT_PADDING_HU
+    if count and not scale.is_ct:
+        background = float(out[~mask].min()) if count < mask.size else 0.0
+    if count:
+        out[mask] = background
+    return count, background
+
+
+def whole_values_fit(scale: Scale, frame: Frame, lowest: int, highest: int) -> bool:
+    """Tell whether the modality values of stored ones from `lowest` to `highest` fit into int16."""
     offset = frame.intercept
+    return (
+        frame.slope == 1
+        and offset == round(offset)
+        and scale.turned_from is None
+        and lowest + offset >= INT16.min
+        and highest + offset <= INT16.max
+    )
+
+
+def _fill_whole(offset: int, stored: Stored, out: NDArray[np.generic]) -> None:
+    """Add in int16, which comes out right whenever the sum fits, whatever the sign of the parts."""
+    signed = stored.view(np.int16) if stored.itemsize == 2 else stored
+    if offset:
+        np.add(signed, np.int16(offset), out=out)
+    elif not np.may_share_memory(signed, out):
+        np.copyto(out, signed)
+
+
+def _fill(scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.generic]) -> None:
+    slope, offset = frame.slope, frame.intercept
     if scale.turned_from is not None:
         slope, offset = -slope, offset + scale.turned_from * slope
     is_plain = slope == 1 and offset == round(offset) and stored.dtype.itemsize <= 2
@@ -167,16 +206,6 @@ def fill_modality_values(
                 target += np.float32(offset)
         else:
             target[:] = source.astype(np.float64) * slope + offset
-    if scale.padding is None:
-        return 0, CT_PADDING_HU
-    mask = _is_padding(scale.padding, stored)
-    count = int(np.count_nonzero(mask))
-    background = CT_PADDING_HU
-    if count and not scale.is_ct:
-        background = float(out.min(where=~mask, initial=np.inf)) if count < mask.size else 0.0
-    if count:
-        out[mask] = background
-    return count, background
 
 
 def refuse_odd_pixels(name: str, ds: Dataset) -> None:

@@ -12,12 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from pipelines.base import NotScored
 from pipelines.steps.frames import MAX_VOXELS, Frame
 from pipelines.steps.geometry import refuse_gaps, voxel_indices
 from pipelines.steps.instances import Instance
-from pipelines.steps.pixels import Scale, Stored, fill_modality_values, modality_values
+from pipelines.steps.pixels import (
+    Scale,
+    Stored,
+    fill_modality_values,
+    modality_values,
+    whole_values_fit,
+)
 from pipelines.steps.read import third_party_warnings_off
 from pipelines.steps.split import Plan, Stack, Unused, plan_series, unused_frames
 from pipelines.steps.volume_facts import facts_of
@@ -66,9 +72,10 @@ def volumes_of_series(datasets: Sequence[Dataset | Instance]) -> Conversion:
     Returns
     -------
     Conversion
-        Volumes have ``array`` of shape (columns, rows, slices), float32, in modality units (HU
-        for CT); ``affine`` takes voxel indices to RAS+ millimetres, sheared where the gantry was
-        tilted; ``slice_origins`` where steps are unequal.
+        Volumes have ``array`` of shape (columns, rows, slices), in modality units (HU for CT):
+        int16 where uncompressed values are whole and fit, else float32; ``affine`` takes voxel
+        indices to RAS+ millimetres, sheared where the gantry was tilted; ``slice_origins`` where
+        steps are unequal.
 
     Raises
     ------
@@ -179,11 +186,11 @@ def _is_own(item: Unused) -> bool:
     return item.reason not in ("too_few_slices", "coplanar_images", "duplicate_positions")
 
 
-def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[NDArray[np.float32], int]:
+def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[Voxels, int]:
     """Return the checked array and the number of padded voxels."""
     frames = stack.frames
     shape = (frames[0].columns, frames[0].rows, len(frames))
-    array = np.empty(shape, dtype=np.float32, order="F")
+    array: Voxels = np.empty(shape, dtype=_kind_of(frames, instances), order="F")
     rows, columns = _scatter(frames[0])
     samples = np.empty((len(frames), len(rows)), np.float32)
     wanted: dict[int, list[int]] = defaultdict(list)
@@ -192,9 +199,11 @@ def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[NDArray[np.f
 
     def take(places: Sequence[int]) -> int:
         padded = 0
-        for k, stored, scale in _decoded(frames, [(instances[p], wanted[p]) for p in places]):
+        own = [(instances[place], wanted[place]) for place in places]
+        for k, stored, scale in _decoded(frames, own, array):
+            picked = stored[rows, columns]
             count, background = fill_modality_values(scale, frames[k], stored, array[:, :, k].T)
-            samples[k] = modality_values(scale, frames[k], stored[rows, columns], background)
+            samples[k] = modality_values(scale, frames[k], picked, background)
             padded += count
         return padded
 
@@ -208,6 +217,17 @@ def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[NDArray[np.f
     return array, padded
 
 
+def _kind_of(frames: Sequence[Frame], instances: Sequence[Instance]) -> type[np.generic]:
+    """Return int16 where headers say that all values are whole and fit, else float32."""
+    for frame in frames:
+        instance = instances[frame.instance]
+        if instance.span is None or instance.layout.kind.itemsize > 2:
+            return np.float32
+        if not whole_values_fit(instance.scale, frame, *instance.layout.extent):
+            return np.float32
+    return np.int16
+
+
 def _shares(places: list[int], instances: Sequence[Instance]) -> list[list[int]]:
     """Divide instances among threads; decoders that are not ours get one thread."""
     ours = all(instances[place].span is not None for place in places)
@@ -218,15 +238,31 @@ def _shares(places: list[int], instances: Sequence[Instance]) -> list[list[int]]
 
 
 def _decoded(
-    frames: Sequence[Frame], wanted: Sequence[tuple[Instance, list[int]]]
+    frames: Sequence[Frame], wanted: Sequence[tuple[Instance, list[int]]], array: Voxels
 ) -> Iterator[tuple[int, Stored, Scale]]:
-    """Yield the stored values of every image, with its place on the third axis."""
+    """Yield the stored values of every image, with its place on the third axis.
+
+    Where they need no more than an offset they are in their place in `array` already.
+    """
     for instance, slices in wanted:
-        indices = sorted({frames[k].index for k in slices})
-        for index, stored in zip(indices, instance.stored(indices), strict=True):
-            for k in slices:
-                if frames[k].index == index:
-                    yield k, _image(frames[k], stored), instance.scale
+        slices_of: dict[int, list[int]] = defaultdict(list)
+        for k in slices:
+            slices_of[frames[k].index].append(k)
+        indices = sorted(slices_of)
+        targets = _targets(instance, [slices_of[index] for index in indices], array)
+        for index, stored in zip(indices, instance.stored(indices, targets), strict=True):
+            for k in slices_of[index]:
+                yield k, _image(frames[k], stored), instance.scale
+
+
+def _targets(instance: Instance, slices: Sequence[list[int]], array: Voxels) -> list[Stored] | None:
+    """Views of `array` to read whole frames into; None where they have to be put there later."""
+    if array.dtype != np.int16 or any(len(own) > 1 for own in slices):
+        return None
+    layout, size = instance.layout, array.shape[1::-1]
+    if layout.kind.itemsize != 2 or (layout.rows, layout.columns) != size:
+        return None
+    return [array[:, :, own[0]].T.view(layout.kind) for own in slices]
 
 
 def _image(frame: Frame, stored: Stored) -> Stored:
@@ -256,7 +292,7 @@ def _scatter(frame: Frame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def _refuse_misplaced(
     stack: Stack,
-    array: NDArray[np.float32],
+    array: Voxels,
     samples: NDArray[np.float32],
     pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> None:
