@@ -80,28 +80,28 @@ def content_of(folder: Path) -> FolderContent:
     found: dict[str, FolderSeries] = {}
     broken = FolderSeries("", "", 0, [], BROKEN)
     not_dicom = directories = 0
-    reader = HeadReader()
-    for path in _files(folder):
-        head = None
-        try:
-            with third_party_warnings_off():
-                head = reader.head_of(Place(path))
-                header = head.dataset(TAGS) if head is not None else _header(path)
-                _ = header and [header.get(keyword) for keyword in HEADER]
-        except InvalidDicomError:
-            not_dicom += 1
-            continue
-        except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
-            broken.paths.append(path)
-            continue
-        if header is None:
-            directories += 1
-            continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        series = found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
-        series.paths.append(path)
-        if head is not None:
-            series.heads[path] = head
+    with HeadReader() as reader:
+        for path in _files(folder):
+            head = None
+            try:
+                with third_party_warnings_off():
+                    head = reader.head_of(Place(path))
+                    header = head.dataset(TAGS) if head is not None else _header(path)
+                    _ = header and [header.get(keyword) for keyword in HEADER]
+            except InvalidDicomError:
+                not_dicom += 1
+                continue
+            except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
+                broken.paths.append(path)
+                continue
+            if header is None:
+                directories += 1
+                continue
+            uid = str(header.get("SeriesInstanceUID") or "")
+            series = found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
+            series.paths.append(path)
+            if head is not None:
+                series.heads[path] = head
     ordered = sorted(found.values(), key=lambda series: (series.number, str(series.paths[0])))
     all_series = (*ordered, broken) if broken.paths else tuple(ordered)
     return FolderContent(tuple(all_series), not_dicom, directories)

@@ -52,16 +52,8 @@ class Plane:
     spacing: FloatArray
 
     def points(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> FloatArray:
-        """Patient coordinates of pixel centres, shape (n, 3), LPS millimetres.
-
-        References
-        ----------
-        DICOM PS3.3 equation C.7.6.2.1-1.
-        """
-        along_row = np.outer(columns * self.spacing[1], self.orientation[:3])
-        along_column = np.outer(rows * self.spacing[0], self.orientation[3:])
-        points: FloatArray = self.position + along_row + along_column
-        return points
+        """Patient coordinates of pixel centres, shape (n, 3), LPS millimetres."""
+        return points_of([self], rows, columns)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +93,24 @@ class Grid:
     tilt_degrees: float
     is_sheared: bool
     missing: tuple[str, ...] = ()
+
+
+def points_of(
+    planes: Sequence[Plane], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> FloatArray:
+    """Patient coordinates of the same pixels of each plane, shape (planes, n, 3), LPS millimetres.
+
+    References
+    ----------
+    DICOM PS3.3 equation C.7.6.2.1-1.
+    """
+    positions = np.stack([plane.position for plane in planes])
+    orientations = np.stack([plane.orientation for plane in planes])
+    spacings = np.stack([plane.spacing for plane in planes])
+    along_row = (spacings[:, 1:] * columns)[:, :, None] * orientations[:, None, :3]
+    along_column = (spacings[:, :1] * rows)[:, :, None] * orientations[:, None, 3:]
+    points: FloatArray = positions[:, None] + along_row + along_column
+    return points
 
 
 def grid_of(planes: Sequence[Plane]) -> Grid:

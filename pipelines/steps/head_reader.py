@@ -9,31 +9,29 @@ from struct import Struct, error
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pipelines.steps.headers import (
-    IDENTITY,
     LONG_FORM,
     OWN,
-    TRANSFER_SYNTAX,
     UNDEFINED,
     WANTED,
     Head,
     Kin,
     NotUnderstood,
     TooShort,
+    Walk,
     after_items,
-    explicit_walk,
-    identified,
+    is_identified,
     kin_of,
     whole_walk,
 )
-from storage.place import Place
+from storage.place import OpenFile, Place
 
 HEAD_BYTES = 1 << 14
 MAX_HEAD_BYTES = 1 << 20
-META_LENGTH = b"\2\0\0\0UL\4\0"
-META_START = 144
-META = frozenset({TRANSFER_SYNTAX, *IDENTITY.values()})
+META_START = b"DICM\2\0\0\0UL\4\0"
+"""How the file meta information begins, up to its length."""
+META_PLACE = 144
 PATIENCE = 64
-"""How far to go on where headers differ in ever other elements; each that does costs 4."""
+"""How far to go on where headers differ in ever more elements; each that does costs 4."""
 
 _WORD = Struct("<H").unpack_from
 _WORDS = Struct("<HH").unpack_from
@@ -42,7 +40,8 @@ _LONG = Struct("<I").unpack_from
 
 def head_of(place: Place) -> Head | None:
     """Read the head of one Part 10 file, as a `HeadReader` does."""
-    return HeadReader().head_of(place)
+    with HeadReader() as reader:
+        return reader.head_of(place)
 
 
 class HeadReader:
@@ -53,9 +52,16 @@ class HeadReader:
     """
 
     def __init__(self) -> None:
+        self._file = OpenFile()
         self._bytes = HEAD_BYTES
         self._pattern: _Pattern | None = None
         self._patience = PATIENCE
+
+    def __enter__(self) -> HeadReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def head_of(self, place: Place) -> Head | None:
         """Read the head of a Part 10 file; None where pydicom has to.
@@ -69,7 +75,7 @@ class HeadReader:
         OSError
             The file cannot be read.
         """
-        handle = os.open(place.path, os.O_RDONLY)
+        handle = self._file.handle(place.path)
         try:
             for limit in (self._bytes, MAX_HEAD_BYTES):
                 length = limit if place.length is None else min(limit, place.length)
@@ -85,28 +91,23 @@ class HeadReader:
                 return head
         except (error, UnicodeDecodeError, NotUnderstood):
             return None
-        finally:
-            os.close(handle)
         return None
 
     def _walked(self, data: bytes) -> Head | None:
-        if data[128:132] != b"DICM" or data[132:140] != META_LENGTH:
+        if data[128:140] != META_START:
             return None
-        end = META_START + _LONG(data, 140)[0]
-        meta: dict[int, bytes] = {}
-        explicit_walk(data[:end], META_START, META, meta, {}, [])
-        syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii")
+        end = META_PLACE + _LONG(data, META_PLACE - 4)[0]
         pattern = self._pattern
-        if pattern is not None and pattern.transfer_syntax_uid == syntax:
-            head = pattern.follow(data, end, meta)
+        if pattern is not None:
+            head = pattern.follow(data, end)
             if head is not None:
                 self._patience = min(self._patience + 1, PATIENCE)
                 return head
-        head, marks = whole_walk(data, end, syntax, meta)
-        if head is not None and self._patience > 0:
+        walk = whole_walk(data, META_PLACE, end)
+        if walk is not None and self._patience > 0:
             self._patience -= 4
-            self._pattern = _Pattern(data, marks, head, pattern)
-        return head
+            self._pattern = _Pattern(data, walk, pattern)
+        return walk.head if walk is not None else None
 
 
 class _Pattern:
@@ -116,85 +117,108 @@ class _Pattern:
     ----------
     data : bytes
         The beginning of one file.
-    marks : list of int
-        Where each of its elements begins, Pixel Data the last.
-    head : Head
-        Of that file.
+    walk : Walk
+        Over it.
     before : _Pattern or None
         Of the files before: what differs from it may differ.
     """
 
-    def __init__(
-        self, data: bytes, marks: Sequence[int], head: Head, before: _Pattern | None
-    ) -> None:
-        self.transfer_syntax_uid = head.transfer_syntax_uid
-        self._vrs = head.vrs
-        self._is_explicit = self.transfer_syntax_uid == ExplicitVRLittleEndian
-        ends = [*marks[1:], head.pixels[0]]
-        self._elements = {
-            _tag(data, start): data[start:end] for start, end in zip(marks, ends, strict=True)
+    def __init__(self, data: bytes, walk: Walk, before: _Pattern | None) -> None:
+        head = walk.head
+        self._syntax, self._vrs, self._pixel_bytes = (
+            head.transfer_syntax_uid, head.vrs, head.pixels[1]
+        )  # fmt: skip
+        if before is not None and before._syntax != self._syntax:
+            before = None
+        end, meta = walk.marks[0], walk.meta_marks
+        self._meta = _Alike(data, meta, end, True, before and before._meta)
+        explicit = self._syntax == ExplicitVRLittleEndian
+        self._body = _Alike(data, walk.marks, head.pixels[0], explicit, before and before._body)
+        self._constant = {
+            tag: value for tag, value in head.elements.items() if tag not in self._body.differing
         }
-        self._differing: frozenset[int] = frozenset()
-        if before is not None and list(before._elements) == list(self._elements):
-            self._differing = before._differing | {
-                tag for tag, raw in self._elements.items() if raw != before._elements[tag]
-            }
-        self._constant = {t: v for t, v in head.elements.items() if t not in self._differing}
-        self._telling = tuple(sorted(self._differing & WANTED - OWN))
+        self._telling = tuple(sorted(self._body.differing & WANTED - OWN))
         self._kins: dict[tuple[bytes | None, ...], Kin] = {}
-        self._pixel_bytes = head.pixels[1]
-        self._parts, self._tail = self._cut()
 
-    def _cut(self) -> tuple[list[tuple[bytes, int, bool]], bytes]:
-        """Cut into bytes that stay and, after each, an element that may differ.
-
-        Returns
-        -------
-        list of tuple
-            What stays, tag and VR of what follows included; its tag; whether its length has four
-            bytes, not two.
-        bytes
-            What stays at the end.
-        """
-        parts, run = [], b""
-        for tag, raw in self._elements.items():
-            if tag not in self._differing:
-                run += raw
-            elif self._is_explicit and raw[4:6] not in LONG_FORM:
-                parts.append((run + raw[:6], tag, False))
-                run = b""
-            else:
-                parts.append((run + raw[: 8 if self._is_explicit else 4], tag, True))
-                run = b""
-        return parts, run
-
-    def follow(self, data: bytes, place: int, meta: dict[int, bytes]) -> Head | None:
-        """Read a head from `place`, where its data set begins; None where it differs elsewhere."""
+    def follow(self, data: bytes, end: int) -> Head | None:
+        """Read a head whose data set begins at `end`; None where it differs elsewhere."""
+        if self._meta.follow(data, META_PLACE, {}) != end:
+            return None
         values = self._constant.copy()
-        for run, tag, is_long in self._parts:
-            if not data.startswith(run, place):
-                return None
-            place += len(run)
-            length = (_LONG if is_long else _WORD)(data, place)[0]
-            place += 4 if is_long else 2
-            if tag in WANTED:
-                values[tag] = data[place : place + length]
-            if length == UNDEFINED:
-                if tag in WANTED:
-                    return None
-                place = after_items(data, place, self._is_explicit, 0)
-            else:
-                place += length
-        if not data.startswith(self._tail, place):
+        place = self._body.follow(data, end, values)
+        if place < 0 or not is_identified(values):
             return None
         own = tuple([values.get(tag) for tag in self._telling])
-        pixels = (place + len(self._tail), self._pixel_bytes)
-        if not all(values.get(tag, b"").strip(b"\0 ") for tag in IDENTITY):
-            return identified(values, self._vrs, self.transfer_syntax_uid, pixels, meta)
         kin = self._kins.get(own)
         if kin is None:
             kin = self._kins[own] = kin_of(values)
-        return Head(values, self._vrs, self.transfer_syntax_uid, pixels, kin)
+        return Head(values, self._vrs, self._syntax, (place, self._pixel_bytes), kin)
+
+
+class _Alike:
+    """Elements one after the other, as bytes that stay and, after each, one that may differ.
+
+    Parameters
+    ----------
+    data : bytes
+    marks : list of int
+        Where each element begins; the value of the last is left out.
+    end : int
+        Where what is looked at ends.
+    explicit : bool
+    before : _Alike or None
+        Of the files before.
+    """
+
+    def __init__(
+        self, data: bytes, marks: Sequence[int], end: int, explicit: bool, before: _Alike | None
+    ) -> None:
+        self._explicit = explicit
+        ends = [*marks[1:], end][: len(marks)]
+        self._raw = {
+            _tag(data, start): data[start:stop] for start, stop in zip(marks, ends, strict=True)
+        }
+        self.differing: frozenset[int] = frozenset()
+        if before is not None and list(before._raw) == list(self._raw):
+            self.differing = before.differing | {
+                tag for tag, raw in self._raw.items() if raw != before._raw[tag]
+            }
+        self._parts: list[tuple[bytes, int, bool]] = []
+        self._tail = b""
+        for tag, raw in self._raw.items():
+            if tag not in self.differing:
+                self._tail += raw
+                continue
+            is_short = explicit and raw[4:6] not in LONG_FORM
+            stays = 6 if is_short else 8 if explicit else 4
+            self._parts.append((self._tail + raw[:stays], tag, not is_short))
+            self._tail = b""
+
+    def follow(self, data: bytes, place: int, values: dict[int, bytes]) -> int:
+        """Collect what is wanted of the elements that differ; return where the last one ends.
+
+        -1 where anything else differs.
+        """
+        for run, tag, is_long in self._parts:
+            if not data.startswith(run, place):
+                return -1
+            place += len(run)
+            if is_long:
+                length = _LONG(data, place)[0]
+                place += 4
+            else:
+                length = _WORD(data, place)[0]
+                place += 2
+            if tag in WANTED:
+                if length == UNDEFINED:
+                    return -1
+                values[tag] = data[place : place + length]
+            place = (
+                after_items(data, place, self._explicit, 0)
+                if length == UNDEFINED
+                else place + length
+            )
+        return place + len(self._tail) if data.startswith(self._tail, place) else -1
 
 
 def _tag(data: bytes, place: int) -> int:

@@ -20,6 +20,7 @@ UNDEFINED = 0xFFFFFFFF
 TRANSFER_SYNTAX = 0x00020010
 IDENTITY = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
 """SOP Class UID and SOP Instance UID, and where the file meta information has them."""
+META = frozenset({TRANSFER_SYNTAX, *IDENTITY.values()})
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 LONG_FORM = frozenset(
     {b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -127,36 +128,50 @@ def kin_of(elements: dict[int, bytes]) -> Kin:
     return tuple(sorted(item for item in elements.items() if item[0] not in OWN))
 
 
-def identified(
-    elements: dict[int, bytes],
-    vrs: dict[int, str],
-    syntax: str,
-    pixels: tuple[int, int],
-    meta: dict[int, bytes],
-) -> Head:
-    """Take UIDs that are empty in the data set from the file meta information."""
-    for tag, fallback in IDENTITY.items():
-        if not elements.get(tag, b"").strip(b"\0 "):
-            elements[tag] = meta.get(fallback, b"")
-            if syntax == ExplicitVRLittleEndian:
-                vrs = {**vrs, tag: "UI"}
-    return Head(elements, vrs, syntax, pixels, kin_of(elements))
+def is_identified(elements: dict[int, bytes]) -> bool:
+    """Tell whether SOP Class UID and SOP Instance UID are in the data set."""
+    return all(elements.get(tag, b"").strip(b"\0 ") for tag in IDENTITY)
 
 
-def whole_walk(
-    data: bytes, place: int, syntax: str, meta: dict[int, bytes]
-) -> tuple[Head | None, list[int]]:
-    """Walk a data set from `place` to its pixels; return where its elements begin, too."""
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """A head, and where the elements of its file begin: of the meta information, of the data set.
+
+    Pixel Data is the last one.
+    """
+
+    head: Head
+    meta_marks: list[int]
+    marks: list[int]
+
+
+def whole_walk(data: bytes, start: int, end: int) -> Walk | None:
+    """Walk the meta information, from `start` to `end`, and the data set to its pixels.
+
+    Raises
+    ------
+    TooShort, NotUnderstood
+    """
+    meta: dict[int, bytes] = {}
     elements: dict[int, bytes] = {}
     vrs: dict[int, str] = {}
+    meta_marks: list[int] = []
     marks: list[int] = []
+    explicit_walk(data[:end], start, META, meta, {}, meta_marks)
+    syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii")
     if syntax == ExplicitVRLittleEndian:
-        pixels = explicit_walk(data, place, WANTED, elements, vrs, marks)
+        pixels = explicit_walk(data, end, WANTED, elements, vrs, marks)
     elif syntax == ImplicitVRLittleEndian:
-        pixels = _implicit(data, place, elements, marks)
+        pixels = _implicit(data, end, elements, marks)
     else:
-        return None, marks
-    return identified(elements, vrs, syntax, pixels, meta), marks
+        return None
+    if not is_identified(elements):
+        for tag, fallback in IDENTITY.items():
+            if not elements.get(tag, b"").strip(b"\0 "):
+                elements[tag] = meta.get(fallback, b"")
+                if syntax == ExplicitVRLittleEndian:
+                    vrs[tag] = "UI"
+    return Walk(Head(elements, vrs, syntax, pixels, kin_of(elements)), meta_marks, marks)
 
 
 def explicit_walk(

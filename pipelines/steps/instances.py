@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pipelines.base import NotScored, Transient
 from pipelines.steps.frames import SINGLE_FRAME, Frame, image_frames, integer, is_mosaic
 from pipelines.steps.geometry import Plane
-from pipelines.steps.head_reader import HeadReader
+from pipelines.steps.head_reader import HeadReader, head_of
 from pipelines.steps.headers import NUMBER, POSITION, UID_TAG, Head, Kin
 from pipelines.steps.pixels import (
     Scale,
@@ -27,7 +27,7 @@ from pipelines.steps.pixels import (
     stored_frames,
 )
 from pipelines.steps.read import damage_refused, read_instance
-from storage.place import Place
+from storage.place import OpenFile, Place
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,9 @@ class Instance:
             position = self._numbers(self.own, POSITION)
             order = self._numbers(self.own, NUMBER)
             if len(position) == 3 and len(order) == 1:
-                return [
-                    replace(
-                        same,
-                        sop_instance_uid=self.sop_instance_uid,
-                        plane=Plane(np.array(position), same.plane.orientation, same.plane.spacing),
-                        rank=(same.rank[0], int(order[0]), 0),
-                        instance=number,
-                    )
-                ]
+                plane = Plane(np.array(position), same.plane.orientation, same.plane.spacing)
+                rank = (same.rank[0], int(order[0]), 0)
+                return [same.next_to(self.sop_instance_uid, plane, rank, number)]
         return self._frames_of_header(number)
 
     def _frames_of_header(self, number: int) -> list[Frame]:
@@ -151,7 +145,10 @@ class Instance:
         return found if all(map(isfinite, found)) else []
 
     def stored(
-        self, indices: Sequence[int], targets: Sequence[Stored] | None = None
+        self,
+        indices: Sequence[int],
+        targets: Sequence[Stored] | None = None,
+        file: OpenFile | None = None,
     ) -> Iterator[Stored]:
         """Yield the stored values of frames, shape (rows, columns), valid until the next one.
 
@@ -161,6 +158,8 @@ class Instance:
             Ascending, from 0.
         targets : sequence of NDArray or None
             Where to put them, of the shape and kind of `layout`; only where there is a `span`.
+        file : OpenFile or None
+            To read with.
 
         Raises
         ------
@@ -173,27 +172,18 @@ class Instance:
             yield from stored_frames(self.header, indices)
         elif self.span is None:
             yield from stored_frames(read_instance(self.place, deflated=True), indices)
+        elif file is None:
+            with OpenFile() as own:
+                yield from self.stored(indices, targets, own)
         else:
             layout = self.layout
             if targets is None:
                 targets = [np.empty((layout.rows, layout.columns), layout.kind)] * len(indices)
-            yield from self._uncompressed(self.place, self.span[0], indices, targets)
-
-    def _uncompressed(
-        self, place: Place, offset: int, indices: Sequence[int], targets: Sequence[Stored]
-    ) -> Iterator[Stored]:
-        try:
-            handle = os.open(place.path, os.O_RDONLY)
-        except OSError as error:
-            raise Transient("A file of the series is not in the store now.") from error
-        try:
             for index, stored in zip(indices, targets, strict=True):
-                start = place.offset + offset + index * stored.nbytes
-                _read_into(handle, stored, start, self.sop_instance_uid)
-                _clear(stored, self.layout.unused_bits)
+                start = self.span[0] + index * stored.nbytes
+                _read_into(stored, file, self.place, start, self.sop_instance_uid)
+                _clear(stored, layout.unused_bits)
                 yield stored
-        finally:
-            os.close(handle)
 
 
 def open_instance(
@@ -231,7 +221,7 @@ def open_instance(
     """
     place = Place.of(source)
     try:
-        head = head or (reader or HeadReader()).head_of(place)
+        head = head or (reader.head_of(place) if reader else head_of(place))
     except OSError as error:
         raise Transient(f"File {number} of the series could not be read now.") from error
     if head is None:
@@ -253,12 +243,14 @@ def open_instance(
     return instance
 
 
-def _read_into(handle: int, stored: Stored, start: int, uid: str) -> None:
+def _read_into(stored: Stored, file: OpenFile, place: Place, start: int, uid: str) -> None:
+    """Read the bytes of an object from `start` on into the memory of an array."""
     target = stored.view(np.uint8).reshape(-1).data
     done = 0
     while done < len(target):
         try:
-            count = os.preadv(handle, [target[done:]], start + done)
+            handle = file.handle(place.path)
+            count = os.preadv(handle, [target[done:]], place.offset + start + done)
         except OSError as error:
             raise Transient("A file of the series could not be read now.") from error
         if not count:
@@ -268,6 +260,9 @@ def _read_into(handle: int, stored: Stored, start: int, uid: str) -> None:
 
 def _clear(stored: NDArray[np.integer], bits: int) -> None:
     """Set the bits above Bits Stored, which mean nothing, as the value's sign has them."""
-    if bits:
+    if bits and stored.dtype.kind == "u":
+        mask = (1 << (stored.itemsize * 8 - bits)) - 1
+        np.bitwise_and(stored, stored.dtype.type(mask), out=stored)
+    elif bits:
         np.left_shift(stored, bits, out=stored)
         np.right_shift(stored, bits, out=stored)

@@ -20,6 +20,7 @@ from pydicom.uid import (
 from pipelines.base import NotScored
 from pipelines.steps.codestreams import size_of
 from pipelines.steps.frames import Frame, frame_count, integer, number
+from pipelines.steps.geometry import FloatArray
 from pipelines.steps.read import damage_refused
 
 END_MARKER = b"\xff\xd9"
@@ -111,25 +112,26 @@ def stored_frames(ds: Dataset, indices: Sequence[int] | None = None) -> Iterator
 
 
 def modality_values(
-    scale: Scale, frame: Frame, stored: Stored, background: float
+    scale: Scale, frames: Sequence[Frame], stored: FloatArray, background: FloatArray
 ) -> NDArray[np.float32]:
     """Turn stored values into modality units, the plain way: one formula in double precision.
 
     Parameters
     ----------
     scale : Scale
-    frame : Frame
-    stored : NDArray
-        Of any shape.
-    background : float
-        What padding becomes.
+        What the frames share.
+    frames : sequence of Frame
+    stored : FloatArray
+        Whole numbers, shape (frames, n).
+    background : FloatArray
+        What padding becomes in each frame, shape (frames,).
     """
-    values = stored.astype(np.float64)
-    if scale.turned_from is not None:
-        values = scale.turned_from - values
-    values = values * frame.slope + frame.intercept
+    values = stored if scale.turned_from is None else scale.turned_from - stored
+    slopes = np.array([frame.slope for frame in frames])[:, None]
+    values = values * slopes + np.array([frame.intercept for frame in frames])[:, None]
     if scale.padding is not None:
-        values[_is_padding(scale.padding, stored)] = background
+        low, high = scale.padding
+        values = np.where((stored >= low) & (stored <= high), background[:, None], values)
     return values.astype(np.float32)
 
 
