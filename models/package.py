@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ from models.catalogue import MANIFEST
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
 MOST_MANIFEST_BYTES = 64 << 10
 MOST_LEVELS = 16
+PARSED = 32
+"""Manifests that need not be parsed again; their bytes are read each time."""
 MOST_MISTAKES = 8
 """More mistakes of a manifest are counted, not told."""
 
@@ -283,6 +286,7 @@ def manifest_bytes(folder: Path) -> bytes:
     return data
 
 
+@lru_cache(maxsize=PARSED)
 def _parse(folder: Path, data: bytes) -> Manifest:
     path = folder / MANIFEST
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
 
+from models.base import Volume
 from pipelines.base import NotScored, StepContext
 from pipelines.steps.artefacts import save_volume
 from pipelines.steps.packages import package_of, refuse_unfit
@@ -34,20 +36,25 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     Misconfigured
         The model package is missing or altered.
     """
-    package = package_of(context.spec.model)
-    context.progress(0.0, "reading files")
+    with ThreadPoolExecutor(1) as meanwhile:
+        package = meanwhile.submit(package_of, context.spec.model)
+        context.progress(0.0, "reading files")
+        volume = _read(context, modalities)
+        ready_at = datetime.now(UTC)
+        refuse_unfit(package.result(), volume)
+    context.progress(0.6, "writing the volume")
+    save_volume(volume, context.folder)
+    return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
+
+
+def _read(context: StepContext, modalities: Collection[str]) -> Volume:
     instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
     with third_party_warnings_off():
         headers = [instance.header for instance in instances if instance.like is None]
         _refuse_homeless(headers)
         _refuse_modality(headers, modalities)
     context.progress(0.3, "building the volume")
-    volume = volume_from_series(instances)
-    ready_at = datetime.now(UTC)
-    refuse_unfit(package, volume)
-    context.progress(0.6, "writing the volume")
-    save_volume(volume, context.folder)
-    return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
+    return volume_from_series(instances)
 
 
 def _refuse_homeless(datasets: Sequence[Dataset]) -> None:
