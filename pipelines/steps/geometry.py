@@ -53,7 +53,8 @@ class Plane:
 
     def points(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> FloatArray:
         """Patient coordinates of pixel centres, shape (n, 3), LPS millimetres."""
-        return points_of([self], rows, columns)[0]
+        points: FloatArray = points_of([self], rows, columns)[0]
+        return points
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,15 +125,16 @@ class _Pattern:
 
     def __init__(self, data: bytes, walk: Walk, before: _Pattern | None) -> None:
         head = walk.head
-        self._syntax, self._vrs, self._pixel_bytes = (
-            head.transfer_syntax_uid, head.vrs, head.pixels[1]
-        )  # fmt: skip
-        if before is not None and before._syntax != self._syntax:
-            before = None
-        end, meta = walk.marks[0], walk.meta_marks
-        self._meta = _Alike(data, meta, end, True, before and before._meta)
-        explicit = self._syntax == ExplicitVRLittleEndian
-        self._body = _Alike(data, walk.marks, head.pixels[0], explicit, before and before._body)
+        self._syntax = head.transfer_syntax_uid
+        self._vrs = head.vrs
+        self._pixel_bytes = head.pixels[1]
+        meta: _Alike | None = None
+        body: _Alike | None = None
+        if before is not None and before._syntax == self._syntax:
+            meta, body = before._meta, before._body
+        is_explicit = self._syntax == ExplicitVRLittleEndian
+        self._meta: _Alike = _Alike(data, walk.meta_marks, walk.marks[0], True, meta)
+        self._body: _Alike = _Alike(data, walk.marks, head.pixels[0], is_explicit, body)
         self._constant = {
             tag: value for tag, value in head.elements.items() if tag not in self._body.differing
         }

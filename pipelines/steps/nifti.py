@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from pipelines.steps.geometry import FloatArray
 from pipelines.steps.nifti_header import is_sheared, nifti_header
 from pipelines.steps.read import third_party_warnings_off
@@ -30,7 +30,7 @@ GZIP_LEVEL = 5
 class _Image:
     """Voxels and their affine to RAS+ millimetres."""
 
-    array: NDArray[np.float32]
+    array: Voxels
     affine: FloatArray
 
 

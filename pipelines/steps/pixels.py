@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +137,11 @@ def modality_values(
 
 
 def fill_modality_values(
-    scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.float32 | np.int16]
+    scale: Scale,
+    frame: Frame,
+    stored: Stored,
+    out: NDArray[np.float32 | np.int16],
+    extent: tuple[int, int] | None = None,
 ) -> tuple[int, float]:
     """Turn stored values into modality units (HU for CT), padding into background, in place.
 
@@ -147,8 +152,10 @@ def fill_modality_values(
     stored : NDArray
         Shape (rows, columns).
     out : NDArray
-        Of the same shape: float32, or int16 where values fit (`whole_values_fit`) and are of one
-        or two bytes; it may be the memory of `stored` itself.
+        Of the same shape: float32, or int16 where values are whole (`are_whole`); it may be the
+        memory of `stored` itself.
+    extent : tuple of int or None
+        What no stored value lies outside of, where that is known.
 
     Returns
     -------
@@ -156,10 +163,15 @@ def fill_modality_values(
         How many pixels are padding.
     float
         What they became: air for CT, else the lowest value of the others.
+
+    Raises
+    ------
+    TooWide
+        int16 does not hold the values.
     """
     mask = None if scale.padding is None else _is_padding(scale.padding, stored)
     if out.dtype == np.int16:
-        _fill_whole(int(frame.intercept), stored, out)
+        _fill_whole(int(frame.intercept), stored, out, mask, extent)
     else:
         _fill(scale, frame, stored, out)
     if mask is None:
@@ -173,28 +185,44 @@ def fill_modality_values(
     return count, background
 
 
-def whole_values_fit(scale: Scale, frame: Frame, lowest: int, highest: int) -> bool:
-    """Tell whether the modality values of stored ones from `lowest` to `highest` fit into int16."""
+class TooWide(Exception):
+    """Raised when int16 does not hold modality values."""
+
+
+def are_whole(scale: Scale, frame: Frame) -> bool:
+    """Tell whether the modality values are stored ones plus a whole number."""
     offset = frame.intercept
     return (
         frame.slope == 1
+        and abs(offset) <= 1 << 16
         and offset == round(offset)
         and scale.turned_from is None
-        and lowest + offset >= INT16.min
-        and highest + offset <= INT16.max
     )
 
 
-def _fill_whole(offset: int, stored: Stored, out: NDArray[np.generic]) -> None:
+def _fill_whole(
+    offset: int,
+    stored: Stored,
+    out: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    extent: tuple[int, int] | None,
+) -> None:
     """Add in int16, which comes out right whenever the sum fits, whatever the sign of the parts."""
-    signed = stored.view(np.int16) if stored.itemsize == 2 else stored
+    lowest, highest = INT16.min - offset, INT16.max - offset
+    low, high = extent or (lowest - 1, highest)
+    if low < lowest or high > highest:
+        kept = stored if mask is None else stored[~mask]
+        if kept.size and (int(kept.min()) < lowest or int(kept.max()) > highest):
+            raise TooWide
+    is_plain = stored.itemsize == 2 and stored.dtype.isnative
+    signed = stored.view(np.int16) if is_plain else stored.astype(np.int16)
     if offset:
-        np.add(signed, np.int16(offset), out=out)
+        np.add(signed, np.array(offset).astype(np.int16), out=out)
     elif not np.may_share_memory(signed, out):
         np.copyto(out, signed)
 
 
-def _fill(scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.generic]) -> None:
+def _fill(scale: Scale, frame: Frame, stored: Stored, out: NDArray[Any]) -> None:
     slope, offset = frame.slope, frame.intercept
     if scale.turned_from is not None:
         slope, offset = -slope, offset + scale.turned_from * slope

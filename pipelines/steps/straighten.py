@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from pipelines.base import NotScored
 from pipelines.steps.geometry import FloatArray
 
@@ -209,7 +209,7 @@ def _neighbours(depths: FloatArray, depth: float) -> tuple[int, int, float]:
     return before, after, share
 
 
-def _moved(image: NDArray[np.float32], grid: StraightGrid, k: int) -> _Moved:
+def _moved(image: Voxels, grid: StraightGrid, k: int) -> _Moved:
     """Move an image of shape (rows, columns) by fractions of pixels, bilinearly."""
     total = np.zeros(grid.shape[1::-1], np.float32)
     shift = grid.shifts[k, ::-1]

@@ -18,9 +18,10 @@ from pipelines.steps.instances import Instance
 from pipelines.steps.pixels import (
     Scale,
     Stored,
+    TooWide,
+    are_whole,
     fill_modality_values,
     modality_values,
-    whole_values_fit,
 )
 from pipelines.steps.split import Stack
 from storage.place import OpenFile
@@ -37,8 +38,8 @@ def checked_voxels(stack: Stack, instances: Sequence[Instance]) -> tuple[Voxels,
     Returns
     -------
     NDArray
-        Shape (columns, rows, slices), modality units: int16 where headers say that all values
-        are whole and fit, and no decoder is needed; else float32.
+        Shape (columns, rows, slices), modality units: int16 where all values are whole and fit,
+        else float32.
     int
         How many voxels are padding.
 
@@ -49,15 +50,32 @@ def checked_voxels(stack: Stack, instances: Sequence[Instance]) -> tuple[Voxels,
     Transient
         A file cannot be read now.
     """
-    filling = _Filling(stack.frames, instances)
+    filling = _whole(stack.frames, instances) or _filled(stack.frames, instances, np.float32)
+    _refuse_misplaced(stack, filling)
+    return filling.array, int(filling.padded.sum())
+
+
+def _whole(frames: Sequence[Frame], instances: Sequence[Instance]) -> _Filling | None:
+    """Read pixels into int16; None where it does not hold them."""
+    if not all(are_whole(instances[frame.instance].scale, frame) for frame in frames):
+        return None
+    try:
+        return _filled(frames, instances, np.int16)
+    except TooWide:
+        return None
+
+
+def _filled(
+    frames: Sequence[Frame], instances: Sequence[Instance], kind: type[np.generic]
+) -> _Filling:
+    filling = _Filling(frames, instances, kind)
     parts = filling.shares()
     if len(parts) == 1:
         filling.take(parts[0])
     else:
         with ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(filling.take, parts))
-    _refuse_misplaced(stack, filling)
-    return filling.array, int(filling.padded.sum())
+    return filling
 
 
 class _Filling:
@@ -69,13 +87,17 @@ class _Filling:
         In the order of the third axis.
     instances : sequence of Instance
         Those of the series, by their place in it.
+    kind : type
+        np.int16, where values are whole, or np.float32.
     """
 
-    def __init__(self, frames: Sequence[Frame], instances: Sequence[Instance]) -> None:
+    def __init__(
+        self, frames: Sequence[Frame], instances: Sequence[Instance], kind: type[np.generic]
+    ) -> None:
         self.frames = frames
         self.instances = instances
         shape = (frames[0].columns, frames[0].rows, len(frames))
-        self.array: Voxels = np.empty(shape, _kind_of(frames, instances), order="F")
+        self.array: Voxels = np.empty(shape, kind, order="F")
         self.rows, self.columns = _scatter(frames[0])
         self.padded = np.zeros(len(frames), np.int64)
         self._picked = np.empty((len(frames), SAMPLES_PER_SLICE))
@@ -106,7 +128,7 @@ class _Filling:
                 found = instance.stored(indices, self._targets(instance, slices), file)
                 for own, stored in zip(slices, found, strict=True):
                     for k in own:
-                        self._put(k, _image(self.frames[k], stored), instance.scale)
+                        self._put(k, _image(self.frames[k], stored), instance)
 
     def values(self) -> NDArray[np.float32]:
         """Modality values of the pixels at `rows` and `columns`, shape (slices, samples)."""
@@ -126,26 +148,19 @@ class _Filling:
         """
         if self.array.dtype != np.int16 or any(len(own) > 1 for own in slices):
             return None
+        if instance.span is None:
+            return None
         layout, size = instance.layout, self.array.shape[1::-1]
         if layout.kind.itemsize != 2 or (layout.rows, layout.columns) != size:
             return None
         return [self.array[:, :, own[0]].T.view(layout.kind) for own in slices]
 
-    def _put(self, k: int, stored: Stored, scale: Scale) -> None:
+    def _put(self, k: int, stored: Stored, instance: Instance) -> None:
         self._picked[k] = stored[self.rows, self.columns]
+        extent = None if instance.span is None else instance.layout.extent
         self.padded[k], self._background[k] = fill_modality_values(
-            scale, self.frames[k], stored, self.array[:, :, k].T
+            instance.scale, self.frames[k], stored, self.array[:, :, k].T, extent
         )
-
-
-def _kind_of(frames: Sequence[Frame], instances: Sequence[Instance]) -> type[np.generic]:
-    for frame in frames:
-        instance = instances[frame.instance]
-        if instance.span is None or instance.layout.kind.itemsize > 2:
-            return np.float32
-        if not whole_values_fit(instance.scale, frame, *instance.layout.extent):
-            return np.float32
-    return np.int16
 
 
 def _image(frame: Frame, stored: Stored) -> Stored:

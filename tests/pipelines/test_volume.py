@@ -324,8 +324,10 @@ def test_whole_values_are_held_as_such_and_all_are_what_the_header_says(
         for k in range(5):
             plane, mask = wanted[:, :, k], stored[:, :, k] == stored[0, 0, 0]
             plane[mask] = -1000 if modality == "CT" else plane[~mask].min()
-    extent = (low + rescale[1], high + rescale[1])
+    values = stored + rescale[1]
+    if padded:
+        values = values[stored != stored[0, 0, 0]]
     whole = rescale[0] == 1 and rescale[1] % 1 == 0 and not turned
-    fits = whole and extent[0] >= -32768 and extent[1] <= 32767
+    fits = whole and values.min() >= -32768 and values.max() <= 32767
     assert volume.array.dtype == (np.int16 if fits else np.float32)
     assert np.array_equal(volume.array, wanted.astype(np.float32))
