@@ -101,7 +101,7 @@ def test_a_monai_bundle_becomes_a_package_that_labels(
 def test_an_argument_that_is_code_is_named_and_not_evaluated(tmp_path: Path) -> None:
     network = {"_target_": "UNet", **ARCHITECTURE["arguments"], "channels": "$[8] * 2"}
 
-    with pytest.raises(BrokenPackage, match="argument channels .* is code"):
+    with pytest.raises(BrokenPackage, match=r"argument channels .* is code"):
         import_model(write_bundle(tmp_path / "bundle", network), tmp_path / "out", Wishes())
 
 
