@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
@@ -16,6 +17,8 @@ from sr_templates import codes, stamp
 from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
 from sr_templates.frames import LPS_FROM_RAS, Frame, grid_of, parallel_frames, steps_mm
 
+SegmentationType = Literal["BINARY", "LABELMAP"]
+
 SAME_GRID = 0.02
 """Largest difference between the grids of volume and source, in voxels and in cosines."""
 SAME_PLACE = 0.25
@@ -28,8 +31,9 @@ def segmentation(
     sources: Sequence[Dataset],
     identity: ObjectIdentity,
     maker: Maker,
+    kind: SegmentationType = "BINARY",
 ) -> Dataset | None:
-    """Write labelled voxels as a BINARY Segmentation on the slices of the source.
+    """Write labelled voxels as a Segmentation on the slices of the source.
 
     Segments are those that have voxels, numbered from 1 in the order of `findings.segments`; a
     segment is recognised by its Tracking UID, ``identity.uid("tracking-<number>")``.
@@ -44,6 +48,9 @@ def segmentation(
         As `normalised` returns them.
     identity : ObjectIdentity
     maker : Maker
+    kind : str
+        ``BINARY``: a frame for each segment and slice. ``LABELMAP``: one for each slice, its
+        pixels the numbers of segments (Label Map Segmentation), which few viewers read yet.
 
     Returns
     -------
@@ -59,7 +66,7 @@ def segmentation(
 
     References
     ----------
-    DICOM PS3.3 A.51, C.8.20.2.
+    DICOM PS3.3 A.51, A.51.5, C.8.20.2.
     """
     segments = found_segments(findings)
     if findings.labels is None or not segments:
@@ -76,7 +83,7 @@ def segmentation(
     result = Segmentation(
         source_images=stamp.anonymous(sources),
         pixel_array=masks,
-        segmentation_type="BINARY",
+        segmentation_type=kind,
         segment_descriptions=[
             _description(segment, number, identity, maker)
             for number, segment in enumerate(segments, start=1)

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from node.config.base import CLOSED, DAY_SECONDS, SLOTS, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, USUAL_SLOTS, Seconds, Text
 from node.config.image import UpperBound
 from node.config.problems import did_you_mean, one_of
 from node.config.quantities import WordList, durations, number, shape, text, whole, word
-from pipelines.base import Slot
+from pipelines.base import DOCUMENTS, OF_LABEL_MAP, SLOTS, Slot
 
 Confirmation = Literal["commitment", "find"]
 Fallback = Literal["capture", "pdf", "sr"]
@@ -32,7 +32,7 @@ def _description(value: object) -> str:
 class ResultSeries:
     """Series Number of the first result series, and Series Description of all.
 
-    The slots take `number` (sr), `number` + 1 (seg) and `number` + 2 (capture).
+    Each slot takes `number` plus its place in `pipelines.base.SLOTS`: sr 0, seg 1, capture 2, ...
     """
 
     __pydantic_config__ = CLOSED
@@ -130,7 +130,7 @@ class Destination:
     __pydantic_config__ = CLOSED
 
     peer: Annotated[Text, Field(alias="to")]
-    send: Annotated[tuple[Slot, ...], BeforeValidator(WordList(SLOTS))] = SLOTS
+    send: Annotated[tuple[Slot, ...], BeforeValidator(WordList(SLOTS))] = USUAL_SLOTS
     only_if: ResultLimits | None = None
     series: ResultSeries | None = None
     if_refused: Fallbacks | None = None
@@ -138,3 +138,17 @@ class Destination:
         tuple[Confirmation, ...], BeforeValidator(WordList(("commitment", "find")))
     ] = ()
     retry: Retry = field(default_factory=Retry)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What it gets, reports last, so that none is read without what it refers to."""
+        label_map = "labelmap" in self.send and "seg" not in self.send
+        named = [OF_LABEL_MAP.get(slot, slot) if label_map else slot for slot in self.send]
+        return tuple(sorted(named, key=DOCUMENTS.__contains__))
+
+    @property
+    def made(self) -> frozenset[str]:
+        """What must be there for it: what it gets, or what stands in for that."""
+        instead = self.if_refused or Fallbacks()
+        words = (getattr(instead, name) for name in Fallbacks.__dataclass_fields__)
+        return frozenset((*self.slots, *filter(None, words)))

@@ -22,6 +22,7 @@ from tests.services import missing
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SC = "1.2.840.10008.5.1.4.1.1.7"
+DICOM_WEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 
 
 class RememberingPACS(StandInPACS):
@@ -63,7 +64,7 @@ def remembering_pacs(folder: Path) -> Iterator[RememberingPACS]:
 class Orthanc:
     """The real thing, on ports of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, dicom_web: bool = False) -> None:
         self.folder = folder
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -80,7 +81,15 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
-                    "Plugins": [],
+                    "Plugins": [DICOM_WEB_PLUGIN] if dicom_web else [],
+                    "UnknownSopClassAccepted": True,
+                    "DefaultEncoding": "Utf8",
+                    "DicomWeb": {
+                        "Enable": True,
+                        "Root": "/dicom-web/",
+                        "StudiesMetadata": "Full",
+                        "SeriesMetadata": "Full",
+                    },
                 }
             )
         )
@@ -99,12 +108,14 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *, dicom_web: bool = False) -> Iterator[Orthanc]:
     """Run Orthanc; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         missing("Orthanc")
-    found = Orthanc(folder)
+    if dicom_web and not Path(DICOM_WEB_PLUGIN).exists():
+        missing("Orthanc's DICOMweb plugin")
+    found = Orthanc(folder, dicom_web=dicom_web)
     with (folder / "orthanc.log").open("w") as log:
         process = subprocess.Popen([program, str(found.configuration)], stdout=log, stderr=log)
         try:
