@@ -94,8 +94,9 @@ def main() -> None:
     findings = Findings(labels, segments, numbers, True)
     before, began = forget_peak(), time.perf_counter()
     seg = segmentation(findings, volume, clean, identity("seg"), MAKER, options.kind)
-    built, data = time.perf_counter() - began, b""
-    assert seg is not None
+    if seg is None:
+        raise SystemExit("nothing was marked")
+    built = time.perf_counter() - began
     built_peak = peak_bytes() - before
     data = to_bytes(seg)
     seconds, peak = time.perf_counter() - began, peak_bytes() - before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -81,8 +82,7 @@ def polygons(mask: NDArray[np.bool_]) -> list[Polygon]:
     found = []
     for points, offsets in zip(*generator.filled(0.5, 1.5), strict=True):
         rings = [
-            _corners(points[start : end - 1] - 1.0)
-            for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+            _corners(points[start : end - 1] - 1.0) for start, end in pairwise(offsets.tolist())
         ]
         outline = rings[0]
         for hole in rings[1:]:
@@ -112,8 +112,19 @@ def _corners(ring: Polygon) -> Polygon:
 
 
 def _joined(outline: Polygon, hole: Polygon) -> Polygon:
-    """Make one ring of an outline and its hole, where they are nearest to each other."""
-    distances = ((outline[:, None, :] - hole[None, :, :]) ** 2).sum(axis=2)
-    here, there = np.unravel_index(int(distances.argmin()), distances.shape)
-    turned = np.roll(hole, -int(there), axis=0)
-    return np.concatenate([outline[: here + 1], turned, turned[:1], outline[here:]])
+    """Make one ring of an outline and its hole, by a channel along the upper edge of a pixel row.
+
+    The channel runs from the top of the hole to the left, so that it meets no pixel's centre.
+    """
+    top = int(np.lexsort((hole[:, 0], hole[:, 1]))[0])
+    x, y = hole[top]
+    ahead = np.roll(outline, -1, axis=0)
+    low, high = np.minimum(outline[:, 1], ahead[:, 1]), np.maximum(outline[:, 1], ahead[:, 1])
+    [edges] = np.nonzero((low <= y) & (y < high))
+    here, there = outline[edges], ahead[edges]
+    share = (y - here[:, 1]) / (there[:, 1] - here[:, 1])
+    crossings = here[:, 0] + share * (there[:, 0] - here[:, 0])
+    nearest = int(np.where(crossings <= x, crossings, -np.inf).argmax())
+    place, turned = int(edges[nearest]) + 1, np.roll(hole, -top, axis=0)
+    channel = np.array([[crossings[nearest], y]])
+    return np.concatenate([outline[:place], channel, turned, turned[:1], channel, outline[place:]])

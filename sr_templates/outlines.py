@@ -1,4 +1,4 @@
-"""Findings as outlines on images: TID 1410 groups, which viewers draw that show no SEG of a report."""
+"""Findings as outlines on images (TID 1410), which viewers draw that show no SEG of a report."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -35,7 +34,6 @@ from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
 from sr_templates.checks.voxels import counts_by_frame
 from sr_templates.normalise import UIDS
 from sr_templates.segmentation import tracking_identifier, tracking_name
-
 
 DocumentClass = type[ComprehensiveSR] | type[Comprehensive3DSR]
 Image = tuple[str, str, int | None]

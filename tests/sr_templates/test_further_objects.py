@@ -127,7 +127,7 @@ def test_a_rejection_note_names_each_result_and_why(made: Case) -> None:
 def test_a_text_report_says_what_the_measurement_report_says(made: Case, tmp_path: Path) -> None:
     path = save(text(made), tmp_path / "text.dcm")
 
-    shown = run("dsrdump", "+U8", path).stdout
+    shown = run("dsrdump", "+U8", "+Pl", path).stdout
 
     assert "Intracranial haemorrhage. Presence of property: Present" in shown
     assert "Haemorrhage. Volume: " in shown
