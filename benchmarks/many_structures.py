@@ -1,4 +1,4 @@
-"""Time and memory of a Segmentation of 100 structures on 512 x 512 x 300.
+"""CPU time and memory of a Segmentation of 100 structures on 512 x 512 x 300.
 
 python -m benchmarks.many_structures [BINARY|LABELMAP] [--check]
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from pydicom.dataset import Dataset
 from models.base import Findings, Number, Segment, Volume
 from sr_templates.check import problems
 from sr_templates.normalise import normalised
-from sr_templates.part10 import to_bytes
+from sr_templates.part10 import to_file
 from sr_templates.segmentation import segmentation
 from tests.phantoms import Shape, ct_series
 from tests.sr_templates.objects import ABNORMAL, BRAIN, HEMORRHAGE, MAKER, identity
@@ -54,8 +56,7 @@ def sources(shape: Shape) -> list[Dataset]:
     del one.PixelData
     found = []
     for index in range(shape.slices):
-        ds = Dataset()
-        ds.update(one)
+        ds = deepcopy(one)
         ds.SOPInstanceUID = f"{one.SOPInstanceUID[:50]}.{index + 1}"
         ds.InstanceNumber = index + 1
         ds.ImagePositionPatient = [round(float(v), 4) for v in shape.position(index)]
@@ -92,24 +93,27 @@ def main() -> None:
     )
     numbers = (Number("volume", 1.0, "ml"),)
     findings = Findings(labels, segments, numbers, True)
-    before, began = forget_peak(), time.perf_counter()
+    before, began = forget_peak(), time.process_time()
     seg = segmentation(findings, volume, clean, identity("seg"), MAKER, options.kind)
     if seg is None:
         raise SystemExit("nothing was marked")
-    built = time.perf_counter() - began
+    built = time.process_time() - began
     built_peak = peak_bytes() - before
-    data = to_bytes(seg)
-    seconds, peak = time.perf_counter() - began, peak_bytes() - before
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "seg.dcm")
+        to_file(seg, path)
+        size = path.stat().st_size
+    seconds, peak = time.process_time() - began, peak_bytes() - before
     mask = labels.nbytes
-    print(f"{options.kind}: {seg.NumberOfFrames} frames, {len(data) / 1e6:.0f} MB")
+    print(f"{options.kind}: {seg.NumberOfFrames} frames, {size / 1e6:.0f} MB")
     print(f"built in {built:.1f} s, at most {built_peak / mask:.2f} times the mask")
     print(f"written in {seconds:.1f} s in all, at most {peak / mask:.2f} times the mask")
     met = seconds <= MOST_SECONDS and peak <= MOST_TIMES_THE_MASK * mask
     print("goals met" if met else "goals NOT met")
     if options.check:
-        began = time.perf_counter()
+        began = time.process_time()
         found = problems(seg, clean)
-        print(f"judged in {time.perf_counter() - began:.1f} s: {found or 'nothing wrong'}")
+        print(f"judged in {time.process_time() - began:.1f} s: {found or 'nothing wrong'}")
         print(f"at most {(peak_bytes() - before) / mask:.2f} times the mask")
 
 

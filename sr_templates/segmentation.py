@@ -16,6 +16,7 @@ from models.base import Findings, Segment, Volume
 from sr_templates import codes, stamp
 from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
 from sr_templates.frames import LPS_FROM_RAS, Frame, grid_of, parallel_frames, steps_mm
+from sr_templates.packing import fill, skeleton_pixels
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
 
@@ -78,11 +79,11 @@ def segmentation(
     if volume.frame_of_reference_uid not in ("", sources[0].FrameOfReferenceUID):
         raise UnfitSource("the scored volume lies in another Frame of Reference than the source")
     frames = parallel_frames(sources)
-    masks = _masks(findings.labels, volume, sources, segments)
+    planes = _planes(findings.labels, volume, sources)
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
         source_images=stamp.anonymous(sources),
-        pixel_array=masks,
+        pixel_array=skeleton_pixels(planes),
         segmentation_type=kind,
         segment_descriptions=[
             _description(segment, number, identity, maker)
@@ -97,6 +98,7 @@ def segmentation(
         specific_character_set="ISO_IR 192",
         **general,
     )
+    fill(result, planes, [segment.number for segment in segments], frames)
     stamp.stamp(result, sources[0], maker)
     # highdicom may take them from the source's tags, which tilt and unequal steps belie.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
@@ -116,11 +118,17 @@ def found_segments(findings: Findings) -> list[Segment]:
         return []
     if findings.labels.dtype.kind not in "ui":
         raise ValueError(f"labels are {findings.labels.dtype}, wanted whole numbers")
-    numbers = set(np.unique(findings.labels).tolist()) - {0}
+    numbers = set(_values(findings.labels)) - {0}
     strange = numbers - {segment.number for segment in findings.segments}
     if strange:
         raise ValueError(f"labels hold {sorted(strange)}, which are no segment's number")
     return [segment for segment in findings.segments if segment.number in numbers]
+
+
+def _values(labels: NDArray[np.uint8]) -> list[int]:
+    """Values that occur, slab by slab: sorting a whole volume takes its size several times."""
+    found = [np.unique(slab) for slab in labels]
+    return np.unique(np.concatenate(found)).tolist() if found else []
 
 
 def tracking_name(segment: int | None) -> str:
@@ -134,22 +142,16 @@ def tracking_identifier(maker: Maker, segment: Segment | None) -> str:
     return f"{maker.model.family} {what}"[: stamp.LONG_STRING]
 
 
-def _masks(
-    labels: NDArray[np.uint8],
-    volume: Volume,
-    sources: Sequence[Dataset],
-    segments: Sequence[Segment],
+def _planes(
+    labels: NDArray[np.uint8], volume: Volume, sources: Sequence[Dataset]
 ) -> NDArray[np.uint8]:
-    """Labels on the source's slices, shape (slices, rows, columns), renumbered."""
+    """Labels on the source's slices, shape (slices, rows, columns); a view where they lie there."""
     if labels.shape != volume.array.shape:
         raise ValueError(f"labels have shape {labels.shape}, the volume {volume.array.shape}")
     placed = labels.transpose(2, 1, 0)
     if not _lies_on(volume, parallel_frames(sources)):
         placed = _matched(placed, volume, sources)
-    renumber = np.zeros(256, np.uint8)
-    for number, segment in enumerate(segments, start=1):
-        renumber[segment.number] = number
-    return np.asarray(renumber[placed], np.uint8)
+    return placed
 
 
 def _lies_on(volume: Volume, frames: Sequence[Frame]) -> bool:

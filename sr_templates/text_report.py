@@ -20,12 +20,18 @@ from pydicom.uid import BasicTextSRStorage
 from models.base import Code
 from sr_templates import codes, stamp
 from sr_templates.base import FOR_RESEARCH_USE, NOT_FOR_CLINICAL_USE, Maker, ObjectIdentity
-from sr_templates.checks.measurements import FINDING, groups_of
+from sr_templates.checks.measurements import (
+    ALGORITHM_NAME,
+    CATEGORY,
+    FINDING,
+    TRACKING_ID,
+    groups_of,
+)
 from sr_templates.checks.tree import children, name
 from sr_templates.report import observation_context, procedure_of
 
-TOLD = frozenset({"NUM", "CODE"})
-"""Value Types of a Measurement Group that become a line."""
+TOLD = ("CODE", "NUM")
+"""Value Types of a Measurement Group that are told, in this order."""
 CAUTIONS = frozenset({NOT_FOR_CLINICAL_USE, FOR_RESEARCH_USE})
 DIMENSIONLESS = frozenset({"1", "{score}", "{ratio}"})
 CONTAINS = RelationshipTypeValues.CONTAINS
@@ -96,13 +102,21 @@ def _remarks(report: Dataset, maker: Maker) -> list[str]:
 
 
 def _finding(group: Dataset) -> str:
-    """Tell a Measurement Group in one line, which begins with the finding."""
+    """Tell a Measurement Group in one line, which begins with what it is about."""
     items = [item.ds for item in children(group)]
-    finding = next((_meaning(i, "ConceptCodeSequence") for i in items if name(i) == FINDING), "")
-    told = [i for i in items if i.get("ValueType") in TOLD and i.RelationshipType == "CONTAINS"]
-    told = [i for i in told if name(i) not in (FINDING, "276214006")]
+    texts = {name(i): str(i.TextValue) for i in items if i.get("ValueType") == "TEXT"}
+    what = texts.get(TRACKING_ID, "").removeprefix(texts.get(ALGORITHM_NAME, "")).strip()
+    told = [
+        i
+        for kind in TOLD
+        for i in items
+        if i.get("ValueType") == kind
+        and i.RelationshipType == "CONTAINS"
+        and name(i) not in (FINDING, CATEGORY)
+    ]
     values = [f"{_meaning(i, 'ConceptNameCodeSequence')}: {_value(i)}" for i in told]
-    return f"{finding}. {'; '.join(values)}." if values else f"{finding}."
+    subject = codes.display(("", "", what[:1].upper() + what[1:]))
+    return f"{subject}. {'; '.join(values)}." if values else f"{subject}."
 
 
 def _comments(report: Dataset) -> list[str]:

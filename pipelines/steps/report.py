@@ -25,7 +25,7 @@ from sr_templates.base import UnfitSource
 from sr_templates.check import problems
 from sr_templates.described import ReportTemplate
 from sr_templates.normalise import normalised
-from sr_templates.part10 import to_bytes
+from sr_templates.part10 import to_file
 from sr_templates.repairs import repairs
 from storage.place import Place
 
@@ -54,7 +54,7 @@ def report(context: StepContext) -> Mapping[str, Any]:
     reviewed = template.reviewed if template else frozenset()
     for slot, ds in results.items():
         _refuse_faulty(slot, ds, sources, results.get(seen_with(slot)), reviewed)
-        (context.folder / f"{slot}.dcm").write_bytes(to_bytes(ds))
+        to_file(ds, context.folder / f"{slot}.dcm")
     if "capture" in results:
         _save_picture(results["capture"], context.folder / "capture.png")
     uids = {slot: str(ds.SOPInstanceUID) for slot, ds in results.items()}
