@@ -24,8 +24,8 @@ BRAIN = (40.0, 80.0)
 """Window level and width for blood on head CT, HU."""
 WIDTH = 1024
 MARGIN = 16
-TOP = 48
-"""Left empty: viewers put their own controls there."""
+TOP = 128
+"""Left empty: viewers put their own controls and texts there."""
 VERDICT = 212
 """Height of the verdict and the gap below it."""
 COLUMNS, ROWS, GAP = 3, 2, 8

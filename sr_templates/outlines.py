@@ -23,6 +23,7 @@ from models.base import Findings, Segment
 from sr_templates import codes, stamp
 from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.contours import MarkedSlice, marked_slices, polygons
+from sr_templates.frames import frames_of
 from sr_templates.report import (
     algorithm,
     measurements_of,
@@ -34,6 +35,8 @@ from sr_templates.report import (
 )
 from sr_templates.segmentation import tracking_name
 
+SQUARE = 0.01
+"""How much the sides of a pixel may differ, as a share."""
 CENTRE = 0.5
 """Coordinates of an image begin at the corner of the first pixel, PS3.3 C.18.6.1.2."""
 
@@ -61,13 +64,15 @@ def outline_report(
     Returns
     -------
     Dataset or None
-        None when nothing is marked: every group of this report has an outline.
+        None when nothing is marked, as every group of this report has an outline; and where
+        pixels are not square: a widely used viewer then draws outlines in another place
+        (cornerstone3D issue 2758).
 
     References
     ----------
     DICOM PS3.16 TID 1500, 1410; PS3.3 C.18.6.
     """
-    if seg is None:
+    if seg is None or not _is_square(seg):
         return None
     largest = _largest(seg)
     groups = [
@@ -96,6 +101,11 @@ def outline_report(
     )
     stamp.stamp(result, sources[0], maker)
     return result
+
+
+def _is_square(seg: Dataset) -> bool:
+    down, across = next(frames_of(seg)).spacing
+    return bool(abs(down / across - 1.0) <= SQUARE)
 
 
 def _largest(seg: Dataset) -> dict[int, MarkedSlice]:
