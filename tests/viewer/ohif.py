@@ -173,7 +173,10 @@ class Viewer:
 
     def canvas(self) -> tuple[int, int, int, int]:
         """Place of the image on the screen: left, top, width, height."""
-        box = self.page.locator("canvas").first.bounding_box()
+        box = None
+        while box is None:  # the canvas is made anew when something else is shown
+            self.page.locator("canvas").first.wait_for(state="visible", timeout=SLOW_MS)
+            box = self.page.locator("canvas").first.bounding_box()
         return int(box["x"]), int(box["y"]), int(box["width"]), int(box["height"])
 
 

@@ -28,6 +28,8 @@ SHAPES = {
     "square": Shape(columns=160, rows=144, slices=8, spacing=(1.25, 1.25, 6.0)),
     "not square": Shape(columns=160, rows=120, slices=8, spacing=(1.25, 1.5, 6.0)),
 }
+RIM = 70
+"""Pixels at the edges of the image where the viewer has its own signs."""
 LESION = (100, 45, 22)
 """Column, row and radius in columns of a lesion that goes through all slices."""
 
@@ -109,7 +111,7 @@ def colored(shown: Shown, strong: int, weak: tuple[int, ...]) -> NDArray[np.bool
     for channel in weak:
         found &= picture[..., strong] - picture[..., channel] > 60
     inside = np.zeros_like(found)
-    inside[top : top + height, left : left + width] = True
+    inside[top + RIM : top + height - RIM, left + RIM : left + width - RIM] = True
     return found & inside
 
 
