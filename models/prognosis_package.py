@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,17 @@ from models.gmlvq import GMLVQClassifier
 from models.gmlvq_case import Reason
 from models.gmlvq_config import Closed, Feature, Outcome, Threshold, TrainingConfig
 from models.gmlvq_file import ARRAYS, HEADER
+from models.manifest import Status
 from models.package import (
     FileEntry,
     entry_for,
     manifest_bytes,
+    manifest_digest,
     mistakes,
     parse_yaml,
     plain_file,
     refuse_pickles,
+    refuse_recalled,
     verify,
 )
 
@@ -72,6 +74,8 @@ class PrognosisManifest(Closed):
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     indeterminate: float = 0.0
     training: Mapping[str, str | int | float] = Field(default_factory=dict)
+    status: Status = "active"
+    status_reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +228,8 @@ def write_prognosis(
     yaml = YAML(typ="safe", pure=True)
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     with (out / MANIFEST).open("w") as file:
-        yaml.dump(manifest.model_dump(by_alias=True, mode="json"), file)
+        kept = manifest.model_dump(by_alias=True, mode="json", exclude={"status", "status_reason"})
+        yaml.dump(kept, file)
     return load_prognosis(out)
 
 
@@ -246,8 +251,8 @@ def load_prognosis(folder: Path | str) -> Prognosis:
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
-        test vector comes out differently.
+        A file is missing, altered or not allowed, the manifest is not as the schema wants, the
+        model is recalled, or the test vector comes out differently.
     """
     folder = Path(folder)
     data = manifest_bytes(folder)
@@ -256,6 +261,7 @@ def load_prognosis(folder: Path | str) -> Prognosis:
     except ValidationError as error:
         raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {mistakes(error)}.") from error
     refuse_pickles(folder)
+    refuse_recalled(folder, manifest.status, manifest.status_reason)
     files = manifest.files
     if (files.arrays.path, files.header.path) != (ARRAYS, HEADER):
         raise BrokenPackage(f"The model of {folder} must be {ARRAYS} and {HEADER}.")
@@ -275,7 +281,7 @@ def _identity(manifest: PrognosisManifest, data: bytes) -> ModelIdentity:
         version=manifest.version,
         title=manifest.title,
         intended_use=manifest.intended_use,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=manifest_digest(data),
         weights_sha256=manifest.files.arrays.sha256,
         finding=manifest.finding,
         parameters={item.name: f"{item.projection:g}" for item in manifest.thresholds},

@@ -121,6 +121,8 @@ class JobSpec:
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     earlier : tuple of EarlierResult
         What these results replace.
+    trust_code : bool
+        Whether the admin lets this model run code of its own.
     """
 
     job_id: int
@@ -136,6 +138,7 @@ class JobSpec:
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
     earlier: tuple[EarlierResult, ...] = ()
+    trust_code: bool = False
 
     def to_json(self) -> str:
         """Text of ``job.json``."""

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -67,6 +67,8 @@ class Stages:
         Set when the process shuts down: running steps are given back.
     model_folders : sequence of Path
         Where model packages lie, beside those that come with scorenode.
+    trusted : frozenset of str
+        Models that may run code of their own.
     """
 
     database: Database
@@ -76,6 +78,7 @@ class Stages:
     owner: str
     stopping: threading.Event
     model_folders: Sequence[Path] = ()
+    trusted: frozenset[str] = frozenset()
 
     def run(self, job_id: int, step: Step, runner: Runner) -> None:
         """Do one step of one job, if it is due; never raises."""
@@ -213,6 +216,7 @@ class Stages:
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
             earlier=tuple(_earlier(row, zone) for row in earlier),
+            trust_code=job.model in self.trusted,
         )
 
     def _tick(self, job: Job) -> Callable[[float, str], None]:
@@ -324,13 +328,35 @@ def _earlier(row: dict[str, Any], zone: timezone) -> EarlierResult:
 
 
 def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:
-    """Name who gets what: results of a demonstration model only those who take them."""
+    """Name who gets what.
+
+    Results of a demonstration model only go to those who take them; where a rule sends results
+    only within limits, not outside of them.
+    """
     demonstration = verdict.facts.get("intended_use", "demonstration") == "demonstration"
+    numbers = verdict.facts.get("numbers", {})
     return {
         name: terms["send"]
         for name, terms in job.snapshot["destinations"].items()
-        if terms.get("takes_demonstration", False) or not demonstration
+        if (terms.get("takes_demonstration", False) or not demonstration)
+        and _is_within(terms.get("only_if", {}), numbers)
     }
+
+
+def _is_within(limits: Mapping[str, Any], numbers: Mapping[str, float | None]) -> bool:
+    """Whether results lie within limits; a result without a number lies nowhere.
+
+    Where there are no numbers at all there is no result, but a notice: it goes to everybody.
+    """
+    for name, limit in limits.items() if numbers else ():
+        value, low, high = numbers.get(name.removesuffix("_ml")), limit["min"], limit["max"]
+        if (
+            value is None
+            or not (low is None or value >= low)
+            or not (high is None or value <= high)
+        ):
+            return False
+    return True
 
 
 def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:

@@ -32,6 +32,9 @@ AREA: Final[Code] = ("SCT", "42798000", "Area")
 PRESENT: Final[Code] = ("SCT", "52101004", "Present")
 ABSENT: Final[Code] = ("SCT", "272519000", "Absent")
 UNDETERMINED: Final[Code] = ("SCT", "373068000", "Undetermined")
+LEFT: Final[Code] = ("SCT", "7771000", "Left")
+RIGHT: Final[Code] = ("SCT", "24028007", "Right")
+RIGHT_AND_LEFT: Final[Code] = ("SCT", "51440002", "Right and left")
 HEAD: Final[Code] = ("SCT", "69536005", "Head")
 BRAIN: Final[Code] = ("SCT", "12738006", "Brain")
 CT_HEAD: Final[Code] = ("SCT", "303653007", "Computed tomography of head (procedure)")
@@ -64,6 +67,8 @@ DIGITS: Final[dict[str, int]] = {"volume": 2, "probability": 4}
 METHODS: Final[dict[str, Code]] = {"volume": SUM_OF_VOXELS}
 """How a quantity of a segment was measured."""
 PRESENCES: Final[dict[bool | None, Code]] = {True: PRESENT, False: ABSENT, None: UNDETERMINED}
+SIDES: Final[dict[str, Code]] = {"left": LEFT, "right": RIGHT, "both": RIGHT_AND_LEFT}
+"""Words of `models.base.Segment.side`."""
 PROCEDURES: Final[dict[str, Code]] = {"CT": CT_UNSPECIFIED, "MR": MR_UNSPECIFIED}
 HEAD_PARTS: Final = frozenset({"HEAD", "BRAIN"})
 """Defined Terms of Body Part Examined that mean a procedure of the head."""

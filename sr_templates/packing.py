@@ -6,7 +6,8 @@ way to frames takes minutes and several times the memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
@@ -19,38 +20,60 @@ from sr_templates.frames import Frame
 SAME_PLACE_MM = 1e-3
 
 
-def skeleton_pixels(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels to build a Segmentation of: one that is marked on each slice where any is.
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What is marked on the slices of the source.
 
     Parameters
     ----------
     planes : NDArray[np.uint8]
-        Labels on the slices of the source, shape (slices, rows, columns).
+        Labels, shape (slices, rows, columns).
+    overlapping : mapping
+        Label of each segment that shares pixels with others to all of its pixels, of the same
+        shape.
+    """
+
+    planes: NDArray[np.uint8]
+    overlapping: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def on(self, place: int) -> frozenset[int]:
+        """Labels on a slice."""
+        [found] = np.nonzero(np.bincount(self.planes[place].ravel()))
+        alone = set(found.tolist()) - {0} - self.overlapping.keys()
+        return frozenset(alone | {n for n, mask in self.overlapping.items() if mask[place].any()})
+
+    def masks(self, place: int, labels: Iterable[int]) -> Iterator[NDArray[np.bool_]]:
+        """Pixels of labels on a slice, flat."""
+        plane = self.planes[place].ravel()
+        for label in labels:
+            whole = self.overlapping.get(label)
+            yield plane == label if whole is None else whole[place].ravel()
+
+
+def skeleton_pixels(marks: Marks) -> NDArray[np.uint8]:
+    """Pixels to build a Segmentation of: one that is marked on each slice where any is.
 
     Returns
     -------
     NDArray[np.uint8]
         Shape (slices, 1, 1), 0 or 1.
     """
-    marked = np.array([plane.any() for plane in planes], np.uint8)
-    return marked[:, None, None]
+    marked = [bool(marks.on(place)) for place in range(len(marks.planes))]
+    return np.array(marked, np.uint8)[:, None, None]
 
 
-def fill(
-    seg: Dataset, planes: NDArray[np.uint8], labels: Sequence[int], frames: Sequence[Frame]
-) -> None:
+def fill(seg: Dataset, marks: Marks, labels: Sequence[int], frames: Sequence[Frame]) -> None:
     """Give a Segmentation of `skeleton_pixels` its frames.
 
     Parameters
     ----------
     seg : Dataset
         BINARY or LABELMAP; changed in place.
-    planes : NDArray[np.uint8]
-        Shape (slices, rows, columns).
+    marks : Marks
     labels : sequence of int
-        Value in `planes` of segment 1, 2, ...
+        Of segment 1, 2, ...
     frames : sequence of Frame
-        Of the source, in the order of `planes`.
+        Of the source, in the order of the slices of `marks`.
 
     Raises
     ------
@@ -59,15 +82,17 @@ def fill(
     """
     groups = list(seg.PerFrameFunctionalGroupsSequence)
     marked = [_place_of(group, frames) for group in groups]
-    if sorted(marked) != [place for place, plane in enumerate(planes) if plane.any()]:
+    wanted = {place for place in range(len(frames)) if marks.on(place)}
+    if set(marked) != wanted or len(marked) != len(wanted):
         raise RuntimeError("the frames of the segmentation are not those of the marked slices")
     for group in groups:  # on one pixel highdicom cannot see that they lie on the source's
         group.DerivationImageSequence[0].SourceImageSequence[0].SpatialLocationsPreserved = "YES"
-    seg.Rows, seg.Columns = planes.shape[1:]
+    seg.Rows, seg.Columns = marks.planes.shape[1:]
+    seg.SegmentsOverlap = "YES" if marks.overlapping else "NO"
     if seg.SegmentationType == "BINARY":
-        seg.PixelData = _binary(seg, planes, labels, marked, groups)
+        seg.PixelData = _binary(seg, marks, labels, marked, groups)
     else:
-        seg.PixelData = _label_map(planes, labels, marked)
+        seg.PixelData = _label_map(marks.planes, labels, marked)
 
 
 def _place_of(group: Dataset, frames: Sequence[Frame]) -> int:
@@ -82,13 +107,13 @@ def _place_of(group: Dataset, frames: Sequence[Frame]) -> int:
 
 def _binary(
     seg: Dataset,
-    planes: NDArray[np.uint8],
+    marks: Marks,
     labels: Sequence[int],
     marked: Sequence[int],
     groups: Sequence[Dataset],
 ) -> bytes:
     """Put in one frame for each segment and slice that has it; their pixels, packed."""
-    there = [frozenset(np.flatnonzero(np.bincount(planes[p].ravel())).tolist()) for p in marked]
+    there = [marks.on(place) for place in marked]
     order = [
         (number, place)
         for number, label in enumerate(labels, start=1)
@@ -100,7 +125,7 @@ def _binary(
         _item(groups[place], number, identified[number]) for number, place in order
     ]
     seg.NumberOfFrames = len(order)
-    return _packed(planes, labels, marked, order)
+    return _packed(marks, labels, marked, order)
 
 
 def _identification(number: int) -> DataElement:
@@ -128,7 +153,7 @@ def _item(group: Dataset, number: int, identification: DataElement) -> Dataset:
 
 
 def _packed(
-    planes: NDArray[np.uint8],
+    marks: Marks,
     labels: Sequence[int],
     marked: Sequence[int],
     order: Sequence[tuple[int, int]],
@@ -137,7 +162,7 @@ def _packed(
 
     Slice by slice, because in memory the pixels of a slice lie far from each other.
     """
-    pixels = planes.shape[1] * planes.shape[2]
+    pixels = marks.planes.shape[1] * marks.planes.shape[2]
     size = -(-len(order) * pixels // 8)
     buffer = BytesIO()
     buffer.seek(size + size % 2 - 1)
@@ -147,10 +172,9 @@ def _packed(
     for frame, (number, place) in enumerate(order):
         frames.setdefault(place, []).append((frame, labels[number - 1]))
     for place, wanted in frames.items():
-        plane = planes[marked[place]].ravel()
-        for frame, label in wanted:
+        masks = marks.masks(marked[place], (label for _, label in wanted))
+        for (frame, _), bits in zip(wanted, masks, strict=True):
             start, shift = divmod(frame * pixels, 8)
-            bits = plane == label
             if shift:
                 bits = np.concatenate([np.zeros(shift, np.bool_), bits])
             part = np.packbits(bits, bitorder="little")

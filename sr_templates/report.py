@@ -28,7 +28,7 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from models.base import Findings, Number, Segment
+from models.base import Code, Findings, Number, Segment, Side
 from sr_templates import codes, stamp
 from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
 from sr_templates.checks.voxels import counts_by_frame
@@ -38,6 +38,8 @@ from sr_templates.segmentation import tracking_identifier, tracking_name
 DocumentClass = type[ComprehensiveSR] | type[Comprehensive3DSR]
 Image = tuple[str, str, int | None]
 """SOP Class UID, SOP Instance UID, and the frame where the instance has several."""
+OTHER_DIGITS = 4
+"""Decimal places of numbers that a package names itself."""
 
 
 def measurement_report(
@@ -159,7 +161,7 @@ def _study_group(
         ],
         source_images=None if seg is None else [_most_marked_image(seg)],
     )
-    for text in filter(None, (stamp.caution(maker), *comments)):
+    for text in filter(None, (stamp.caution(maker), *findings.texts, *comments)):
         group[0].ContentSequence.append(
             TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
         )
@@ -258,9 +260,17 @@ def tracking_of(
 
 
 def sites_of(segments: Sequence[Segment]) -> list[FindingSite] | None:
-    """Anatomic regions of segments, each once."""
-    regions = dict.fromkeys(s.anatomic_region for s in segments if s.anatomic_region is not None)
-    return [FindingSite(codes.concept(region)) for region in regions] or None
+    """Anatomic regions of segments with their sides, each once."""
+    places = dict.fromkeys(
+        (s.anatomic_region, s.side) for s in segments if s.anatomic_region is not None
+    )
+    return [_site(region, side) for region, side in places] or None
+
+
+def _site(region: Code, side: Side | None) -> FindingSite:
+    return FindingSite(
+        codes.concept(region), laterality=codes.concept(codes.SIDES[side]) if side else None
+    )
 
 
 def algorithm(maker: Maker, more: Mapping[str, str] | None = None) -> AlgorithmIdentification:
@@ -282,9 +292,10 @@ def measurements_of(findings: Findings, segment: int | None) -> list[Measurement
         if number.segment != segment:
             continue
         method = codes.METHODS.get(number.name)
+        named = codes.concept(number.code) if number.code else codes.quantity(number.name)
         found.append(
             Measurement(
-                name=codes.quantity(number.name),
+                name=named,
                 value=_rounded(number),
                 unit=codes.unit(number.unit),
                 method=codes.concept(method) if method else None,
@@ -295,8 +306,9 @@ def measurements_of(findings: Findings, segment: int | None) -> list[Measurement
 
 def _rounded(number: Number) -> float:
     """Value with the digits of its quantity; only what is 0, or a probability of 1, says so."""
-    step = 10.0 ** -codes.DIGITS[number.name]
-    value = round(number.value, codes.DIGITS[number.name])
+    digits = codes.DIGITS.get(number.name, OTHER_DIGITS)
+    step = 10.0**-digits
+    value = round(number.value, digits)
     if number.value > 0.0 == value:
         return step
     if number.name == "probability" and number.value < 1.0 == value:

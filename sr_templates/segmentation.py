@@ -9,14 +9,21 @@ import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import Findings, Segment, Volume
 from sr_templates import codes, stamp
-from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
+from sr_templates.base import (
+    Maker,
+    NoFrameOfReference,
+    ObjectIdentity,
+    Overlap,
+    UnfitSource,
+)
 from sr_templates.frames import LPS_FROM_RAS, Frame, grid_of, parallel_frames, steps_mm
-from sr_templates.packing import fill, skeleton_pixels
+from sr_templates.packing import Marks, fill, skeleton_pixels
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
 
@@ -62,6 +69,8 @@ def segmentation(
     ------
     NoFrameOfReference
         The source names none.
+    Overlap
+        Segments share voxels, and a label map is wanted.
     UnfitSource
         The volume does not lie on the source's slices.
 
@@ -79,11 +88,19 @@ def segmentation(
     if volume.frame_of_reference_uid not in ("", sources[0].FrameOfReferenceUID):
         raise UnfitSource("the scored volume lies in another Frame of Reference than the source")
     frames = parallel_frames(sources)
-    planes = _planes(findings.labels, volume, sources)
+    if kind == "LABELMAP" and findings.overlapping:
+        raise Overlap("structures overlap, which a label map cannot hold")
+    marks = Marks(
+        _planes(findings.labels, volume, sources),
+        {
+            number: _planes(mask.astype(np.uint8), volume, sources).astype(np.bool_)
+            for number, mask in findings.overlapping.items()
+        },
+    )
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
         source_images=stamp.anonymous(sources),
-        pixel_array=skeleton_pixels(planes),
+        pixel_array=skeleton_pixels(marks),
         segmentation_type=kind,
         segment_descriptions=[
             _description(segment, number, identity, maker)
@@ -98,7 +115,7 @@ def segmentation(
         specific_character_set="ISO_IR 192",
         **general,
     )
-    fill(result, planes, [segment.number for segment in segments], frames)
+    fill(result, marks, [segment.number for segment in segments], frames)
     stamp.stamp(result, sources[0], maker)
     # highdicom may take them from the source's tags, which tilt and unequal steps belie.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
@@ -119,6 +136,7 @@ def found_segments(findings: Findings) -> list[Segment]:
     if findings.labels.dtype.kind not in "ui":
         raise ValueError(f"labels are {findings.labels.dtype}, wanted whole numbers")
     numbers = set(_values(findings.labels)) - {0}
+    numbers |= {number for number, mask in findings.overlapping.items() if mask.any()}
     strange = numbers - {segment.number for segment in findings.segments}
     if strange:
         raise ValueError(f"labels hold {sorted(strange)}, which are no segment's number")
@@ -202,7 +220,7 @@ def _description(
     segment: Segment, number: int, identity: ObjectIdentity, maker: Maker
 ) -> SegmentDescription:
     region = segment.anatomic_region
-    return SegmentDescription(
+    made = SegmentDescription(
         segment_number=number,
         segment_label=segment.label,
         segmented_property_category=codes.concept(segment.category),
@@ -214,6 +232,19 @@ def _description(
         anatomic_regions=[codes.concept(region)] if region else None,
         display_color=CIELabColor.from_rgb(*segment.color),
     )
+    if segment.side is not None:
+        _set_side(made, codes.concept(codes.SIDES[segment.side]))
+    return made
+
+
+def _set_side(description: SegmentDescription, side: CodedConcept) -> None:
+    """Say the side where the Standard has it: with the region, else with the type of segment."""
+    regions = description.get("AnatomicRegionSequence")
+    if regions:
+        regions[0].AnatomicRegionModifierSequence = [side]
+        return
+    kind = description.SegmentedPropertyTypeCodeSequence[0]
+    kind.SegmentedPropertyTypeModifierCodeSequence = [side]
 
 
 def _fix_dimension_organization(result: Dataset, uid: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +17,9 @@ from node.cli.app import (
     app,
     fail,
     load_config,
-    models_app,
-    train_app,
 )
-from node.cli.output import console, print_json, show
+from node.cli.model_commands import model_folder
+from node.cli.output import console, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
@@ -81,10 +80,10 @@ def _score(
     if pipeline not in PIPELINES:
         raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
     folders = load_config(config).models.folders if config else ()
-    model_folder = _model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
+    package = model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
     try:
         with progress_bar("scoring") as move:
-            outcomes = score_folder(folder, pipeline, model_folder, out, move)
+            outcomes = score_folder(folder, pipeline, package, out, move)
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     rows = [
@@ -162,18 +161,6 @@ def features(
     )
 
 
-def _model_folder(name: str, folders: Sequence[Path]) -> Path:
-    from models.base import BrokenPackage
-    from models.catalogue import find_package
-
-    if Path(name, "model.yaml").is_file():
-        return Path(name)
-    try:
-        return find_package(name, folders)
-    except BrokenPackage as error:
-        raise fail(str(error), USAGE) from None
-
-
 @app.command()
 def demo(
     study: Annotated[
@@ -191,46 +178,3 @@ def demo(
         raise fail(str(error)) from None
     if not arrived:
         raise typer.Exit(1)
-
-
-@models_app.command("ls")
-def models_ls(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the model packages there are, with what is wrong with them."""
-    from models.catalogue import list_packages
-
-    folders = load_config(config).models.folders if config else ()
-    rows = [_model_row(name, folder) for name, folder in sorted(list_packages(folders).items())]
-    show(rows, ["name", "version", "intended_use", "title", "trouble"], as_json=as_json)
-    if any(row["trouble"] for row in rows):
-        raise typer.Exit(1)
-
-
-def _model_row(name: str, folder: Path) -> dict[str, str]:
-    from models.base import BrokenPackage
-    from models.loading import load_identity
-
-    row = dict.fromkeys(("version", "intended_use", "title", "sha256", "trouble"), "")
-    row |= {"name": name, "folder": str(folder)}
-    try:
-        identity = load_identity(folder)
-    except BrokenPackage as error:
-        return row | {"trouble": str(error)}
-    keys = ("version", "intended_use", "title", "sha256")
-    return row | {key: getattr(identity, key) for key in keys}
-
-
-@train_app.command("haemorrhage")
-def train_haemorrhage(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 240,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
-    seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
-) -> None:
-    """Train the demonstration model for haemorrhage on our own phantoms."""
-    from models import training
-
-    with progress_bar("training") as move:
-        metrics = training.train_haemorrhage(
-            out, phantoms=phantoms, steps=steps, seed=seed, progress=move
-        )
-    print_json(metrics)

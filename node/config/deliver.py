@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -15,7 +15,7 @@ from node.config.quantities import WordList, durations, number, shape, text, who
 from pipelines.base import DOCUMENTS, OF_LABEL_MAP, SLOTS, Slot
 
 Confirmation = Literal["commitment", "find"]
-Fallback = Literal["capture", "pdf", "sr"]
+Fallback = Literal["capture", "pdf", "sr", "text"]
 
 
 def _description(value: object) -> str:
@@ -104,8 +104,14 @@ class Fallbacks:
     __pydantic_config__ = CLOSED
 
     seg: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
-    sr: Annotated[Fallback | None, BeforeValidator(word("pdf", "capture"))] = None
+    labelmap: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
+    rtstruct: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
+    sr: Annotated[Fallback | None, BeforeValidator(word("text", "pdf", "capture"))] = None
+    sr3d: Annotated[Fallback | None, BeforeValidator(word("sr", "text", "pdf", "capture"))] = None
+    outlines: Annotated[Fallback | None, BeforeValidator(word("capture", "text"))] = None
+    text: Annotated[Fallback | None, BeforeValidator(word("pdf", "capture"))] = None
     capture: Annotated[Fallback | None, BeforeValidator(word("pdf", "sr"))] = None
+    pdf: Annotated[Fallback | None, BeforeValidator(word("capture"))] = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,31 @@ class Destination:
     @property
     def made(self) -> frozenset[str]:
         """What must be there for it: what it gets, or what stands in for that."""
-        instead = self.if_refused or Fallbacks()
-        words = (getattr(instead, name) for name in Fallbacks.__dataclass_fields__)
-        return frozenset((*self.slots, *filter(None, words)))
+        instead = asdict(self.if_refused or Fallbacks())
+        return frozenset(self.slots).union(*(in_place_of(slot, instead) for slot in self.slots))
+
+
+BEFORE_LABEL_MAP = {other: slot for slot, other in OF_LABEL_MAP.items()}
+_NEXT_BEST: Mapping[str, tuple[str, ...]] = {
+    "seg": ("capture",),
+    "sr3d": ("sr", "text", "capture"),
+    "sr": ("text", "capture"),
+    "text": ("capture",),
+    "pdf": ("capture",),
+}
+"""What also goes in the place of a fallback, the best first, where that is not to be had either."""
+
+
+def in_place_of(slot: str, if_refused: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Name what may go in the place of an output that a destination does not take, best first.
+
+    Parameters
+    ----------
+    slot : str
+    if_refused : mapping
+        As the rule has it: output to fallback, or None.
+    """
+    first = if_refused.get(BEFORE_LABEL_MAP.get(slot, slot))
+    if first is None:
+        return ()
+    return (first, *(other for other in _NEXT_BEST.get(first, ()) if other != slot))

@@ -11,6 +11,7 @@ from node.config.conditions import Condition
 from node.config.image import Counts, ImageGate, Lengths
 from node.config.inputs import PriorInput, ResultInput, SeriesInput, TableInput
 from node.config.parts import Found, Parts
+from node.config.peers import Peer
 from node.config.problems import did_you_mean
 from node.config.rules import LONGEST_TIMEOUT_SECONDS, Rule
 from node.config.yaml_lines import Path as Place
@@ -189,17 +190,31 @@ def _proof(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
         here = (*place, "deliver", index)
         peer = parts.peers.get(destination.peer)
         for way in destination.confirm:
-            if peer is not None and peer.address and not getattr(peer.supports, way):
-                sentence = (
-                    f"The peer {peer.name} is not said to support {way}. Write supports: "
-                    f"{{ {way}: yes }} there, or leave it out here."
-                )
-                yield (*here, "confirm"), sentence
+            if peer is not None:
+                yield from _way(peer, way, (*here, "confirm"))
         if rule.mode == "live" and not destination.confirm:
             sentence = "No confirm: that the results are there will never be proved."
             yield here, sentence, "warning"
     if rule.mode == "live" and not rule.tell_reader:
         sentence = "No if_not_run: a reader is not told when nothing was scored, nor why."
+        yield place, sentence, "warning"
+
+
+def _way(peer: Peer, way: str, place: Place) -> Iterator[Found]:
+    """Find why a peer cannot prove what it holds in this way."""
+    if peer.address and not getattr(peer.supports, way):
+        sentence = (
+            f"The peer {peer.name} is not said to support {way}. Write supports: "
+            f"{{ {way}: yes }} there, or leave it out here."
+        )
+        yield place, sentence
+    elif way == "commitment" and not peer.address and peer.takes_results:
+        yield place, f"The peer {peer.name} has no address: storage commitment needs DIMSE."
+    elif way == "commitment" and peer.address and not peer.sends_as:
+        sentence = (
+            f"The peer {peer.name} has no sends_as: it may report only in the association in which "
+            "it is asked, and many report in one that they open themselves."
+        )
         yield place, sentence, "warning"
 
 

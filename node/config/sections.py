@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, DAY_SECONDS, Name, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, Flag, Name, Seconds, Text
 from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
     FreeSpace,
@@ -160,11 +160,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Memory:
-    """Most memory one step may take."""
+    """Most memory one step may take; and the receiver, for what it reads from the network."""
 
     __pydantic_config__ = CLOSED
 
     step_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="step")] = 8 * 10**9
+    receive_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="receive")] = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class NodeSection:
     max_associations : int
     on_conflict : str
         What to do with other bytes under the UID of an instance that we hold.
+    storage_commitment : bool
+        Whether we vouch for what we hold (PS3.4 annex J), for as long as we keep it.
     """
 
     __pydantic_config__ = CLOSED
@@ -229,6 +232,7 @@ class NodeSection:
         Literal["keep_first", "refuse", "replace"],
         BeforeValidator(word("keep_first", "refuse", "replace")),
     ] = "keep_first"
+    storage_commitment: Flag = False
 
 
 Evidence = Literal["mpps", "header_counts", "pacs_count"]
@@ -259,6 +263,9 @@ class ModelsSection:
     __pydantic_config__ = CLOSED
 
     folders: Annotated[tuple[Path, ...], BeforeValidator(paths)] = ()
+    trust: Mapping[Name, Annotated[str, BeforeValidator(word("code"))]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

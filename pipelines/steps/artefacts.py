@@ -20,6 +20,8 @@ FACTS = "facts.json"
 MASK = "mask.nii.gz"
 LABELS = "labels.npz"
 FINDINGS = "findings.json"
+OVERLAPPING = "overlapping.npz"
+ELEMENTS = "elements.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,9 @@ def save_findings(
         save_nifti(straight.array.astype(np.uint8), straight.affine, folder / MASK)
     elif labels is not None:
         save_nifti(labels, volume.affine, folder / MASK)
+    if scored.findings.overlapping:
+        whole = {str(number): mask for number, mask in scored.findings.overlapping.items()}
+        np.savez_compressed(folder / OVERLAPPING, **whole)  # type: ignore[arg-type]
     write_json(findings_summary(scored), folder / FINDINGS)
 
 
@@ -90,6 +95,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "present": scored.findings.present,
         "numbers": [asdict(number) for number in scored.findings.numbers],
         "segments": [asdict(segment) for segment in scored.findings.segments],
+        "texts": list(scored.findings.texts),
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -100,8 +106,10 @@ def load_findings(folder: Path) -> Scored:
     findings = Findings(
         labels=_labels(folder),
         segments=tuple(_segment(item) for item in data["segments"]),
-        numbers=tuple(Number(**item) for item in data["numbers"]),
+        numbers=tuple(_number(item) for item in data["numbers"]),
         present=data["present"],
+        overlapping=_overlapping(folder),
+        texts=tuple(data.get("texts", ())),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))
@@ -122,6 +130,18 @@ def _labels(folder: Path) -> NDArray[np.uint8] | None:
     return array.astype(np.uint8)
 
 
+def _overlapping(folder: Path) -> dict[int, NDArray[np.bool_]]:
+    if not (folder / OVERLAPPING).exists():
+        return {}
+    with np.load(folder / OVERLAPPING, allow_pickle=False) as stored:
+        return {int(name): np.asarray(stored[name], bool) for name in stored.files}
+
+
+def _number(item: Mapping[str, Any]) -> Number:
+    code = item.get("code")
+    return Number(**{**item, "code": _code(code) if code else None})
+
+
 def _segment(item: Mapping[str, Any]) -> Segment:
     region = item["anatomic_region"]
     return Segment(
@@ -131,6 +151,7 @@ def _segment(item: Mapping[str, Any]) -> Segment:
         type=_code(item["type"]),
         anatomic_region=_code(region) if region else None,
         color=tuple(item["color"]),
+        side=item.get("side"),
     )
 
 

@@ -30,16 +30,25 @@ def package_of(folder: str) -> ModelPackage:
         raise Misconfigured(f"The model package cannot be used: {error}") from error
 
 
-def refuse_unfit(package: ModelPackage, volume: Volume) -> None:
+def refuse_unfit(package: ModelPackage, volume: Volume, name: str = "") -> None:
     """Refuse a volume whose facts are not what the package's manifest asks for.
+
+    Parameters
+    ----------
+    package : ModelPackage
+    volume : Volume
+    name : str
+        Of the input; empty: the first.
 
     Raises
     ------
     NotScored
         Modality, plane, or a number of the geometry is not the model's.
     """
-    wanted, facts = package.input, volume.facts
+    wanted = package.manifest.channels[name] if name else package.input
+    facts = volume.facts
     model = f"{package.identity.family} {package.identity.version}"
+    model += f" as {name}" if name else ""
     for word, limit in (("modality", wanted.modality), ("plane", wanted.plane)):
         if limit not in ("any", facts[word]):
             raise NotScored(f"wrong_{word}", f"The {word} is {facts[word]}; {model} takes {limit}.")

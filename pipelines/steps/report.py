@@ -61,7 +61,11 @@ def report(context: StepContext) -> Mapping[str, Any]:
     summary = findings_summary(scored) | _provenance(spec, volume, sources, uids)
     summary["repaired"] = repaired
     write_json(summary, context.folder / FINDINGS)
-    return {"results": uids, **origin(scored.identity, template)}
+    return {
+        "results": uids,
+        "numbers": {n.name: n.value for n in scored.findings.numbers if n.segment is None},
+        **origin(scored.identity, template),
+    }
 
 
 def _sources(spec: JobSpec, volume: Volume) -> tuple[list[Dataset], list[str]]:

@@ -17,7 +17,7 @@ from pipelines.steps.artefacts import Scored, findings_summary
 from pipelines.steps.identity import maker_of, object_identity
 from pipelines.steps.straighten import is_straight
 from sr_templates import stamp
-from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
+from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, Overlap, UnfitSource
 from sr_templates.capture import capture
 from sr_templates.described import ReportTemplate, TemplateMismatch
 from sr_templates.described_report import described_report
@@ -33,6 +33,7 @@ LOSSY = "The source images have been compressed with loss."
 NO_SEGMENTATION = (
     "What was marked is not sent as a segmentation: the images name no Frame of Reference."
 )
+NO_LABEL_MAP = "What was marked is not sent as a label map: structures overlap."
 SEGMENTATIONS: Mapping[str, SegmentationType] = {"seg": "BINARY", "labelmap": "LABELMAP"}
 REPORTS: Mapping[str, tuple[DocumentClass, str]] = {
     "sr": (ComprehensiveSR, "seg"),
@@ -131,16 +132,19 @@ def template_of(spec: JobSpec) -> ReportTemplate | None:
 
 def _add_segmentations(making: _Making) -> None:
     findings, volume, sources = making.scored.findings, making.volume, making.sources
-    try:
-        for slot, kind in SEGMENTATIONS.items():
+    for slot, kind in SEGMENTATIONS.items():
+        try:
             making.add(
                 slot,
                 lambda own, kind=kind: segmentation(  # type: ignore[misc]
                     findings, volume, sources, own, making.maker, kind
                 ),
             )
-    except NoFrameOfReference:
-        making.comments.append(NO_SEGMENTATION)
+        except NoFrameOfReference:
+            if NO_SEGMENTATION not in making.comments:
+                making.comments.append(NO_SEGMENTATION)
+        except Overlap:
+            making.comments.append(NO_LABEL_MAP)
 
 
 def _add_reports(making: _Making) -> None:

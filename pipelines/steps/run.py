@@ -10,7 +10,9 @@ import shutil
 import traceback
 from pathlib import Path
 
-from models.base import UnfitInput
+from models.base import BrokenPackage, Recalled, UnfitInput
+from models.package import refuse_recalled
+from models.status import status_of
 from pipelines.base import (
     FaultyResult,
     JobSpec,
@@ -51,6 +53,7 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     part = job_folder / f"{step}.part-{secrets.token_hex(4)}"
     try:
         part.mkdir(parents=True)
+        _refuse_recalled(Path(spec.model))
         function = pipeline_named(spec.pipeline).step(step)
         facts = dict(function(StepContext(spec, part, job_folder, progress)))
         json.dumps(facts)
@@ -60,6 +63,17 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Verdict("ok", facts=facts)
+
+
+def _refuse_recalled(model: Path) -> None:
+    """Stop at a model that was recalled since the job was opened, whatever the step."""
+    try:
+        status, reason = status_of(model)
+        refuse_recalled(model, status, reason)
+    except Recalled as error:
+        raise Misconfigured(str(error)) from error
+    except BrokenPackage:
+        return  # the step that needs the package says what is wrong with it
 
 
 def verdict_of(error: Exception, step: Step) -> Verdict:

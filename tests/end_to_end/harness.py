@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database
 from tests import privacy
+from tests.ports import free_port
 from tests.tools import tool
 
 PATIENT_NAME = "Jürgensen^Planted"
@@ -28,13 +28,6 @@ PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
 START_SECONDS = 60.0
 WORK_SECONDS = 180.0
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = WORK_SECONDS) -> None:
@@ -58,7 +51,10 @@ class NodeUnderTest:
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
     refuse_free: str = "1MB"
+    confirm: bool = False
     data: Path | None = None
+    run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
+    models: str = ""
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -84,6 +80,11 @@ class NodeUnderTest:
     def write_config(self) -> None:
         """Write the configuration an admin would write for this test."""
         database = f"database: {self.database}" if self.database else ""
+        reports = confirm = ""
+        if self.confirm:
+            reports = "sends_as: [PACS], supports: { commitment: yes, find: yes },"
+            confirm = "confirm: [commitment, find]"
+        models = f"models: {self.models}" if self.models else ""
         self.config.write_text(f"""\
 schema: 1
 node:
@@ -100,22 +101,22 @@ peers:
   SENDER:
     sends_as: [STORESCU, SENDER]
     from_networks: [127.0.0.0/8]
-  PACS:
-    address: {{ host: 127.0.0.1, port: {self.destination_port},
-                ae_title: {self.destination_ae_title} }}
-    takes_demonstration: yes
-    timeout: 10s
+  PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
+                      ae_title: {self.destination_ae_title} }},
+          {reports} takes_demonstration: yes, timeout: 10s }}
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{models}
 rules:
   - name: head-ct
     mode: live
     when: {self.when}
-    run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }}
+    run: {self.run}
     deliver:
       - to: PACS
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
+        {confirm}
 """)
 
     def start(self, **environment: str) -> None:
