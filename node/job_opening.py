@@ -185,6 +185,7 @@ def _snapshot(
         "tell_reader": list(rule.tell_reader),
         "gather": [{"kind": type(one).__name__, **asdict(one)} for one in rule.gathered],
         "verdict": main.verdict,
+        "level": rule.level,
         "report_template": rule.run.report and rule.run.report.to_json(),
     }
 
@@ -205,7 +206,7 @@ def _destinations(rule: Rule, config: Config) -> dict[str, Any]:
     return {
         destination.peer: {
             "takes_demonstration": config.peers[destination.peer].takes_demonstration,
-            "send": sorted(destination.send, key=lambda slot: slot == "sr"),
+            "send": list(destination.slots),
             "after_seconds": destination.retry.after_seconds,
             "give_up_seconds": destination.retry.give_up_seconds,
             "only_if": {name: asdict(v) for name, v in (destination.only_if or {}).items()},

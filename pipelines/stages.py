@@ -22,7 +22,7 @@ import structlog
 
 from models.base import BrokenPackage
 from models.catalogue import find_package
-from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
+from pipelines.base import EarlierResult, JobSpec, SeriesLabel, Step, Verdict
 from pipelines.broker import Wakeup
 from pipelines.runner import Runner
 from storage import jobs, tasks
@@ -39,6 +39,7 @@ from storage.database import Database, Transaction
 from storage.gathering import inputs_of
 from storage.jobs import MAIN_INPUT, STEP_ORDER, RetryPolicy
 from storage.objects import FileObjects, object_key
+from storage.results import earlier_results
 from storage.series import object_keys_of
 
 log = structlog.get_logger()
@@ -189,6 +190,7 @@ class Stages:
     def _spec(self, job: Job) -> JobSpec:
         with self.database.snapshot() as tx:
             keys = object_keys_of(tx, job.series_id, job.generation)
+            earlier = earlier_results(tx, job)
             named = {
                 role: tuple(
                     str(self.objects.place(key))
@@ -199,6 +201,7 @@ class Stages:
                 if role != MAIN_INPUT
             }
         snapshot = job.snapshot
+        zone = timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
         return JobSpec(
             job_id=job.id,
             pipeline=job.pipeline,
@@ -207,13 +210,12 @@ class Stages:
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],
-            frozen_at=job.frozen_at.astimezone(
-                timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
-            ),
+            frozen_at=job.frozen_at.astimezone(zone),
             labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
             named=named,
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
+            earlier=tuple(_earlier(row, zone) for row in earlier),
             trust_code=job.model in self.trusted,
         )
 
@@ -319,6 +321,11 @@ def apply_verdict(
         case "bug":
             attempts = policy.bug_attempts
             jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
+
+
+def _earlier(row: dict[str, Any], zone: timezone) -> EarlierResult:
+    at = row.pop("frozen_at").astimezone(zone)
+    return EarlierResult(**row, at=f"{at:%Y-%m-%d %H:%M}")
 
 
 def results_for(destinations: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[str]]:

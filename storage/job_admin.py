@@ -10,6 +10,7 @@ from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
 from storage.jobs import DELIVER, STEP_ORDER, get
+from storage.retraction import RETRACTED
 from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
 
@@ -18,10 +19,13 @@ def requeue(tx: Transaction, job_id: int) -> bool:
     """Start a job that waits or ended badly again, from the images.
 
     A job that has its results only sends again what was not sent: results are never remade. One
-    whose images retention has deleted cannot be started again.
+    whose images retention has deleted cannot be started again, nor one whose results were taken
+    back.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
+        return False
+    if job.reason == RETRACTED:
         return False
     if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
         return _redeliver(tx, job)

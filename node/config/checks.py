@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from node.config.attributes import Wanted, has_several_values, kind_of
-from node.config.base import SLOTS
 from node.config.conditions import Condition
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
@@ -252,16 +251,16 @@ def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    used: dict[str, int] = {}
+    used: dict[str, set[int]] = {}
     for number, rule in rules.items():
         if rule.mode == "off" or not rule.deliver:
             continue
-        first = rule.series.number
-        other = next((name for name, n in used.items() if abs(n - first) < len(SLOTS)), None)
+        mine = {label.number for label in rule.labels().values()}
+        other = next((name for name, numbers in used.items() if numbers & mine), None)
         if other is not None:
             sentence = (
-                f"The rule {other} uses the same Series Numbers. Give series.number; a rule takes "
-                f"{len(SLOTS)} numbers from it."
+                f"The rule {other} uses the same Series Numbers. Give series.number; this rule "
+                f"takes {', '.join(map(str, sorted(mine)))}."
             )
             yield ("rules", number, "deliver"), sentence, "warning"
-        used[rule.name] = first
+        used[rule.name] = mine

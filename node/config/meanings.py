@@ -345,7 +345,11 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Angles": _meanings(min=("Smallest.", "0deg"), max=("Largest.", "30deg")),
     "Destination": _meanings(
         to=("A peer with an address.", "PACS"),
-        send=("What is sent.", "[sr, seg, capture]"),
+        send=(
+            "What is sent: sr seg capture; or labelmap in place of seg, sr3d in place of sr, "
+            "outlines, text, pdf, rtstruct. Reports are sent last.",
+            "[sr, seg, capture]",
+        ),
         only_if=(
             "Only where results are within these limits.",
             "{ volume_ml: { min: 1 } }",
@@ -357,13 +361,23 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Limits": _meanings(min=("Lowest.", "0"), max=("Highest.", "400")),
     "ResultSeries": _meanings(
-        number=("Of the sr; the seg takes the next, the capture the one after it.", "9101"),
+        number=(
+            "Of the sr; the seg takes the next, then capture, labelmap, sr3d, outlines, text, pdf, "
+            "rtstruct.",
+            "9101",
+        ),
         description=("At most 64 characters; the rule's name where left out.", "AI ICH"),
     ),
     "Fallbacks": _meanings(
         seg=("capture or sr.", "capture"),
-        sr=("pdf or capture.", "pdf"),
+        labelmap=("capture or sr.", "capture"),
+        rtstruct=("capture or sr.", "capture"),
+        sr=("text, pdf or capture.", "pdf"),
+        sr3d=("sr, text, pdf or capture.", "sr"),
+        outlines=("capture or text.", "capture"),
+        text=("pdf or capture.", "pdf"),
         capture=("pdf or sr.", "pdf"),
+        pdf=("capture.", "capture"),
     ),
     "Retry": _meanings(
         after=("Waits before the next attempts; the last one repeats.", "[30s, 2m, 10m, 1h]"),

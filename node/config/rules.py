@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, INNER, SLOTS, Flag, Name, Seconds, Text
+from node.config.base import CLOSED, INNER, USUAL_SLOTS, Flag, Name, Seconds, Text
 from node.config.condition_lines import Conditions
 from node.config.conditions import Condition
 from node.config.deliver import Destination, Limits, ResultLimits, ResultSeries
 from node.config.inputs import Input, Inputs, SeriesInput
 from node.config.problems import ConfigError
 from node.config.quantities import WordList, day, percent, size_bytes, text, version_range, word
-from pipelines.base import SeriesLabel
+from pipelines.base import OF_LABEL_MAP, SLOTS, SeriesLabel
 
 Mode = Literal["live", "shadow", "off"]
 Priority = Literal["urgent", "routine", "low"]
@@ -253,7 +253,13 @@ class Rule:
     def labels(self) -> dict[str, SeriesLabel]:
         """Series Number and Description of each kind of result, as a `JobSpec` wants them."""
         description = self.series.description or self.name
+        made = frozenset(USUAL_SLOTS).union(*(destination.made for destination in self.deliver))
+        numbers: dict[str, int] = {
+            slot: self.series.number + place for place, slot in enumerate(SLOTS)
+        }
+        numbers |= {other: numbers[slot] for slot, other in OF_LABEL_MAP.items()}
         return {
-            slot: SeriesLabel(self.series.number + offset, description)
-            for offset, slot in enumerate(SLOTS)
+            slot: SeriesLabel(number, description)
+            for slot, number in numbers.items()
+            if slot in made
         }
