@@ -98,6 +98,8 @@ class JobSpec:
         ``age_days``; None where the model runs without it.
     report_template : mapping or None
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
+    notice : mapping or None
+        What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
     """
 
     job_id: int
@@ -112,6 +114,7 @@ class JobSpec:
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
+    notice: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """Text of ``job.json``."""

@@ -11,10 +11,11 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import structlog
@@ -129,7 +130,8 @@ class Stages:
 
     def _has_earlier_steps(self, job: Job) -> bool:
         """Whether the output of the steps before is there: another host may have made it."""
-        earlier = STEP_ORDER[: STEP_ORDER.index(job.step)]
+        begun = STEP_ORDER.index(jobs.first_step(job))
+        earlier = STEP_ORDER[begun : STEP_ORDER.index(job.step)]
         return all((self._folder(job) / step).is_dir() for step in earlier)
 
     def _do(self, job: Job, step: Step, runner: Runner) -> tuple[Verdict, list[NewResult] | None]:
@@ -194,12 +196,12 @@ class Stages:
                 for role, series in inputs_of(tx, job.id).items()
                 if role != MAIN_INPUT
             }
-        snapshot = job.snapshot
+        snapshot, notice = job.snapshot, self._notice(job)
         return JobSpec(
             job_id=job.id,
             pipeline=job.pipeline,
             inputs=tuple(str(self.objects.place(key)) for key in keys),
-            model=str(find_package(job.model, self.model_folders)),
+            model="" if notice else str(find_package(job.model, self.model_folders)),
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],
@@ -210,7 +212,20 @@ class Stages:
             named=named,
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
+            notice=notice,
         )
+
+    def _notice(self, job: Job) -> dict[str, Any] | None:
+        """What a notice is to say, and of which model; None: the job is no notice."""
+        snapshot = job.snapshot
+        if "notice" not in snapshot:
+            return None
+        earlier = snapshot["notice"]["earlier"]
+        return dict(snapshot["notice"]) | {
+            "model": snapshot.get("model"),
+            "model_name": job.model,
+            "earlier": str(self.objects.place(earlier)) if earlier else "",
+        }
 
     def _tick(self, job: Job) -> Callable[[float, str], None]:
         """Heartbeat now and then; the exceptions it raises stop the runner."""
@@ -300,7 +315,11 @@ def apply_verdict(
         case "ok" if results is not None:
             jobs.fix_results(tx, job, results, _destinations(job, verdict))
         case "ok":
-            jobs.finish_step(tx, job)
+            outside = _implausible(job, verdict.facts.get("numbers", {}))
+            if outside:
+                jobs.hold(tx, job, jobs.IMPLAUSIBLE, outside)
+            else:
+                jobs.finish_step(tx, job)
         case "not_scored":
             jobs.not_scored(tx, job, reason, sentence)
         case "config":
@@ -313,6 +332,26 @@ def apply_verdict(
         case "bug":
             attempts = policy.bug_attempts
             jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
+
+
+def _implausible(job: Job, numbers: Mapping[str, float | None]) -> str:
+    """Say which result lies outside the limits of the rule; empty where none does."""
+    for name, limits in job.snapshot.get("accept_result", {}).items():
+        key = name.removesuffix("_ml")
+        if key not in numbers:
+            continue
+        value, low, high = numbers[key], limits["min"], limits["max"]
+        inside = value is not None and (low is None or value >= low)
+        if inside and value is not None and (high is None or value <= high):
+            continue
+        wanted = [f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None)
+        found = "no number" if value is None else f"{value:g}"
+        return (
+            f"Held: {name} is {found}, and rule {job.rule} accepts {' and '.join(wanted)}. Look at "
+            f"the images: 'scorenode jobs retry {job.id}' lets the result go, "
+            f"'scorenode jobs cancel {job.id}' does not."
+        )
+    return ""
 
 
 def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:

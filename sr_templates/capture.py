@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from pydicom.dataset import Dataset
 from models.base import Findings, Volume
 from sr_templates import stamp
 from sr_templates.base import Maker, ObjectIdentity
+from sr_templates.codes import display
+from sr_templates.notice import MARKS, MEANINGS, STATEMENTS, Notice
 from sr_templates.tiles import View, chosen_slices, magnified, plain_tile, scout, tile, view_of
 from sr_templates.wording import extent, score, verdict, volume_text
 
@@ -118,6 +120,12 @@ def capture(
     window = BRAIN if sources[0].get("Modality") == "CT" else None
     numbers = _instance_numbers(volume, sources)
     pixels = page(findings, volume, maker, window=window, instance_numbers=numbers)
+    return _as_capture(pixels, sources, identity, maker)
+
+
+def _as_capture(
+    pixels: NDArray[np.uint8], sources: Sequence[Dataset], identity: ObjectIdentity, maker: Maker
+) -> Dataset:
     reference = stamp.anonymous(sources[:1])[0]
     general = stamp.general(reference, identity, maker)
     equipment = general.pop("contributing_equipment")
@@ -357,3 +365,64 @@ def _finish(result: Dataset, sources: Sequence[Dataset], maker: Maker) -> None:
     result.PatientOrientation = None
     if "BodyPartExamined" not in result:  # Type 2C: nothing then says that the part is not paired
         result.Laterality = sources[0].get("Laterality", "")
+
+
+def notice_capture(
+    notice: Notice, sources: Sequence[Dataset], identity: ObjectIdentity, maker: Maker
+) -> Dataset:
+    """Write a notice as a page, for viewers that show no SR.
+
+    Parameters
+    ----------
+    notice : Notice
+    sources : sequence of Dataset
+        As `normalised` or `fit_sources` returns them.
+    identity : ObjectIdentity
+    maker : Maker
+    """
+    marked = replace(
+        identity, series_description=f"{MARKS[notice.status]}: {identity.series_description}"
+    )
+    return _as_capture(notice_page(notice, maker), sources, marked, maker)
+
+
+def notice_page(notice: Notice, maker: Maker) -> NDArray[np.uint8]:
+    """Draw the sentences of a notice; shape (rows, 1024, 3), RGB."""
+    image = Image.new("RGB", (WIDTH, 1600), BACKGROUND)
+    sheet = _Page(image, ImageDraw.Draw(image), TOP)
+    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + 130)
+    sheet.draw.rounded_rectangle(box, 12, VERDICTS[False if notice.status == "scored" else None])
+    inner = WIDTH - 2 * MARGIN - 40
+    what = display(maker.model.finding)
+    title = f"{maker.model.title}, version {maker.model.version}"
+    for text, below, size in ((title, 14, 26), (f"{what}: {MARKS[notice.status]}", 56, 46)):
+        place = MARGIN + 20, sheet.y + below
+        sheet.draw.text(place, text, WHITE, _fitting(text, size, inner, size > 26))
+    sheet.y += 146
+    _draw_caution(sheet, maker)
+    reason = f"Reason code: {notice.reason}" if notice.reason else ""
+    for text, color in (
+        (STATEMENTS[notice.status].format(what=what, minutes=notice.minutes), WHITE),
+        (notice.sentence, WHITE),
+        (MEANINGS[notice.status], YELLOW),
+        (notice.advice, WHITE),
+        (reason, GRAY),
+    ):
+        _draw_paragraph(sheet, text, color)
+    _draw_foot(sheet, maker)
+    return np.asarray(image.crop((0, 0, WIDTH, sheet.y)), np.uint8)
+
+
+def _draw_paragraph(sheet: _Page, text: str, color: tuple[int, int, int]) -> None:
+    """Write a text of any length, line by line."""
+    font, line = _font(26), ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > WIDTH - 2 * MARGIN - 40:
+            sheet.draw.text((MARGIN + 20, sheet.y), line, color, font)
+            sheet.y += 36
+            longer = word
+        line = longer
+    if line:
+        sheet.draw.text((MARGIN + 20, sheet.y), line, color, font)
+        sheet.y += 52

@@ -5,6 +5,7 @@ from __future__ import annotations
 from node.cli import (
     commands,
     config_commands,
+    event_command,
     explain_command,
     local_commands,
     query_commands,
@@ -20,6 +21,7 @@ __all__ = [
     "app",
     "commands",
     "config_commands",
+    "event_command",
     "explain_command",
     "local_commands",
     "main",

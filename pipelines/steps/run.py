@@ -19,6 +19,7 @@ from pipelines.base import (
     Progress,
     Step,
     StepContext,
+    StepFunction,
     Transient,
     Verdict,
 )
@@ -51,7 +52,7 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     part = job_folder / f"{step}.part-{secrets.token_hex(4)}"
     try:
         part.mkdir(parents=True)
-        function = pipeline_named(spec.pipeline).step(step)
+        function = _function(spec, step)
         facts = dict(function(StepContext(spec, part, job_folder, progress)))
         json.dumps(facts)
         put_in_place(part, job_folder / step)
@@ -60,6 +61,14 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Verdict("ok", facts=facts)
+
+
+def _function(spec: JobSpec, step: Step) -> StepFunction:
+    if spec.notice is None:
+        return pipeline_named(spec.pipeline).step(step)
+    from pipelines.steps.notice import notice  # loads highdicom
+
+    return notice
 
 
 def verdict_of(error: Exception, step: Step) -> Verdict:
