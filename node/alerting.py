@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import sqlalchemy as sa
 import structlog
+import urllib3
 
 from node.config.sections import Silence
 from node.parts import Parts
@@ -151,13 +151,20 @@ class Alerter:
             "count": alert["count"],
         }
         try:
-            answer = httpx.post(
-                self._parts.config.alerts.webhook, json=body, timeout=TIMEOUT_SECONDS
+            answer = urllib3.request(
+                "POST",
+                self._parts.config.alerts.webhook,
+                json=body,
+                timeout=urllib3.Timeout(total=TIMEOUT_SECONDS),
+                retries=False,
             )
-            answer.raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except urllib3.exceptions.HTTPError as error:
             self._refused = time.monotonic()
             log.warning("alert.not_told", error=type(error).__name__)
+            return False
+        if not 200 <= answer.status < 300:
+            self._refused = time.monotonic()
+            log.warning("alert.not_told", status=answer.status)
             return False
         return True
 
@@ -166,7 +173,7 @@ def _key(silence: Silence) -> str:
     return f"{SILENCE}peer:{silence.peer}" if silence.peer else f"{SILENCE}rule:{silence.rule}"
 
 
-def _last_of(silence: Silence) -> sa.Select[tuple[datetime | None]]:
+def _last_of(silence: Silence) -> sa.Select[datetime]:
     """When something last came of a peer, or a rule last matched."""
     if silence.peer:
         return sa.select(sa.func.max(Association.opened_at)).where(

@@ -338,20 +338,24 @@ def _implausible(job: Job, numbers: Mapping[str, float | None]) -> str:
     """Say which result lies outside the limits of the rule; empty where none does."""
     for name, limits in job.snapshot.get("accept_result", {}).items():
         key = name.removesuffix("_ml")
-        if key not in numbers:
-            continue
-        value, low, high = numbers[key], limits["min"], limits["max"]
-        inside = value is not None and (low is None or value >= low)
-        if inside and value is not None and (high is None or value <= high):
-            continue
-        wanted = [f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None)
-        found = "no number" if value is None else f"{value:g}"
-        return (
-            f"Held: {name} is {found}, and rule {job.rule} accepts {' and '.join(wanted)}. Look at "
-            f"the images: 'scorenode jobs retry {job.id}' lets the result go, "
-            f"'scorenode jobs cancel {job.id}' does not."
-        )
+        if key in numbers and not _is_inside(numbers[key], limits):
+            value = numbers[key]
+            found = "no number" if value is None else f"{value:g}"
+            words = {"min": "at least", "max": "at most"}
+            wanted = [f"{words[k]} {v:g}" for k, v in limits.items() if v is not None]
+            return (
+                f"Held: {name} is {found}, and rule {job.rule} accepts {' and '.join(wanted)}. "
+                f"Look at the images: 'scorenode jobs retry {job.id}' lets the result go, "
+                f"'scorenode jobs cancel {job.id}' does not."
+            )
     return ""
+
+
+def _is_inside(value: float | None, limits: Mapping[str, float | None]) -> bool:
+    low, high = limits["min"], limits["max"]
+    if value is None:
+        return False
+    return (low is None or low <= value) and (high is None or value <= high)
 
 
 def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:

@@ -56,7 +56,12 @@ def due(tx: Transaction, peer: str, pause: timedelta, again: timedelta) -> list[
         .order_by(Series.last_at)
         .limit(MOST_AT_ONCE)
     )
-    return [Uncounted(*row, tx.now, tx.now - pause) for row in rows]
+    return [
+        Uncounted(
+            row.study_id, row.study_instance_uid, row.series_instance_uid, tx.now, tx.now - pause
+        )
+        for row in rows
+    ]
 
 
 def settle(tx: Transaction, asked: Uncounted, counts: Mapping[str, int]) -> None:

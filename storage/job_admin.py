@@ -57,8 +57,8 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
 
 
 def _accepted(job: Job) -> dict[str, Any]:
-    """What the rule said; a result that an admin lets go is not held again."""
-    limits = {"accept_result": {}} if job.reason == IMPLAUSIBLE else {}
+    """Keep what the rule said; a result that an admin lets go is not held again."""
+    limits: dict[str, Any] = {"accept_result": {}} if job.reason == IMPLAUSIBLE else {}
     return dict(job.snapshot) | limits
 
 

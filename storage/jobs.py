@@ -116,9 +116,7 @@ def insert_row(
     return job_id
 
 
-def _insert_input(
-    tx: Transaction, job_id: int, role: str, series_id: int, generation: int
-) -> None:
+def _insert_input(tx: Transaction, job_id: int, role: str, series_id: int, generation: int) -> None:
     tx.execute(
         sa.insert(JobInput).values(
             job_id=job_id, role=role, series_id=series_id, generation=generation

@@ -64,7 +64,7 @@ def open_due(tx: Transaction) -> int:
 
 
 def _said(tx: Transaction, job: Job) -> dict[str, Any] | None:
-    """What there is to tell of a job now; None: nothing."""
+    """Give what there is to tell of a job now; None: nothing."""
     minutes = int((tx.now - job.created_at).total_seconds() // 60)
     made = sa.select(Result.id).where(Result.job_id == job.id).limit(1)
     if tx.execute(made).first() is not None:

@@ -98,13 +98,13 @@ def _by_peer(moments: Mapping[str, datetime]) -> sa.ColumnElement[Any]:
 def evidence_of(
     row: Any, instances: Sequence[StoredInstance], peers: Sequence[str]
 ) -> tuple[str, list[Mapping[str, Any]], SenderCount | None]:
-    """What a judge looks at, of a row of `OPEN_SERIES` and what came of it."""
+    """Give a judge what it looks at: of a row of `OPEN_SERIES`, and what came of it."""
     peer = peers[0] if peers else ""
     return peer, [instance.header for instance in instances], sender_count(row, peer)
 
 
 def sender_count(row: Any, peer: str) -> SenderCount | None:
-    """What the sender counted since the last instance came."""
+    """Give what the sender counted since the last instance came."""
     if row.counted_at is None or row.counted_at < row.last_at or row.counted is None:
         return None
     return SenderCount(peer, row.counted)

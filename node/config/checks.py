@@ -127,9 +127,9 @@ def _waits(parts: Parts) -> Iterator[Found]:
         yield from _patience(completion, ("completion",))
         for name, peer in parts.peers.items():
             if peer.completion:
-                place = ("peers", name, "completion")
-                yield from _patience(peer.completion.over(completion), place)
-                yield from _counting(peer.completion.evidence or (), [peer], place)
+                own: Place = ("peers", name, "completion")
+                yield from _patience(peer.completion.over(completion), own)
+                yield from _counting(peer.completion.evidence or (), [peer], own)
         yield from _counting(completion.evidence, parts.peers.values(), ("completion",))
     for number, rule in parts.rules.items() if retention else ():
         for index, destination in enumerate(rule.deliver):

@@ -163,7 +163,10 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Alerts": _meanings(
         webhook=("URL that alerts are posted to, as JSON.", "https://hooks.hospital.lan/ai"),
         send_when=("Which alerts.", "[held, failed]"),
-        silence=("What must not be silent for long; told like an alert.", "{ peer: CT1, longer_than: 2h }"),
+        silence=(
+            "What must not be silent for long; told like an alert.",
+            "{ peer: CT1, longer_than: 2h }",
+        ),
     ),
     "Silence": _meanings(
         longer_than=("For how long.", "2h"), peer=("A peer.", "CT1"), rule=("A rule.", "head-ct")

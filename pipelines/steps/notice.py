@@ -41,7 +41,8 @@ def notice(context: StepContext) -> Mapping[str, Any]:
     maker = maker_of(spec, model)
     context.progress(0.5, "writing the notice")
     uids = {}
-    for slot in spec.labels:
+    slots: tuple[Slot, ...] = ("sr", "capture")
+    for slot in (slot for slot in slots if slot in spec.labels):
         made = _made(spec, slot, sources, maker)
         found = problems(made, sources)
         if found:
