@@ -1,4 +1,4 @@
-"""Whether all of a series has come: by counts in its headers, at its sender, and by its geometry."""
+"""Whether all of a series has come: by its headers, its geometry, and its sender's count."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _by_sender_count(have: int, counted: SenderCount | None) -> Completeness | N
 
 
 def _by_geometry(headers: Sequence[Header]) -> Completeness | None:
-    """A slice that is missing between others proves that not all came; else nothing is proved."""
+    """Judge by a slice that is missing between others; nothing proves that all have come."""
     missing = missing_slices(headers)
     if not missing:
         return None

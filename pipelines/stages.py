@@ -216,7 +216,7 @@ class Stages:
         )
 
     def _notice(self, job: Job) -> dict[str, Any] | None:
-        """What a notice is to say, and of which model; None: the job is no notice."""
+        """Gather what a notice is to say, and of which model; None: the job is no notice."""
         snapshot = job.snapshot
         if "notice" not in snapshot:
             return None

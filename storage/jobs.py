@@ -79,7 +79,7 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
 def insert_row(
     tx: Transaction, series_id: int, generation: int, new: NewJob, step: str
 ) -> int | None:
-    """Write the row of a job about one generation of a series, without a task; None: it is there."""
+    """Write the row of a job about a generation of a series, without a task; None: it is there."""
     values = {
         "idem_key": new.idem_key,
         "series_id": series_id,

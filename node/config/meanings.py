@@ -133,8 +133,8 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Completion": _meanings(
         evidence=(
-            "What may prove a series complete or not, the most trusted first; or none. mpps: acted on "
-            "from a later version.",
+            "What may prove a series complete or not, the most trusted first; or none. mpps: acted "
+            "on from a later version.",
             "[header_counts, pacs_count, geometry]",
         ),
         quiet=("Without proof, a series is complete when nothing came for so long.", "45s"),

@@ -1,4 +1,4 @@
-"""The only step of a notice: a reader is told what became of a job that made nothing, or not yet."""
+"""The only step of a notice: it tells a reader what became of a job that made nothing yet."""
 
 from __future__ import annotations
 
