@@ -21,7 +21,7 @@ from node.config.file import Config, load
 from node.config.problems import ConfigError
 from node.config.sections import TLS, Listen
 from node.parts import VERSION, Parts, open_parts
-from node.receive.access import PeerRule
+from node.receive.access import PeerRule, User
 from storage import nodes
 from storage.base import DISK_FAILED, OnConflict, StoreUnavailable
 
@@ -244,6 +244,7 @@ def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
                 needs_certificate=peer.client_certificate == "required",
                 certificate_names=peer.certificate_names,
                 fingerprints=peer.fingerprints,
+                user=User(peer.user.name, peer.user.passcode) if peer.user else None,
             )
             for peer in config.peers.values()
             if peer.sends_as and (names is None or peer.name in names)
@@ -254,6 +255,7 @@ def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
         owner=owner,
         tls=None if tls is None else TLSSettings(tls_files(tls), tls.host, tls.port),
         is_plain=config.node.listen is not None,
+        buffer_bytes=config.node.memory.receive_bytes,
     )
 
 

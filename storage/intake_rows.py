@@ -7,7 +7,7 @@ series are enough. A batch in which the database finds one that is known is writ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -16,11 +16,12 @@ import sqlalchemy as sa
 
 from storage.base import Acceptance, OnConflict, ReceivedInstance, SeriesState, StoreUnavailable
 from storage.database import Database, Transaction, Writer
+from storage.place import Place
 from storage.prepared import Prepared
 from storage.tables import Conflict, Instance, Series, Study
 
 _MOST_OF_ONE_DIGEST = 100
-SameData = Callable[[str, str, int], bool | None]
+SameData = Callable[[str | Place, str, int], bool | None]
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Named:
     acceptance: Acceptance | None = None
     is_unused: bool = False
     """Whether no row refers to the key."""
+    compared: dict[str, bool | None] = field(default_factory=dict)
+    """Keys whose bytes were compared with these, and whether they are the same."""
 
     @property
     def series(self) -> tuple[str, str]:
@@ -46,8 +49,8 @@ class IntakeRows:
     ----------
     database : Database
     same_data : callable
-        Whether two objects, given by their keys, end in the same so many bytes; None: the second
-        cannot be read.
+        Whether two objects, given by key or place, end in the same so many bytes; None: the
+        second cannot be read.
     on_conflict : callable
         What to do with other bytes under a known UID; asked each time, so that it can change.
     """
@@ -55,6 +58,7 @@ class IntakeRows:
     def __init__(
         self, database: Database, same_data: SameData, on_conflict: Callable[[], OnConflict]
     ) -> None:
+        self._database = database
         self._writer = Writer(database)
         self._same_data = same_data
         self._on_conflict = on_conflict
@@ -82,6 +86,31 @@ class IntakeRows:
             return
         for item in batch:
             item.acceptance = Acceptance.STORED
+
+    def compare(self, item: Named, place: Place) -> None:
+        """Compare an instance, whose bytes lie somewhere, with the one we hold under its UID.
+
+        For large ones: the others would wait for it in the transaction that writes the rows.
+        """
+        study_uid, series_uid = item.series
+        with self._database.snapshot() as tx:
+            row = tx.execute(
+                sa.select(
+                    Instance.digest,
+                    Instance.size,
+                    Instance.transfer_syntax_uid,
+                    Instance.object_key,
+                )
+                .join(Series, Series.id == Instance.series_id)
+                .join(Study, Study.id == Series.study_id)
+                .where(
+                    Study.study_instance_uid == study_uid,
+                    Series.series_instance_uid == series_uid,
+                    Instance.sop_instance_uid == item.received.sop_instance_uid,
+                )
+            ).first()
+        if row is not None:
+            _Known(*row).is_same(item, lambda _, key, size: self._same_data(place, key, size))
 
     def close(self) -> None:
         """Give the connection back."""
@@ -192,7 +221,9 @@ class _Known:
         known_kind = self.digest.partition(":")[0] == received.digest.partition(":")[0]
         if known_kind and self.digest != received.digest:
             return False
-        return same_data(item.key, self.key, self.size)
+        if self.key not in item.compared:
+            item.compared[self.key] = same_data(item.key, self.key, self.size)
+        return item.compared[self.key]
 
 
 _IN_CONFLICT = {

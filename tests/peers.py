@@ -24,7 +24,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Authenticate, Receiver, ReceiverSettings
+from node.receive.receiver import Receiver, ReceiverSettings
 from node.receive.store_service import StoreService
 from node.scu import CallingAE, Destination, OutgoingObject
 from storage.base import OnConflict
@@ -163,7 +163,6 @@ def running_receiver(
     objects: Path | None = None,
     *,
     engine: bool = True,
-    authenticate: Authenticate | None = None,
     on_conflict: OnConflict = OnConflict.KEEP_FIRST,
     **values: Any,
 ) -> Iterator[RunningReceiver]:
@@ -186,7 +185,6 @@ def running_receiver(
         rows,
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
-        authenticate=authenticate,
         engine=engine,
     )
     intake.start()

@@ -55,6 +55,9 @@ def _ports(parts: Parts) -> Iterator[Found]:
     if node.listen is not None and node.tls is not None and node.listen.port == node.tls.port != 0:
         yield ("node", "tls", "port"), f"Port {node.tls.port} is that of listen, too."
     for name, peer in parts.peers.items():
+        if peer.user is not None and peer.tls.receive != "required":
+            sentence = "A passcode comes over TLS only. Write tls: required."
+            yield ("peers", name, "user"), sentence
         proves = peer.tls.receive == "required" or peer.certificate_names or peer.fingerprints
         if node.tls is None and proves and peer.sends_as:
             yield ("peers", name), "This peer must come over TLS, and the node has no tls section."

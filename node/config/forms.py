@@ -47,7 +47,7 @@ def _duration(seconds: float) -> str:
 
 
 def _size(size: float) -> str:
-    for unit, one in (("GB", 10**9), ("MB", 10**6)):
+    for unit, one in (("GB", 10**9), ("MB", 10**6), ("MiB", 1 << 20)):
         if size >= one and size % one == 0:
             return f"{size / one:g}{unit}"
     return f"{size:g}B" if size else ""

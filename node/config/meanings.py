@@ -96,7 +96,14 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Workers": _meanings(
         cpu=("Processes that convert and report.", "2"), infer=("Devices that run models.", "1")
     ),
-    "Memory": _meanings(step=("Most memory of one step; with more it is ended.", "8GB")),
+    "Memory": _meanings(
+        step=("Most memory of one step; with more it is ended.", "8GB"),
+        receive=(
+            "Memory for what is read from the network: 1 MiB for each association that sends; "
+            "where it is used up, 256 KiB.",
+            "64MiB",
+        ),
+    ),
     "Peer": _meanings(
         address=(
             "Where it is called; needed to send to it or ask it.",
@@ -109,10 +116,18 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         client_certificate=("Whether it must show a certificate over TLS.", "required"),
         certificate_names=("Names, of which its certificate must have one.", "[ct1.hospital.lan]"),
         fingerprints=("SHA-256 of its certificates; one of them must be shown.", "['5c...']"),
+        user=(
+            "The user it must name, over TLS only (PS3.7 D.3.3.7); not asked where left out.",
+            "{ name: ct1, passcode: '${file:ct1.passcode}' }",
+        ),
         max_associations=("Most associations of it at a time.", "32"),
         takes_demonstration=("Whether results of demonstration models may go there.", "yes"),
         timeout=("Of connecting to it, and of each answer.", "30s"),
         completion=("What is different for series that it sends.", "{ quiet: 2m }"),
+    ),
+    "User": _meanings(
+        name=("Username.", "ct1"),
+        passcode=("Where its passcode stands.", "'${file:ct1.passcode}'"),
     ),
     "Address": _meanings(
         host=("Host name or address.", "pacs.hospital.lan"),

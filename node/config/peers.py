@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, INNER, Flag, Seconds
+from node.config.base import CLOSED, INNER, Flag, Seconds, Text
 from node.config.completion import PeerCompletion
 from node.config.quantities import listed, scalar, text, texts, whole, word
+from node.config.secrets import secret
 
 Network = IPv4Network | IPv6Network
 ANY_AE_TITLE = "*"
@@ -137,6 +138,16 @@ class Supports:
 
 
 @dataclass(frozen=True)
+class User:
+    """The user that a peer must name when it calls; the passcode stands outside the file."""
+
+    __pydantic_config__ = CLOSED
+
+    name: Text
+    passcode: Annotated[str, BeforeValidator(secret)] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Peer:
     """Another Application Entity.
 
@@ -158,6 +169,8 @@ class Peer:
         Common names or DNS names, of which its certificate must have one.
     fingerprints : tuple of str
         SHA-256 of its certificate; several, so that it can be renewed.
+    user : User or None
+        None: user identities are not looked at.
     max_associations : int
     takes_demonstration : bool
         Whether results of demonstration models may go there.
@@ -178,6 +191,7 @@ class Peer:
     client_certificate: _Demand = "required"
     certificate_names: Annotated[tuple[str, ...], BeforeValidator(texts)] = ()
     fingerprints: Annotated[tuple[str, ...], BeforeValidator(fingerprints)] = ()
+    user: User | None = None
     max_associations: Annotated[int, BeforeValidator(whole(1, 10000))] = 32
     takes_demonstration: Flag = False
     timeout_seconds: Annotated[Seconds, Field(alias="timeout")] = 30.0

@@ -160,11 +160,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Memory:
-    """Most memory one step may take."""
+    """Most memory one step may take; and the receiver, for what it reads from the network."""
 
     __pydantic_config__ = CLOSED
 
     step_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="step")] = 8 * 10**9
+    receive_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="receive")] = 64 << 20
 
 
 @dataclass(frozen=True)

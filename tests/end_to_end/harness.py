@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database
 from tests import privacy
+from tests.ports import free_port
 from tests.tools import tool
 
 PATIENT_NAME = "Jürgensen^Planted"
@@ -28,13 +28,6 @@ PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
 START_SECONDS = 60.0
 WORK_SECONDS = 180.0
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = WORK_SECONDS) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pydicom
 
 from node.pacs import Arrival, StandInPACS
-from tests.end_to_end.harness import free_port, until
+from tests.end_to_end.harness import until
+from tests.ports import free_port
 from tests.services import missing
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
