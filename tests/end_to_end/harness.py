@@ -51,6 +51,10 @@ class NodeUnderTest:
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
     refuse_free: str = "1MB"
+    completion: str = ""
+    peers: str = ""
+    rule: str = ""
+    """More lines of the section, the peers, or the rule."""
     data: Path | None = None
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
@@ -98,7 +102,7 @@ peers:
                 ae_title: {self.destination_ae_title} }}
     takes_demonstration: yes
     timeout: 10s
-completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{self.peers}completion: {{ quiet: {self.quiet}, max_wait: 1m{self.completion} }}
 rules:
   - name: head-ct
     mode: live
@@ -109,7 +113,7 @@ rules:
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
-""")
+{self.rule}""")
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""

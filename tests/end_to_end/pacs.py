@@ -64,7 +64,7 @@ def remembering_pacs(folder: Path) -> Iterator[RememberingPACS]:
 class Orthanc:
     """The real thing, on ports of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, modalities: dict[str, list[str | int]] | None = None) -> None:
         self.folder = folder
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -81,6 +81,8 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
+                    "DicomModalities": modalities or {},
+                    "DicomAssociationCloseDelay": 0,
                     "Plugins": [],
                 }
             )
@@ -92,6 +94,13 @@ class Orthanc:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def send(self, modality: str, *identifiers: str) -> Any:
+        """Have it send patients, studies, series or instances to a modality."""
+        url = f"http://127.0.0.1:{self.http_port}/modalities/{modality}/store"
+        body = json.dumps({"Resources": identifiers, "Synchronous": True}).encode()
+        with urllib.request.urlopen(url, data=body, timeout=60) as answer:
+            return json.loads(answer.read())
+
     def is_up(self) -> bool:
         """Whether it answers."""
         with contextlib.suppress(OSError):
@@ -100,12 +109,14 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(
+    folder: Path, modalities: dict[str, list[str | int]] | None = None
+) -> Iterator[Orthanc]:
     """Run Orthanc; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         missing("Orthanc")
-    found = Orthanc(folder)
+    found = Orthanc(folder, modalities)
     with (folder / "orthanc.log").open("w") as log:
         process = subprocess.Popen([program, str(found.configuration)], stdout=log, stderr=log)
         try:

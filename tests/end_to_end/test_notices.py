@@ -1,0 +1,71 @@
+"""A reader is told that a study was not scored: in Orthanc, which sends it all back to us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from tests.end_to_end.harness import NodeUnderTest, free_port, until
+from tests.end_to_end.pacs import Orthanc, orthanc
+from tests.end_to_end.studies import head_with_bleed, write_study
+
+pytestmark = pytest.mark.slow
+
+FEW = 3
+"""Slices that are too few for a volume."""
+
+
+def _series(pacs: Orthanc) -> dict[str, str]:
+    """Series Description to Orthanc's identifier, of all that it holds."""
+    found = {}
+    for identifier in pacs.get("/series"):
+        tags = pacs.get(f"/series/{identifier}")["MainDicomTags"]
+        found[tags.get("SeriesDescription", "")] = identifier
+    return found
+
+
+def test_what_was_not_scored_is_in_the_pacs_with_its_reason_and_comes_back_unscored(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    few = tmp_path / "few"
+    for path in write_study(head_with_bleed(), few)[FEW:]:
+        path.unlink()
+    unwanted = pydicom.dcmread(next(few.glob("*.dcm")))
+    unwanted.SeriesInstanceUID, unwanted.Modality = generate_uid(), "MR"
+    unwanted.SOPInstanceUID = generate_uid()
+    unwanted.file_meta.MediaStorageSOPInstanceUID = unwanted.SOPInstanceUID
+    unwanted.save_as(few / "unwanted.dcm")
+
+    with orthanc(tmp_path / "orthanc", {"SCORENODE": ["SCORENODE", "127.0.0.1", port]}) as pacs:
+        node = NodeUnderTest(
+            tmp_path / "node",
+            pacs.port,
+            port=port,
+            peers="  ORTHANC: { sends_as: [PACS], from_networks: [127.0.0.0/8] }\n",
+            rule="    if_not_run: { tell_reader: [sr, capture], after: 1h }\n",
+        )
+        node.start()
+        try:
+            node.push(few)
+            until(lambda: len(_series(pacs)) == 2, "a report and a page to be in the PACS")
+            node.wait_idle(series=2)
+
+            name = "NOT SCORED: AI ICH test - NOT FOR CLINICAL USE"
+            assert set(_series(pacs)) == {name}, "an SR and a picture, and nothing of the MR image"
+            jobs = {job["pipeline"]: job for job in node.jobs()}
+            assert jobs["haemorrhage"]["reason"] == "too_few_slices"
+            assert {d["state"] for d in jobs["notice"]["deliveries"]} == {"sent"}
+            assert len(node.jobs()) == 2
+            explained = node.json("explain", jobs["notice"]["series_instance_uid"])[0]
+            assert "The reader is told of it" in explained["conclusion"]
+
+            sent = pacs.send("SCORENODE", *pacs.get("/series"))
+            assert sent["FailedInstancesCount"] == 0
+            node.wait_idle(series=4)
+            assert len(node.jobs()) == 2, "what comes back is acknowledged and never scored"
+        finally:
+            node.stop()
