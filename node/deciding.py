@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from node.config.file import Config
 from node.job_opening import Models, jobs_from
 from node.routing import Decision, SeriesFacts, StudyFacts, decide
+from sr_templates.base import MANUFACTURER, MANUFACTURER_MODEL_NAME
 from storage import jobs, retrievals, series, studies
 from storage.base import ClosedSeries, JobState, NewJob
 from storage.database import Transaction
@@ -129,5 +131,14 @@ def facts_of(tx: Transaction, closed: ClosedSeries) -> SeriesFacts:
         instances=len(closed.instances),
         verdict=closed.verdict.value,
         evidence=closed.evidence,
-        own_result=series.is_own_result(tx, closed.series_instance_uid),
+        own_result=_is_ours(headers) or series.is_own_result(tx, closed.series_instance_uid),
+    )
+
+
+def _is_ours(headers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether scorenode made a series, here or at another node: results are never scored."""
+    ours = {"Manufacturer": MANUFACTURER, "ManufacturerModelName": MANUFACTURER_MODEL_NAME}
+    return any(
+        all((header.get(key) or [""])[0] == value for key, value in ours.items())
+        for header in headers
     )

@@ -400,6 +400,7 @@ def notice_page(notice: Notice, maker: Maker) -> NDArray[np.uint8]:
         sheet.draw.text(place, text, WHITE, _fitting(text, size, inner, size > 26))
     sheet.y += 146
     _draw_caution(sheet, maker)
+    sheet.y += 12
     reason = f"Reason code: {notice.reason}" if notice.reason else ""
     for text, color in (
         (STATEMENTS[notice.status].format(what=what, minutes=notice.minutes), WHITE),

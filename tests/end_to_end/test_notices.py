@@ -45,8 +45,8 @@ def test_what_was_not_scored_is_in_the_pacs_with_its_reason_and_comes_back_unsco
             peers="  ORTHANC: { sends_as: [PACS], from_networks: [127.0.0.0/8] }\n",
             rule="    if_not_run: { tell_reader: [sr, capture], after: 1h }\n",
         )
-        node.start()
         try:
+            node.start()
             node.push(few)
             until(lambda: len(_series(pacs)) == 2, "a report and a page to be in the PACS")
             node.wait_idle(series=2)
