@@ -131,14 +131,22 @@ def facts_of(tx: Transaction, closed: ClosedSeries) -> SeriesFacts:
         instances=len(closed.instances),
         verdict=closed.verdict.value,
         evidence=closed.evidence,
-        own_result=_is_ours(headers) or series.is_own_result(tx, closed.series_instance_uid),
+        own_result=is_ours(headers) or series.is_own_result(tx, closed.series_instance_uid),
     )
 
 
-def _is_ours(headers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether scorenode made a series, here or at another node: results are never scored."""
+def is_ours(headers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a series is a result of scorenode, of this node or another: they are never scored.
+
+    Phantoms that scorenode makes are original images, and no results.
+    """
     ours = {"Manufacturer": MANUFACTURER, "ManufacturerModelName": MANUFACTURER_MODEL_NAME}
+
+    def value(header: Mapping[str, Any], key: str) -> str:
+        return str((header.get(key) or [""])[0])
+
     return any(
-        all((header.get(key) or [""])[0] == value for key, value in ours.items())
+        all(value(header, key) == wanted for key, wanted in ours.items())
+        and value(header, "ImageType") != "ORIGINAL"
         for header in headers
     )

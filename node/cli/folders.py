@@ -13,6 +13,7 @@ from pydicom.filereader import read_file_meta_info
 
 from node.candidates import SeriesFacts
 from node.completeness import CompletenessJudge
+from node.deciding import is_ours
 from node.receive.header import HeaderError, scan
 
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
@@ -74,6 +75,7 @@ def studies_of(
             item.headers,
             len(item.headers),
             proved.verdict.value if proved else "quiet",
+            own_result=is_ours(item.headers),
             evidence=proved.sentence if proved else "",
         )
         studies.setdefault(item.study_instance_uid, []).append(facts)
