@@ -300,7 +300,7 @@ def _load_network(package: ModelPackage) -> tuple[NetworkConfig, torch.nn.Module
         config = NetworkConfig.from_json(package.configuration())
         with torch.random.fork_rng(devices=[]):
             network = build(config)
-        weights = load_tensors(package.read(package.manifest.files.weights))
+        weights = load_tensors(package.read(package.weights_entry))
         if weights.keys() != network.state_dict().keys():  # torch itself makes up some of them
             raise ValueError("tensors are missing, or there are others")
         network.load_state_dict(weights)

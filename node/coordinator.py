@@ -13,12 +13,22 @@ from functools import partial
 
 import structlog
 
+from models.status import stopped_models
 from node.completeness import CompletenessJudge
 from node.config.file import Config
 from node.deciding import decide_closed
 from node.job_opening import Models
 from node.parts import VERSION, Parts
-from storage import associations, job_admin, nodes, notices, reaper, retention, series
+from storage import (
+    associations,
+    job_admin,
+    nodes,
+    notices,
+    reaper,
+    recalls,
+    retention,
+    series,
+)
 from storage.arena import is_arena_key, purge, range_of
 from storage.arena_rows import segment_ranges
 from storage.ballast import Ballast
@@ -31,6 +41,8 @@ from storage.early_closing import EarlyClosing
 SWEEP_SECONDS = 0.25
 BREATH_SECONDS = 0.01
 """From one sweep to the next however often somebody rings: it keeps receivers from writing."""
+RECALL_SECONDS = 2.0
+"""How long a model whose package says that it is recalled may go on."""
 ORPHAN_SECONDS = 3600.0
 ORPHAN_TICK_SECONDS = 170.0
 
@@ -65,6 +77,7 @@ class Coordinator:
             (1.0, self.tend_ballast),
             (1.0, self.reap),
             (1.0, self.tell_readers),
+            (RECALL_SECONDS, self.stop_recalled),
             (60.0, self.tidy),
             (ORPHAN_TICK_SECONDS, self.sweep_orphans),
         ]
@@ -195,6 +208,16 @@ class Coordinator:
             released = job_admin.release_held(tx, "config")
         if released:
             log.info("job.released", jobs=released)
+
+    def stop_recalled(self) -> None:
+        """Hold the jobs of models whose package says that they are recalled or withdrawn."""
+        stopped = stopped_models(self._config.models.folders)
+        if not stopped:
+            return
+        with self._parts.database.transaction() as tx:
+            jobs = sum(recalls.stop(tx, model, sentence) for model, sentence in stopped.items())
+        if jobs:
+            log.warning("model.stopped", jobs=jobs)
 
     def tidy(self) -> None:
         """Delete what was kept long enough, and work folders of jobs that ended."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 Step = Literal["convert", "infer", "report"]
 STEPS: tuple[Step, ...] = ("convert", "infer", "report")
 Slot = Literal["seg", "sr", "capture"]
+ModelKind = Literal["segmentation", "prognosis"]
 Progress = Callable[[float, str], None]
 """Told the fraction done, 0 to 1, and what is being done, in a few words."""
 
@@ -100,6 +101,8 @@ class JobSpec:
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     notice : mapping or None
         What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
+    trust_code : bool
+        Whether the admin lets this model run code of its own.
     """
 
     job_id: int
@@ -115,6 +118,7 @@ class JobSpec:
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
     notice: Mapping[str, Any] | None = None
+    trust_code: bool = False
 
     def to_json(self) -> str:
         """Text of ``job.json``."""
@@ -168,7 +172,7 @@ class Pipeline:
 
     `report` writes one ``<slot>.dcm`` per result into its folder (``seg.dcm``, ``sr.dcm``,
     ``capture.dcm``; a slot with nothing to say is left out) and may write ``*.png``,
-    ``findings.json`` beside them.
+    ``findings.json`` beside them. `models` is the kind of model package it runs.
     """
 
     name: str
@@ -177,6 +181,7 @@ class Pipeline:
     convert: StepFunction
     infer: StepFunction
     report: StepFunction
+    models: ModelKind = "segmentation"
 
     def step(self, name: Step) -> StepFunction:
         """Look a step up by name."""

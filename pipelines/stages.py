@@ -66,6 +66,8 @@ class Stages:
         Set when the process shuts down: running steps are given back.
     model_folders : sequence of Path
         Where model packages lie, beside those that come with scorenode.
+    trusted : frozenset of str
+        Models that may run code of their own.
     """
 
     database: Database
@@ -75,6 +77,7 @@ class Stages:
     owner: str
     stopping: threading.Event
     model_folders: Sequence[Path] = ()
+    trusted: frozenset[str] = frozenset()
 
     def run(self, job_id: int, step: Step, runner: Runner) -> None:
         """Do one step of one job, if it is due; never raises."""
@@ -213,6 +216,7 @@ class Stages:
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
             notice=notice,
+            trust_code=job.model in self.trusted,
         )
 
     def _notice(self, job: Job) -> dict[str, Any] | None:
@@ -313,7 +317,8 @@ def apply_verdict(
     reason, sentence = verdict.reason, verdict.sentence
     match verdict.outcome:
         case "ok" if results is not None:
-            jobs.fix_results(tx, job, results, _destinations(job, verdict))
+            given = results_for(job.snapshot["destinations"], verdict.facts)
+            jobs.fix_results(tx, job, results, given)
         case "ok":
             outside = _implausible(job, verdict.facts.get("numbers", {}))
             if outside:
@@ -358,14 +363,38 @@ def _is_inside(value: float | None, limits: Mapping[str, float | None]) -> bool:
     return (low is None or low <= value) and (high is None or value <= high)
 
 
-def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:
-    """Name who gets what: results of a demonstration model only those who take them."""
-    demonstration = verdict.facts.get("intended_use", "demonstration") == "demonstration"
+def results_for(destinations: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Name who gets what.
+
+    Results of a demonstration model only go to those who take them; where a rule sends results
+    only within limits (``only_if``), not outside of them.
+
+    Parameters
+    ----------
+    destinations : mapping
+        Name to terms, as the job froze them.
+    facts : mapping
+        Of the report step. Without ``numbers`` there is no result but a notice, which goes to all.
+    """
+    demonstration = facts.get("intended_use", "demonstration") == "demonstration"
+    numbers = facts.get("numbers")
     return {
         name: terms["send"]
-        for name, terms in job.snapshot["destinations"].items()
-        if terms.get("takes_demonstration", False) or not demonstration
+        for name, terms in destinations.items()
+        if (terms.get("takes_demonstration", False) or not demonstration)
+        and (numbers is None or _is_within(terms.get("only_if", {}), numbers))
     }
+
+
+def _is_within(limits: Mapping[str, Any], numbers: Mapping[str, float | None]) -> bool:
+    """Whether results lie within limits; what was not found lies nowhere."""
+    for name, limit in limits.items():
+        value, low, high = numbers.get(name.removesuffix("_ml")), limit["min"], limit["max"]
+        if value is None:
+            return False
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            return False
+    return True
 
 
 def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:

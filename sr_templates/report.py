@@ -28,11 +28,14 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from models.base import Findings, Number, Segment
+from models.base import Code, Findings, Number, Segment, Side
 from sr_templates import codes, stamp
 from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
 from sr_templates.normalise import UIDS
 from sr_templates.segmentation import tracking_identifier, tracking_name
+
+OTHER_DIGITS = 4
+"""Decimal places of numbers that a package names itself."""
 
 
 def measurement_report(
@@ -79,7 +82,7 @@ def measurement_report(
         procedure_reported=procedure_of(findings.segments, sources[0]),
         imaging_measurements=[
             _study_group(findings, seg, identity, maker, comments),
-            *_segment_groups(findings, seg, identity, maker),
+            *segment_groups(findings, seg, identity, maker),
         ],
     )
     evidence = stamp.anonymous(sources)
@@ -148,7 +151,7 @@ def _study_group(
         ],
         source_images=None if seg is None else [_most_marked_image(seg)],
     )
-    for text in filter(None, (stamp.caution(maker), *comments)):
+    for text in filter(None, (stamp.caution(maker), *findings.texts, *comments)):
         group[0].ContentSequence.append(
             TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
         )
@@ -181,7 +184,7 @@ def _source_image(group: Dataset) -> tuple[str, str, int | None]:
     )
 
 
-def _segment_groups(
+def segment_groups(
     findings: Findings, seg: Dataset | None, identity: ObjectIdentity, maker: Maker
 ) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """One group for each segment that `seg` describes."""
@@ -246,9 +249,17 @@ def _tracking(
 
 
 def _sites(segments: Sequence[Segment]) -> list[FindingSite] | None:
-    """Anatomic regions of the segments, each once."""
-    regions = dict.fromkeys(s.anatomic_region for s in segments if s.anatomic_region is not None)
-    return [FindingSite(codes.concept(region)) for region in regions] or None
+    """Anatomic regions of the segments with their sides, each once."""
+    places = dict.fromkeys(
+        (s.anatomic_region, s.side) for s in segments if s.anatomic_region is not None
+    )
+    return [_site(region, side) for region, side in places] or None
+
+
+def _site(region: Code, side: Side | None) -> FindingSite:
+    return FindingSite(
+        codes.concept(region), laterality=codes.concept(codes.SIDES[side]) if side else None
+    )
 
 
 def algorithm(maker: Maker, more: Mapping[str, str] | None = None) -> AlgorithmIdentification:
@@ -269,9 +280,10 @@ def _measurements(findings: Findings, segment: int | None) -> list[Measurement] 
         if number.segment != segment:
             continue
         method = codes.METHODS.get(number.name)
+        named = codes.concept(number.code) if number.code else codes.quantity(number.name)
         found.append(
             Measurement(
-                name=codes.quantity(number.name),
+                name=named,
                 value=_rounded(number),
                 unit=codes.unit(number.unit),
                 method=codes.concept(method) if method else None,
@@ -282,8 +294,9 @@ def _measurements(findings: Findings, segment: int | None) -> list[Measurement] 
 
 def _rounded(number: Number) -> float:
     """Value with the digits of its quantity; only what is 0, or a probability of 1, says so."""
-    step = 10.0 ** -codes.DIGITS[number.name]
-    value = round(number.value, codes.DIGITS[number.name])
+    digits = codes.DIGITS.get(number.name, OTHER_DIGITS)
+    step = 10.0**-digits
+    value = round(number.value, digits)
     if number.value > 0.0 == value:
         return step
     if number.name == "probability" and number.value < 1.0 == value:

@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
@@ -71,7 +72,7 @@ def segmentation(
     if volume.frame_of_reference_uid not in ("", sources[0].FrameOfReferenceUID):
         raise UnfitSource("the scored volume lies in another Frame of Reference than the source")
     frames = parallel_frames(sources)
-    masks = _masks(findings.labels, volume, sources, segments)
+    masks = _masks(findings, volume, sources, segments)
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
         source_images=stamp.anonymous(sources),
@@ -110,6 +111,7 @@ def found_segments(findings: Findings) -> list[Segment]:
     if findings.labels.dtype.kind not in "ui":
         raise ValueError(f"labels are {findings.labels.dtype}, wanted whole numbers")
     numbers = set(np.unique(findings.labels).tolist()) - {0}
+    numbers |= {number for number, mask in findings.overlapping.items() if mask.any()}
     strange = numbers - {segment.number for segment in findings.segments}
     if strange:
         raise ValueError(f"labels hold {sorted(strange)}, which are no segment's number")
@@ -128,21 +130,35 @@ def tracking_identifier(maker: Maker, segment: Segment | None) -> str:
 
 
 def _masks(
-    labels: NDArray[np.uint8],
+    findings: Findings,
     volume: Volume,
     sources: Sequence[Dataset],
     segments: Sequence[Segment],
 ) -> NDArray[np.uint8]:
-    """Labels on the source's slices, shape (slices, rows, columns), renumbered."""
+    """Labels on the source's slices, shape (slices, rows, columns), renumbered.
+
+    With structures that overlap there is a fourth axis: one map of 0 and 1 for each segment.
+    """
+    assert findings.labels is not None  # noqa: S101 - the caller has looked
+    if findings.overlapping:
+        masks = [findings.mask(segment.number).astype(np.uint8) for segment in segments]
+        return np.stack([_placed(mask, volume, sources) for mask in masks], axis=3)
+    renumber = np.zeros(256, np.uint8)
+    for number, segment in enumerate(segments, start=1):
+        renumber[segment.number] = number
+    return np.asarray(renumber[_placed(findings.labels, volume, sources)], np.uint8)
+
+
+def _placed(
+    labels: NDArray[np.uint8], volume: Volume, sources: Sequence[Dataset]
+) -> NDArray[np.uint8]:
+    """Labels on the source's slices, shape (slices, rows, columns)."""
     if labels.shape != volume.array.shape:
         raise ValueError(f"labels have shape {labels.shape}, the volume {volume.array.shape}")
     placed = labels.transpose(2, 1, 0)
     if not _lies_on(volume, parallel_frames(sources)):
         placed = _matched(placed, volume, sources)
-    renumber = np.zeros(256, np.uint8)
-    for number, segment in enumerate(segments, start=1):
-        renumber[segment.number] = number
-    return np.asarray(renumber[placed], np.uint8)
+    return placed
 
 
 def _lies_on(volume: Volume, frames: Sequence[Frame]) -> bool:
@@ -193,7 +209,7 @@ def _description(
     segment: Segment, number: int, identity: ObjectIdentity, maker: Maker
 ) -> SegmentDescription:
     region = segment.anatomic_region
-    return SegmentDescription(
+    made = SegmentDescription(
         segment_number=number,
         segment_label=segment.label,
         segmented_property_category=codes.concept(segment.category),
@@ -205,6 +221,19 @@ def _description(
         anatomic_regions=[codes.concept(region)] if region else None,
         display_color=CIELabColor.from_rgb(*segment.color),
     )
+    if segment.side is not None:
+        _set_side(made, codes.concept(codes.SIDES[segment.side]))
+    return made
+
+
+def _set_side(description: SegmentDescription, side: CodedConcept) -> None:
+    """Say the side where the Standard has it: with the region, else with the type of segment."""
+    regions = description.get("AnatomicRegionSequence")
+    if regions:
+        regions[0].AnatomicRegionModifierSequence = [side]
+        return
+    kind = description.SegmentedPropertyTypeCodeSequence[0]
+    kind.SegmentedPropertyTypeModifierCodeSequence = [side]
 
 
 def _fix_dimension_organization(result: Dataset, uid: str) -> None:

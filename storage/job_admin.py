@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage import tasks
-from storage.base import DeliveryState, Job, JobState, sources_of
+from storage.base import TO_SEND, DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
@@ -85,7 +85,7 @@ def _gather(tx: Transaction, job: Job, by: str) -> bool:
 
 
 def _redeliver(tx: Transaction, job: Job, by: str) -> bool:
-    unsent = [DeliveryState.REFUSED, DeliveryState.CANCELLED]
+    unsent = [DeliveryState.REFUSED, DeliveryState.UNPROVED, DeliveryState.CANCELLED]
     found = tx.execute(
         sa.update(Delivery)
         .where(Delivery.job_id == job.id, Delivery.state.in_(unsent))
@@ -131,7 +131,7 @@ def cancel(tx: Transaction, job_id: int, by: str = "") -> bool:
     )
     if found.rowcount == 0:
         return False
-    waiting = [DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT]
+    waiting = [DeliveryState.HELD, *TO_SEND]
     tx.execute(
         sa.update(Delivery)
         .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))

@@ -5,14 +5,18 @@ from __future__ import annotations
 from node.cli import (
     commands,
     config_commands,
+    evaluate_command,
     event_command,
     explain_command,
     local_commands,
+    model_commands,
+    peer_commands,
     query_commands,
     report_commands,
     result_commands,
     rules_commands,
     table_commands,
+    training_commands,
     watch,
 )
 from node.cli.app import app
@@ -21,15 +25,19 @@ __all__ = [
     "app",
     "commands",
     "config_commands",
+    "evaluate_command",
     "event_command",
     "explain_command",
     "local_commands",
     "main",
+    "model_commands",
+    "peer_commands",
     "query_commands",
     "report_commands",
     "result_commands",
     "rules_commands",
     "table_commands",
+    "training_commands",
     "watch",
 ]
 

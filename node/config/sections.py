@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, DAY_SECONDS, Name, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, Flag, Name, Seconds, Text
 from node.config.completion import Completion
 from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
@@ -198,6 +198,8 @@ class NodeSection:
     max_associations : int
     on_conflict : str
         What to do with other bytes under the UID of an instance that we hold.
+    storage_commitment : bool
+        Whether we vouch for what we hold (PS3.4 annex J), for as long as we keep it.
     """
 
     __pydantic_config__ = CLOSED
@@ -230,6 +232,7 @@ class NodeSection:
         Literal["keep_first", "refuse", "replace"],
         BeforeValidator(word("keep_first", "refuse", "replace")),
     ] = "keep_first"
+    storage_commitment: Flag = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,9 @@ class ModelsSection:
     __pydantic_config__ = CLOSED
 
     folders: Annotated[tuple[Path, ...], BeforeValidator(paths)] = ()
+    trust: Mapping[Name, Annotated[str, BeforeValidator(word("code"))]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

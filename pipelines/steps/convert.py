@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
-from pipelines.base import NotScored, StepContext
-from pipelines.steps.artefacts import IMAGE, save_volume
+from models.base import ElementValue
+from models.manifest import Element
+from models.package import ModelPackage
+from pipelines.base import Misconfigured, NotScored, StepContext
+from pipelines.steps.artefacts import ELEMENTS, IMAGE, save_volume, write_json
 from pipelines.steps.nifti import write_nifti
 from pipelines.steps.packages import package_of, refuse_unfit
 from pipelines.steps.read import third_party_warnings_off
@@ -48,9 +53,53 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     refuse_unfit(package, volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
+    for name in list(package.manifest.channels)[1:]:
+        _convert_other(context, package, name, modalities)
+    if package.manifest.elements:
+        write_json(_elements(headers[0], package.manifest.elements), context.folder / ELEMENTS)
     image = context.folder / IMAGE
     converter = write_nifti([volume], lambda: whole_datasets(instances), image)
     return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
+
+
+def _convert_other(
+    context: StepContext, package: ModelPackage, name: str, modalities: Collection[str]
+) -> None:
+    """Write the volume of a further input into a folder of its name."""
+    paths = context.spec.named.get(name)
+    if not paths:
+        raise Misconfigured(
+            f"The model {package.identity.family} takes an input {name}, and the rule names none."
+        )
+    instances = open_whole_series([Place.from_text(text) for text in paths])
+    with third_party_warnings_off():
+        _refuse_modality([instance.header for instance in instances], modalities)
+    volume = volume_from_series(instances)
+    refuse_unfit(package, volume, name)
+    folder = context.folder / name
+    folder.mkdir()
+    save_volume(volume, folder)
+
+
+def _elements(header: Dataset, wanted: Mapping[str, Element]) -> dict[str, ElementValue]:
+    """Values of DICOM elements by the name the manifest gives them; None where there is none."""
+    found: dict[str, ElementValue] = {}
+    for name, element in wanted.items():
+        value = header.get(element.keyword)
+        if value in (None, ""):
+            if element.required:
+                raise NotScored(
+                    "element_missing",
+                    f"The images have no {element.keyword}, which the model needs.",
+                )
+            found[name] = None
+        elif isinstance(value, (int, float, Decimal)):
+            found[name] = float(value)
+        elif isinstance(value, MultiValue):
+            found[name] = tuple(v if isinstance(v, str) else float(v) for v in value)
+        else:
+            found[name] = str(value)
+    return found
 
 
 def _refuse_homeless(datasets: Sequence[Dataset]) -> None:

@@ -13,10 +13,10 @@ from pipelines.base import FaultyResult, JobSpec, NotScored, Slot, StepContext
 from pipelines.steps.read import read_instance, refuse_too_much
 from pipelines.steps.report import maker_of, object_identity
 from sr_templates.base import Maker, UnfitSource
-from sr_templates.capture import notice_capture
 from sr_templates.check import problems
 from sr_templates.codes import private
 from sr_templates.notice import Notice, fit_sources, status_report
+from sr_templates.notice_page import notice_capture
 from sr_templates.part10 import to_bytes
 from storage.place import Place
 

@@ -10,7 +10,9 @@ import shutil
 import traceback
 from pathlib import Path
 
-from models.base import UnfitInput
+from models.base import BrokenPackage, Recalled, UnfitInput
+from models.package import refuse_recalled
+from models.status import status_of
 from pipelines.base import (
     FaultyResult,
     JobSpec,
@@ -64,11 +66,23 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
 
 
 def _function(spec: JobSpec, step: Step) -> StepFunction:
-    if spec.notice is None:
-        return pipeline_named(spec.pipeline).step(step)
-    from pipelines.steps.notice import notice  # loads highdicom
+    if spec.notice is not None:
+        from pipelines.steps.notice import notice  # loads highdicom
 
-    return notice
+        return notice
+    _refuse_recalled(Path(spec.model))
+    return pipeline_named(spec.pipeline).step(step)
+
+
+def _refuse_recalled(model: Path) -> None:
+    """Stop at a model that was recalled since the job was opened, whatever the step."""
+    try:
+        status, reason = status_of(model)
+        refuse_recalled(model, status, reason)
+    except Recalled as error:
+        raise Misconfigured(str(error)) from error
+    except BrokenPackage:
+        return  # the step that needs the package says what is wrong with it
 
 
 def verdict_of(error: Exception, step: Step) -> Verdict:

@@ -8,9 +8,10 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.end_to_end.harness import NodeUnderTest, free_port, until
+from tests.end_to_end.harness import NodeUnderTest, until
 from tests.end_to_end.pacs import Orthanc, orthanc
 from tests.end_to_end.studies import head_with_bleed, write_study
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def test_what_was_not_scored_is_in_the_pacs_with_its_reason_and_comes_back_unsco
     unwanted.file_meta.MediaStorageSOPInstanceUID = unwanted.SOPInstanceUID
     unwanted.save_as(few / "unwanted.dcm")
 
-    with orthanc(tmp_path / "orthanc", {"SCORENODE": ["SCORENODE", "127.0.0.1", port]}) as pacs:
+    with orthanc(tmp_path / "orthanc", port) as pacs:
         node = NodeUnderTest(
             tmp_path / "node",
             pacs.port,
@@ -60,7 +61,8 @@ def test_what_was_not_scored_is_in_the_pacs_with_its_reason_and_comes_back_unsco
             explained = node.json("explain", jobs["notice"]["series_instance_uid"])[0]
             assert "The reader is told of it" in explained["conclusion"]
 
-            sent = pacs.send("SCORENODE", *pacs.get("/series"))
+            everything = {"Resources": pacs.get("/series"), "Synchronous": True}
+            sent = pacs.post("/modalities/node/store", everything)
             assert sent["FailedInstancesCount"] == 0
             node.wait_idle(series=4)
             assert len(node.jobs()) == 2, "what comes back is acknowledged and never scored"

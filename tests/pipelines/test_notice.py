@@ -128,8 +128,8 @@ def test_a_later_notice_names_the_earlier_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["not_scored", "failed", "running", "scored"])
 def test_every_status_has_a_page(tmp_path: Path, status: str) -> None:
-    from sr_templates.capture import notice_page
     from sr_templates.notice import Notice
+    from sr_templates.notice_page import notice_page
     from tests.sr_templates.objects import MAKER
 
     page = notice_page(Notice(status, "a_reason", "A sentence. " * 40, "Ask.", 31), MAKER)  # type: ignore[arg-type]
