@@ -10,9 +10,9 @@ import structlog
 
 from node.config.file import Config
 from node.config.peers import Peer
+from node.destinations import destination_of
 from node.parts import Parts
 from node.query import Header, QueryFailed, count_instances, find
-from node.sender import destination_of
 from storage import counting
 from storage.base import StoreUnavailable
 from storage.bell import COORDINATOR, Bell

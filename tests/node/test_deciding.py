@@ -221,9 +221,10 @@ def _end(node: SmallNode, job_id: int, slots: list[str]) -> None:
 
 
 def test_results_of_another_scorenode_are_never_scored(tmp_path: Path, clock: TestClock) -> None:
-    ours = {"Manufacturer": ["scorenode project"], "ManufacturerModelName": ["scorenode"]}
     with small_node(tmp_path, clock, BEST_CT) as node:
-        node.arrive("1", **_ct(5.0), **ours)
+        node.arrive(
+            "1", **_ct(5.0), Manufacturer=["scorenode project"], ManufacturerModelName=["scorenode"]
+        )
         node.turn(11)
 
         assert node.jobs() == []
