@@ -122,6 +122,8 @@ class JobSpec:
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     earlier : tuple of EarlierResult
         What these results replace.
+    notice : mapping or None
+        What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
     trust_code : bool
         Whether the admin lets this model run code of its own.
     """
@@ -139,6 +141,7 @@ class JobSpec:
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
     earlier: tuple[EarlierResult, ...] = ()
+    notice: Mapping[str, Any] | None = None
     trust_code: bool = False
 
     def to_json(self) -> str:
