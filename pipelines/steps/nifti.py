@@ -152,9 +152,7 @@ def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     return array, np.asarray(image.affine, dtype=np.float64)
 
 
-def difference(
-    ours: Volume | Sequence[Volume], array: Voxels, affine: FloatArray
-) -> str:
+def difference(ours: Volume | Sequence[Volume], array: Voxels, affine: FloatArray) -> str:
     """Say how another conversion differs from ours; empty when it does not.
 
     Parameters
