@@ -159,7 +159,7 @@ def difference(ours: Volume | Sequence[Volume], array: Voxels, affine: FloatArra
     ----------
     ours : Volume or sequence of Volume
         Points of the fourth axis, in order.
-    array : NDArray[np.float32]
+    array : NDArray
     affine : FloatArray
         To RAS+ millimetres; axes may be in another order and direction than ours.
     """
@@ -180,7 +180,7 @@ def _counted(count: int) -> str:
     return "1 volume" if count == 1 else f"{count} volumes"
 
 
-def _difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> str:
+def _difference(ours: Volume, array: Voxels, affine: FloatArray) -> str:
     here = _canonical(_Image(ours.array, ours.affine))
     there = _canonical(_Image(array, affine))
     if here.array.shape != there.array.shape:
