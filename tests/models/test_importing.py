@@ -38,9 +38,7 @@ def write_bundle(folder: Path, network: Any = None) -> Path:
         "version": "0.3.1",
         "license": "Apache-2.0",
         "network_data_format": {
-            "inputs": {
-                "image": {"modality": "CT", "num_channels": 1, "channel_def": {"0": "image"}}
-            },
+            "inputs": {"image": {"modality": "CT", "num_channels": 1}},
             "outputs": {"pred": {"channel_def": channels}},
         },
     }
@@ -101,7 +99,7 @@ def test_a_monai_bundle_becomes_a_package_that_labels(
 def test_an_argument_that_is_code_is_named_and_not_evaluated(tmp_path: Path) -> None:
     network = {"_target_": "UNet", **ARCHITECTURE["arguments"], "channels": "$[8] * 2"}
 
-    with pytest.raises(BrokenPackage, match="argument channels .* is code"):
+    with pytest.raises(BrokenPackage, match=r"argument channels .* is code"):
         import_model(write_bundle(tmp_path / "bundle", network), tmp_path / "out", Wishes())
 
 
