@@ -68,8 +68,7 @@ def ours(network: torch.nn.Module, image: np.ndarray[Any, Any], *, on_disk: bool
     """Score with the windows of the node."""
     rules = Inference(patch=PATCH, overlap=OVERLAP)
     plan = Plan(torch.device("cpu"), 1, on_disk, 0, 0)
-    with torch.inference_mode():
-        said = slide(network, image, CLASSES, rules, plan, lambda done: None)
+    said = slide(network, image, CLASSES, rules, plan, lambda done: None)
     return said.argmax(0)
 
 

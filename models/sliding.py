@@ -178,7 +178,8 @@ def slide(
     for first in range(0, len(places), plan.batch):
         boxes = [_box(place, window) for place in places[first : first + plan.batch]]
         batch = torch.from_numpy(np.stack([padded[(slice(None), *box)] for box in boxes]))
-        said = _said(network, batch.to(plan.device), flips, rules).float().cpu().numpy()
+        with torch.inference_mode():
+            said = _said(network, batch.to(plan.device), flips, rules).float().cpu().numpy()
         for box, one in zip(boxes, said, strict=True):
             sums[(slice(None), *box)] += one * importance
             weights[box] += importance

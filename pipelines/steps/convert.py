@@ -41,6 +41,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
         The model package is missing or altered.
     """
     package = package_of(context.spec.model)
+    _refuse_other_first(context, package)
     context.progress(0.0, "reading files")
     instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
     with third_party_warnings_off():
@@ -60,6 +61,17 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     image = context.folder / IMAGE
     converter = write_nifti([volume], lambda: whole_datasets(instances), image)
     return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
+
+
+def _refuse_other_first(context: StepContext, package: ModelPackage) -> None:
+    """Results lie on the rule's first input; it must be the one the model takes as its first."""
+    name = next(iter(package.manifest.channels))
+    named = context.spec.named.get(name)
+    if named is not None and set(named) != set(context.spec.inputs):
+        raise Misconfigured(
+            f"The first input of the model {package.identity.family} is {name}; the rule must name "
+            "it first, too."
+        )
 
 
 def _convert_other(
