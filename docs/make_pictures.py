@@ -36,10 +36,10 @@ def main() -> None:
         findings = predictor.predict(volume, lambda done: None)
         numbers = {k: k + 1 for k in range(volume.array.shape[2])}
         pixels = page(findings, volume, maker, instance_numbers=numbers)
-        _save(Image.fromarray(pixels), FOLDER / f"page-{name}.png")
+        save(Image.fromarray(pixels), FOLDER / f"page-{name}.png")
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def save(image: Image.Image, path: Path) -> None:
     """Write a smaller PNG of few colours, light enough for a repository."""
     size = (WIDTH, round(image.height * WIDTH / image.width))
     smaller = image.resize(size, Image.Resampling.LANCZOS)

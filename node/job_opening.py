@@ -12,7 +12,9 @@ from typing import Any
 
 from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import find_package
-from models.package import load_package
+from models.loading import load_identity, open_package
+from models.package import ModelPackage
+from models.prognosis_manifest import PrognosisPackage
 from node.config.file import Config
 from node.config.rule_checks import ModelCard
 from node.config.rules import Rule
@@ -45,7 +47,7 @@ class Models:
         stamp = (folder / "model.yaml").stat().st_mtime
         known = self._known.get(name)
         if known is None or known[0] != stamp:
-            known = self._known[name] = (stamp, load_package(folder).identity)
+            known = self._known[name] = (stamp, load_identity(folder))
         return known[1]
 
 
@@ -54,7 +56,7 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
     cards = {}
     for name, folder in packages.items():
         try:
-            package = load_package(folder)
+            package = open_package(folder)
         except BrokenPackage:
             continue
         limits = package.input
@@ -64,8 +66,17 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
             plane=limits.plane,
             slices=(limits.slices.min, limits.slices.max),
             coverage_mm=(limits.coverage_mm.min, limits.coverage_mm.max),
+            **_prognosis_card(package),
         )
     return cards
+
+
+def _prognosis_card(package: ModelPackage | PrognosisPackage) -> dict[str, Any]:
+    """Give what only a prognosis says of itself."""
+    if not isinstance(package, PrognosisPackage):
+        return {}
+    needed = frozenset(feature.name for feature in package.scores if feature.required)
+    return {"kind": "prognosis", "scores": needed}
 
 
 def jobs_from(

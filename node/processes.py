@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 5.0
 STOP_MILLISECONDS = 20_000
+MOST_SENDING = 16
 SETTLED_SECONDS = 60.0
 """A statement is given up after 30 s by the database server, see `storage.database`."""
 
@@ -71,6 +72,7 @@ def main(role: str, config_path: str, active: str = "") -> int:
 
 def run_receiver(parts: Parts) -> None:
     """Receive until told to stop; SIGHUP reads peers and rules again."""
+    from node.commitment import CommitmentService
     from node.receive.association_rows import AssociationRows
     from node.receive.receiver import Receiver
     from node.receive.store_service import StoreService
@@ -98,7 +100,12 @@ def run_receiver(parts: Parts) -> None:
         lambda total: current[0].node.disk.refuse_free.in_bytes(total) + ballast.missing_bytes,
     )
     rows = AssociationRows(parts.database, Bell(parts.objects.root, COORDINATOR).ring)
-    receiver = Receiver(service, receiver_settings(parts.config, parts.owner), rows)
+    receiver = Receiver(
+        service,
+        receiver_settings(parts.config, parts.owner),
+        rows,
+        commitment=CommitmentService(parts.database, lambda: current[0]),
+    )
     intake.start()
     rows.start()
     receiver.start()
@@ -178,8 +185,16 @@ def run_infer(parts: Parts) -> None:
 
 
 def run_sender(parts: Parts) -> None:
-    """Deliver results."""
-    _work(parts, "sender", ["deliver"], threads=2)
+    """Deliver results, and prove that they are there."""
+    from node.tending import Tender
+
+    tender = Tender(parts)
+    tender.start()
+    peers = [peer for peer in parts.config.peers.values() if peer.takes_results]
+    wanted = sum(peer.sending.associations for peer in peers)
+    # One that hangs must not keep the others waiting.
+    _work(parts, "sender", ["deliver"], threads=min(max(wanted, 2), MOST_SENDING))
+    tender.stop()
 
 
 _ROLES: dict[str, Callable[[Parts], None]] = {

@@ -12,6 +12,7 @@ from typing import Any, Literal
 Step = Literal["convert", "infer", "report"]
 STEPS: tuple[Step, ...] = ("convert", "infer", "report")
 Slot = Literal["seg", "sr", "capture"]
+ModelKind = Literal["segmentation", "prognosis"]
 Progress = Callable[[float, str], None]
 """Told the fraction done, 0 to 1, and what is being done, in a few words."""
 
@@ -168,7 +169,7 @@ class Pipeline:
 
     `report` writes one ``<slot>.dcm`` per result into its folder (``seg.dcm``, ``sr.dcm``,
     ``capture.dcm``; a slot with nothing to say is left out) and may write ``*.png``,
-    ``findings.json`` beside them.
+    ``findings.json`` beside them. `models` is the kind of model package it runs.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Pipeline:
     convert: StepFunction
     infer: StepFunction
     report: StepFunction
+    models: ModelKind = "segmentation"
 
     def step(self, name: Step) -> StepFunction:
         """Look a step up by name."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydicom.uid import PYDICOM_ROOT_UID
 
@@ -39,6 +40,8 @@ ARTEFACTS = (
     ("convert", "image.nii.gz"),
 )
 SUMMARY = "summary.json"
+BY_HAND = "by hand"
+"""Name of the table that scores of the command line stand in for."""
 SHARE = {"convert": (0.0, 0.3), "infer": (0.3, 0.5), "report": (0.8, 0.2)}
 """Where each step starts on a series' progress, and how much of it it takes."""
 StepRunner = Callable[[JobSpec, Step, Path, Progress], Verdict]
@@ -77,6 +80,7 @@ def score_folder(
     at: datetime | None = None,
     uid_root: str = PYDICOM_ROOT_UID,
     labels: Mapping[Slot, SeriesLabel] | None = None,
+    scores: Mapping[str, float] | None = None,
     run: StepRunner = run_step,
     named: Mapping[str, Path] | None = None,
     trust_code: bool = False,
@@ -105,6 +109,8 @@ def score_folder(
         Root of the results' UIDs, ending in a dot.
     labels : mapping or None
         Series Number and Description of each kind of result; None: 9001 and up.
+    scores : mapping or None
+        What a table would say of the patient: name to value.
     run : callable
         Does one step, as `run_step` does; one that uses another process outlives decoders and
         models that crash.
@@ -147,6 +153,7 @@ def score_folder(
             labels={str(k): v for k, v in (labels or default_labels(pipeline)).items()},
             named=further,
             trust_code=trust_code,
+            rows=_rows(scores or {}),
         )
         count = len(found)
         part = _share(progress, index / count, 1 / count, f"series {index + 1} of {count}: ")
@@ -155,6 +162,14 @@ def score_folder(
     _write_summary(outcomes, out)
     progress(1.0, "done")
     return outcomes
+
+
+def _rows(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Give scores the form of the row of a table."""
+    if not scores:
+        return {}
+    row = {"table": BY_HAND, "values": dict(scores), "units": {}, "date": None, "age_days": None}
+    return {BY_HAND: row}
 
 
 def default_labels(pipeline: str) -> dict[Slot, SeriesLabel]:

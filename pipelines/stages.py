@@ -11,10 +11,11 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import structlog
@@ -302,7 +303,8 @@ def apply_verdict(
     reason, sentence = verdict.reason, verdict.sentence
     match verdict.outcome:
         case "ok" if results is not None:
-            jobs.fix_results(tx, job, results, _destinations(job, verdict))
+            given = results_for(job.snapshot["destinations"], verdict.facts)
+            jobs.fix_results(tx, job, results, given)
         case "ok":
             jobs.finish_step(tx, job)
         case "not_scored":
@@ -319,14 +321,38 @@ def apply_verdict(
             jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
 
 
-def _destinations(job: Job, verdict: Verdict) -> dict[str, list[str]]:
-    """Name who gets what: results of a demonstration model only those who take them."""
-    demonstration = verdict.facts.get("intended_use", "demonstration") == "demonstration"
+def results_for(destinations: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Name who gets what.
+
+    Results of a demonstration model only go to those who take them; where a rule sends results
+    only within limits (``only_if``), not outside of them.
+
+    Parameters
+    ----------
+    destinations : mapping
+        Name to terms, as the job froze them.
+    facts : mapping
+        Of the report step. Without ``numbers`` there is no result but a notice, which goes to all.
+    """
+    demonstration = facts.get("intended_use", "demonstration") == "demonstration"
+    numbers = facts.get("numbers")
     return {
         name: terms["send"]
-        for name, terms in job.snapshot["destinations"].items()
-        if terms.get("takes_demonstration", False) or not demonstration
+        for name, terms in destinations.items()
+        if (terms.get("takes_demonstration", False) or not demonstration)
+        and (numbers is None or _is_within(terms.get("only_if", {}), numbers))
     }
+
+
+def _is_within(limits: Mapping[str, Any], numbers: Mapping[str, float | None]) -> bool:
+    """Whether results lie within limits; what was not found lies nowhere."""
+    for name, limit in limits.items():
+        value, low, high = numbers.get(name.removesuffix("_ml")), limit["min"], limit["max"]
+        if value is None:
+            return False
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            return False
+    return True
 
 
 def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:

@@ -82,7 +82,7 @@ def measurement_report(
         procedure_reported=procedure_of(findings.segments, sources[0]),
         imaging_measurements=[
             _study_group(findings, seg, identity, maker, comments),
-            *_segment_groups(findings, seg, identity, maker),
+            *segment_groups(findings, seg, identity, maker),
         ],
     )
     evidence = stamp.anonymous(sources)
@@ -203,7 +203,7 @@ def _source_image(group: Dataset) -> tuple[str, str, int | None]:
     )
 
 
-def _segment_groups(
+def segment_groups(
     findings: Findings, seg: Dataset | None, identity: ObjectIdentity, maker: Maker
 ) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """One group for each segment that `seg` describes."""

@@ -145,14 +145,32 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     SENDING = "sending"
-    SENT = "sent"
     RETRY_WAIT = "retry_wait"
+    HELD = "held"
+    """By an admin."""
+    SENT = "sent"
+    """The destination said that it holds it, and no more is asked for."""
+    CONFIRMING = "confirming"
+    """Sent; that the destination holds it is to be proved."""
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    """Sent, and in all the time there was it was not proved."""
+    REPLACED = "replaced"
+    """Another result went in its place: the destination does not take this one."""
     REFUSED = "refused"
     CANCELLED = "cancelled"
 
 
+TO_SEND = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT})
 FINAL_DELIVERY_STATES = frozenset(
-    {DeliveryState.SENT, DeliveryState.REFUSED, DeliveryState.CANCELLED}
+    {
+        DeliveryState.SENT,
+        DeliveryState.PROVED,
+        DeliveryState.UNPROVED,
+        DeliveryState.REPLACED,
+        DeliveryState.REFUSED,
+        DeliveryState.CANCELLED,
+    }
 )
 
 
@@ -303,16 +321,24 @@ class NewResult:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One result on its way to one destination."""
+    """One result on its way to one destination.
+
+    `evidence` maps a rung of the ladder (``store``, ``commitment``, ``find``) to what was seen:
+    ``state`` and ``at``, and what belongs to the rung.
+    """
 
     id: int
     job_id: int
     destination: str
     slot: str
+    study_instance_uid: str
+    series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
     object_key: str
+    sha256: str
+    position: int
     state: DeliveryState
     attempt: int
     lease_token: int
@@ -321,4 +347,5 @@ class Delivery:
     sentence: str = ""
     created_at: datetime | None = None
     sent_at: datetime | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    transaction_uid: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)

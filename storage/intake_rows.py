@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -21,6 +22,8 @@ from storage.prepared import Prepared
 from storage.tables import Conflict, Instance, Series, Study
 
 _MOST_OF_ONE_DIGEST = 100
+_MOST_STUDIES = 1024
+_STUDY_IS_TOLD = timedelta(seconds=1)
 SameData = Callable[[str | Place, str, int], bool | None]
 
 
@@ -62,6 +65,8 @@ class IntakeRows:
         self._writer = Writer(database)
         self._same_data = same_data
         self._on_conflict = on_conflict
+        self._studies: dict[str, tuple[int, datetime]] = {}
+        self._told: dict[str, tuple[int, datetime]] = {}
         self._study = Prepared(_study_upsert(database), database)
         self._series = Prepared(_series_upsert(database), database)
         self._instance = Prepared(_instance_insert(database), database)
@@ -76,6 +81,7 @@ class IntakeRows:
         """
         for item in batch:
             item.acceptance, item.is_unused = None, False
+        self._told = {}
         try:
             with self._writer.in_driver_words() as tx:
                 for (study_uid, series_uid), items in _by_series(batch):
@@ -84,6 +90,7 @@ class IntakeRows:
             with self._writer.transaction() as tx:
                 _record(tx, batch, self._same_data, self._on_conflict())
             return
+        self._remember_studies()
         for item in batch:
             item.acceptance = Acceptance.STORED
 
@@ -116,12 +123,27 @@ class IntakeRows:
         """Give the connection back."""
         self._writer.close()
 
+    def _study_id(self, tx: Transaction, study_uid: str) -> int:
+        """Id of a study, which is told at most once a second that something came."""
+        known = self._studies.get(study_uid)
+        if known is not None and timedelta() <= tx.now - known[1] < _STUDY_IS_TOLD:
+            return known[0]
+        [study_id] = self._study.one(tx, {"uid": study_uid, "now": tx.now})
+        self._told[study_uid] = study_id, tx.now
+        return int(study_id)
+
+    def _remember_studies(self) -> None:
+        """Know the studies of a transaction from now on; it is committed."""
+        if len(self._studies) + len(self._told) > _MOST_STUDIES:
+            self._studies.clear()
+        self._studies |= self._told
+
     def _record_new(
         self, tx: Transaction, study_uid: str, series_uid: str, items: list[Named]
     ) -> None:
         """Write rows as if none of the instances were known; the database says if one is."""
         now = tx.now
-        [study_id] = self._study.one(tx, {"uid": study_uid, "now": now})
+        study_id = self._study_id(tx, study_uid)
         series_id, generation = self._series.one(
             tx,
             {

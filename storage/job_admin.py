@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from storage import tasks
-from storage.base import DeliveryState, Job, JobState, sources_of
+from storage.base import TO_SEND, DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
@@ -71,7 +71,7 @@ def _gather(tx: Transaction, job: Job) -> bool:
 
 
 def _redeliver(tx: Transaction, job: Job) -> bool:
-    unsent = [DeliveryState.REFUSED, DeliveryState.CANCELLED]
+    unsent = [DeliveryState.REFUSED, DeliveryState.UNPROVED, DeliveryState.CANCELLED]
     found = tx.execute(
         sa.update(Delivery)
         .where(Delivery.job_id == job.id, Delivery.state.in_(unsent))
@@ -113,7 +113,7 @@ def cancel(tx: Transaction, job_id: int) -> bool:
     )
     if found.rowcount == 0:
         return False
-    waiting = [DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT]
+    waiting = [DeliveryState.HELD, *TO_SEND]
     tx.execute(
         sa.update(Delivery)
         .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))

@@ -249,6 +249,7 @@ def fix_results(
             "lease_token": 0,
             "sentence": "",
             "created_at": tx.now,
+            "evidence": {},
         }
         for destination, slots in destinations.items()
         for position, slot in enumerate(slots)

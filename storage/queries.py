@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from storage.base import FINAL_JOB_STATES, JobState
 from storage.database import Transaction
+from storage.ladder import shown
 from storage.tables import (
     Association,
     Conflict,
@@ -173,6 +174,8 @@ def deliveries_list(
             Delivery.sentence,
             Delivery.next_at,
             Delivery.sent_at,
+            Delivery.proved_at,
+            Delivery.evidence,
             Result.slot,
             Result.sop_instance_uid,
         )
@@ -184,7 +187,10 @@ def deliveries_list(
         query = query.where(Delivery.state == state)
     if job_id is not None:
         query = query.where(Delivery.job_id == job_id)
-    return _rows(tx, query)
+    rows = _rows(tx, query)
+    for row in rows:
+        row["proof"] = shown(row["evidence"])
+    return rows
 
 
 def counts(tx: Transaction) -> Row:
@@ -217,8 +223,13 @@ def unfinished(tx: Transaction) -> int:
 
 
 def destinations(tx: Transaction) -> list[Row]:
-    """How the destinations fare."""
-    return _rows(tx, sa.select(*sa.inspect(Destination).columns).order_by(Destination.name))
+    """How the destinations fare; `standing` in a word: open, suspended, or away (resting)."""
+    rows = _rows(tx, sa.select(*sa.inspect(Destination).columns).order_by(Destination.name))
+    for row in rows:
+        row["standing"] = "suspended" if row["suspended"] else "open"
+        if row["open_until"] is not None and not row["suspended"]:
+            row["standing"] = "away"
+    return rows
 
 
 def associations_now(tx: Transaction) -> list[Row]:

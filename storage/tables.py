@@ -293,6 +293,9 @@ class Delivery(Base):
     sentence: Mapped[str] = mapped_column(sa.Text, default="")
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
+    proved_at: Mapped[datetime | None]
+    transaction_uid: Mapped[str | None] = mapped_column(UID, index=True)
+    evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class Destination(Base):
@@ -305,16 +308,33 @@ class Destination(Base):
     last_ok_at: Mapped[datetime | None]
     last_failure_at: Mapped[datetime | None]
     last_sentence: Mapped[str] = mapped_column(sa.Text, default="")
+    open_until: Mapped[datetime | None]
+    """Until then nothing is tried; then one C-ECHO tells. None: it is not known to be away."""
+    capabilities: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    checked_at: Mapped[datetime | None]
 
 
 class Commitment(Base):
-    """A storage commitment request on its way."""
+    """A storage commitment that we asked for."""
 
     __tablename__ = "commitment"
     transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
     destination: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
     deadline_at: Mapped[datetime]
+
+
+class CommitmentRequest(Base):
+    """A storage commitment that a peer asked for, and the report that is owed to it."""
+
+    __tablename__ = "commitment_request"
+    peer: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    state: Mapped[str] = mapped_column(sa.String(16), index=True)
+    instances: Mapped[list[Any]]
+    attempt: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime]
+    asked_at: Mapped[datetime]
 
 
 class Retrieval(Base):

@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from node.commitment import CommitmentService
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
@@ -164,6 +165,7 @@ def running_receiver(
     *,
     engine: bool = True,
     on_conflict: OnConflict = OnConflict.KEEP_FIRST,
+    commitment: Callable[[Database], CommitmentService] | None = None,
     **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
@@ -185,6 +187,7 @@ def running_receiver(
         rows,
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
+        commitment=commitment(database) if commitment else None,
         engine=engine,
     )
     intake.start()

@@ -144,7 +144,7 @@ def _show_status(found: dict[str, Any], missing: list[str]) -> None:
         console.print("\n[bold]Destinations[/]")
         show(
             found["destinations"],
-            ["name", "failures", "last_ok_at", "last_sentence"],
+            ["name", "standing", "failures", "last_ok_at", "last_sentence"],
             as_json=False,
         )
     if found["alerts"]:
@@ -242,7 +242,7 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
     console.print("\n[bold]Deliveries[/]")
     show(
         job["deliveries"],
-        ["id", "destination", "slot", "state", "status", "sentence"],
+        ["id", "destination", "slot", "state", "status", "proof", "sentence"],
         as_json=False,
     )
 
@@ -283,17 +283,18 @@ def deliveries_ls(
 
     with store(config) as database, database.snapshot() as tx:
         rows = queries.deliveries_list(tx, limit, state)
-    columns = ["id", "job_id", "destination", "slot", "state", "attempt", "next_at", "sentence"]
+    columns = ["id", "job_id", "destination", "slot", "state", "proof", "attempt", "next_at"]
+    columns += ["sentence"]
     show(rows, columns, as_json=as_json)
 
 
 @deliveries_app.command("retry")
 def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
     """Try one delivery again now."""
-    from storage import deliveries
+    from storage import delivery_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = deliveries.retry(tx, delivery_id)
+        done = delivery_admin.retry(tx, delivery_id)
     if not done:
         raise fail(f"Delivery {delivery_id} is not there, or does not wait.")
     console.print(f"Delivery {delivery_id} is tried again.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Name of a model package, or its folder.")
 ]
-DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo"}
+DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo", "dementia": "dementia-demo"}
 
 
 @contextmanager
@@ -56,6 +56,10 @@ def score(
         typer.Option("--input", help="A further input of the model: NAME=FOLDER of one series."),
     ] = None,
     trust_code: TrustOption = False,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A score in place of a table's: --with mmse=27; repeatable."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,15 +68,16 @@ def score(
         raise fail(
             "Name a folder, or a study and the peer that sends it: --study UID --from X.", USAGE
         )
+    scores = dict(map(_named_score, given or ()))
     if folder is not None:
-        wish = _Wish(out, pipeline, model, _named(named or []), trust_code)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
         _score(folder, wish, config, as_json=as_json)
         return
     from node.cli.query_commands import into_folder
 
     with tempfile.TemporaryDirectory(prefix="scorenode-") as scratch:
         into_folder(peer, study, Path(scratch) / "study", config)
-        wish = _Wish(out, pipeline, model, _named(named or []), trust_code)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
         _score(Path(scratch) / "study", wish, config, as_json=as_json)
 
 
@@ -84,6 +89,7 @@ class _Wish:
     pipeline: str
     model: str
     named: dict[str, Path]
+    scores: Mapping[str, float]
     trust_code: bool
 
 
@@ -92,6 +98,16 @@ def _named(given: list[str]) -> dict[str, Path]:
     if not all(found.values()):
         raise fail("Write further inputs as --input NAME=FOLDER.", USAGE)
     return {name: Path(folder) for name, folder in found.items()}
+
+
+def _named_score(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise fail(
+            f"'{text[:64]}' is no score. Write a name and a number: mmse=27.", USAGE
+        ) from None
 
 
 def _score(folder: Path, wish: _Wish, config: Path | None, *, as_json: bool) -> None:
@@ -119,6 +135,7 @@ def _score(folder: Path, wish: _Wish, config: Path | None, *, as_json: bool) -> 
                 wish.out,
                 move,
                 run=in_runner() if trusted else run_step,
+                scores=wish.scores,
                 named=wish.named,
                 trust_code=trusted,
             )

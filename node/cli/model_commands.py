@@ -82,11 +82,11 @@ def models_show(
 ) -> None:
     """Show what a package is, takes and says."""
     from models.base import BrokenPackage
-    from models.package import read_package
+    from models.loading import read_any
 
     folder = model_folder(name, _folders(config))
     try:
-        package = read_package(folder)
+        package = read_any(folder)
     except BrokenPackage as error:
         raise fail(str(error)) from None
     manifest = package.manifest.model_dump(by_alias=True, mode="json")
@@ -99,10 +99,14 @@ def models_show(
     console.print(f"[bold]runtime[/] {package.manifest.runtime.kind}\n", highlight=False)
     show([_input_row(k, v) for k, v in package.manifest.channels.items()], _INPUT, as_json=False)
     console.print()
-    show([vars(segment) for segment in package.segments], _SEGMENT, as_json=False)
+    if "features" in manifest:
+        show(manifest["features"], _FEATURE, as_json=False)
+    else:
+        show([vars(segment) for segment in package.segments], _SEGMENT, as_json=False)
 
 
 _INPUT = ["input", "modality", "plane", "slices", "slice_step_mm", "coverage_mm"]
+_FEATURE = ["name", "label", "unit", "range", "required", "regions"]
 _SEGMENT = ["number", "label", "side", "category", "type", "color"]
 
 
@@ -123,12 +127,12 @@ def models_verify(
 ) -> None:
     """Check a package completely: every mistake of its manifest, digests, test vector."""
     from models.base import BrokenPackage
-    from models.package import read_package
+    from models.loading import read_any
 
     loaded = load_config(config) if config else None
     folder = model_folder(name, loaded.models.folders if loaded else ())
     try:
-        read_package(folder)
+        read_any(folder)
     except BrokenPackage as error:
         _tell(False, error.mistakes or [str(error)], as_json=as_json)
         raise typer.Exit(PROBLEM) from None

@@ -73,12 +73,14 @@ def _accepted(parts: Parts) -> Iterator[Found]:
 
 
 def _only_receives(peer: Peer) -> bool:
-    return not peer.sends_as and peer.address is not None
+    return not peer.sends_as and peer.takes_results
 
 
 def _peer(peer: Peer, place: Place) -> Iterator[Found]:
-    if peer.address is None and not peer.sends_as:
+    if not peer.takes_results and not peer.sends_as:
         yield place, "This peer has neither an address nor sends_as: it can do nothing."
+    if sum(way is not None for way in (peer.address, peer.dicomweb, peer.folder)) > 1:
+        yield place, "Results go one way to a peer: give address, dicomweb or folder."
     if not peer.sends_as:
         return
     wildcard = ANY_AE_TITLE in peer.sends_as
@@ -222,7 +224,7 @@ def _deliveries(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
         name = destination.peer
         if name not in parts.peer_names:
             yield here, f"The peer {name} is not defined.{did_you_mean(name, parts.peer_names)}"
-        elif name in parts.peers and parts.peers[name].address is None:
+        elif name in parts.peers and not parts.peers[name].takes_results:
             yield here, f"The peer {name} has no address, so nothing can be sent to it."
     for first, second in pairwise([d.peer for d in rule.deliver]):
         if first == second:

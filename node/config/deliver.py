@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -138,3 +138,33 @@ class Destination:
         tuple[Confirmation, ...], BeforeValidator(WordList(("commitment", "find")))
     ] = ()
     retry: Retry = field(default_factory=Retry)
+
+
+_NEXT_BEST: Mapping[str, tuple[str, ...]] = {
+    "labelmap": ("seg", "capture"),
+    "seg": ("capture",),
+    "sr3d": ("sr", "text", "capture"),
+    "sr": ("text", "capture"),
+    "text": ("capture",),
+    "pdf": ("capture",),
+}
+"""What also goes in the place of a fallback, the best first, where that is not to be had either."""
+
+
+def in_place_of(
+    slot: str, send: Collection[str], if_refused: Mapping[str, str | None]
+) -> tuple[str, ...]:
+    """Name what may go in the place of an output that a destination does not take, best first.
+
+    Parameters
+    ----------
+    slot : str
+    send : collection of str
+        What the rule sends; anything else that goes is a fallback, and falls back further.
+    if_refused : mapping
+        As the rule has it: output to fallback, or None.
+    """
+    first = if_refused.get(slot)
+    if first is None:
+        return () if slot in send else _NEXT_BEST.get(slot, ())
+    return (first, *(other for other in _NEXT_BEST.get(first, ()) if other != slot))

@@ -78,6 +78,9 @@ _FORMS: Mapping[str, Form] = {
     "percent": Form(_SHARE),
     "day": Form({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
     "_report_template": Form({"type": "string"}),
+    "day_window": Form(
+        {"type": "string", "pattern": "^[0-9]{1,2}:[0-9]{2} ?- ?[0-9]{1,2}:[0-9]{2}$"}
+    ),
     "version_range": Form({"type": "string", "pattern": "^[0-9]+(\\.[0-9]+){0,2}(\\.x)?$"}),
     "pattern": Form(_STRING),
     "picks": Form(_list_of({
@@ -98,7 +101,8 @@ _FORMS: Mapping[str, Form] = {
     **dict.fromkeys(("ae_titles", "networks", "fingerprints", "texts", "paths"),
                     Form(_list_of(_TEXT))),
     **dict.fromkeys(("host", "path", "_uid_root", "_station", "_database", "_broker", "_webhook",
-                     "_https", "_separator", "_sql_name", "secret", "_key", "_description"),
+                     "_web_url", "_https", "_separator", "_sql_name", "secret", "_key",
+                     "_description"),
                     Form(_TEXT)),
 }  # fmt: skip
 

@@ -71,6 +71,10 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         log_level=("From which level on events are logged.", "info"),
         max_associations=("Most associations at a time.", "64"),
         on_conflict=("What to do with other bytes under a known SOP Instance UID.", "keep_first"),
+        storage_commitment=(
+            "Whether we vouch for images we hold, until retention deletes them; no archive.",
+            "no",
+        ),
     ),
     "Listen": _meanings(
         host=("Address to listen on; 0.0.0.0: all.", "10.4.0.7"),
@@ -109,6 +113,12 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
             "Where it is called; needed to send to it or ask it.",
             "{ host: pacs, port: 104, ae_title: MAINPACS }",
         ),
+        dicomweb=(
+            "Where results are sent by STOW-RS, in place of address.",
+            "{ url: https://pacs.hospital.lan/dicom-web }",
+        ),
+        folder=("Folder that results are put into as files, in place of address.", "/export/ai"),
+        sending=("How results are sent to it.", "{ window: '22:00-06:00' }"),
         sends_as=("Calling AE titles it uses; '*' alone: any.", "[MAINPACS, MAINPACS_OUT1]"),
         from_networks=("Where it calls from; anywhere where left out.", "[10.4.0.0/24]"),
         tls=("Whether it must come over TLS; and the files to call it with.", "required"),
@@ -132,6 +142,23 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         host=("Host name or address.", "pacs.hospital.lan"),
         port=("Port.", "104"),
         ae_title=("Its AE title when it is called.", "MAINPACS"),
+    ),
+    "Sending": _meanings(
+        ae_title=("Our AE title when we call it; that of the node where left out.", "AI_OUT"),
+        associations=("Most associations with it at a time.", "2"),
+        window=("Hours in which it is called, local time.", "'22:00-06:00'"),
+        connect_timeout=("Of TCP; timeout, but 10s at most, where left out.", "5s"),
+        association_timeout=("Of the answer to A-ASSOCIATE-RQ; timeout where left out.", "10s"),
+        answer_timeout=("Of each answer to a message; timeout where left out.", "2m"),
+        report_within=(
+            "Within which it must report on a storage commitment; then it is sent again.",
+            "24h",
+        ),
+    ),
+    "DICOMweb": _meanings(
+        url=("Root of its DICOMweb services.", "https://pacs.hospital.lan/dicom-web"),
+        token=("Bearer token; from a file or the environment.", "${file:pacs-token}"),
+        ca=("Who signs its certificate, PEM; the system's where left out.", "pki/hospital-ca.pem"),
     ),
     "PeerTLS": _meanings(
         receive=("Whether it must come over TLS.", "required"),
@@ -320,12 +347,12 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         to=("A peer with an address.", "PACS"),
         send=("What is sent.", "[sr, seg, capture]"),
         only_if=(
-            "Only where results are within these limits." + LATER,
+            "Only where results are within these limits.",
             "{ volume_ml: { min: 1 } }",
         ),
         series=("Series Number and Description of the results.", "{ number: 9101 }"),
-        if_refused=("What is sent in place of what is not taken." + LATER, "{ seg: capture }"),
-        confirm=("How it is proved that they are there." + LATER, "[commitment, find]"),
+        if_refused=("What is sent in place of what it does not take.", "{ seg: capture }"),
+        confirm=("How it is proved that they are there.", "[commitment, find]"),
         retry=("When it is tried again.", "{ after: [30s, 10m], give_up: 3d }"),
     ),
     "Limits": _meanings(min=("Lowest.", "0"), max=("Highest.", "400")),

@@ -38,11 +38,14 @@ LATE = word("rerun_if_changed", "ignore", "hold")
 def _report_template(value: object, info: ValidationInfo) -> object:
     """Read the report template a rule names, beside the configuration; all its mistakes at once."""
     from node.config.report_template import load_template  # code tables: only where they are used
-    from sr_templates.outputs import SEGMENTATION_OUTPUTS
+    from pipelines.catalogue import PIPELINES
+    from sr_templates.outputs import OUTPUTS
 
     folder: Path = info.context["folder"] if info.context else Path()
+    pipeline = info.data.get("pipeline", "")
+    kind = PIPELINES[pipeline].models if pipeline in PIPELINES else "segmentation"
     try:
-        return load_template(folder / text(value), SEGMENTATION_OUTPUTS)
+        return load_template(folder / text(value), OUTPUTS[kind])
     except ConfigError as error:
         raise ValueError("\n".join(map(str, error.problems))) from None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, DAY_SECONDS, Name, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, Flag, Name, Seconds, Text
 from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
     FreeSpace,
@@ -198,6 +198,8 @@ class NodeSection:
     max_associations : int
     on_conflict : str
         What to do with other bytes under the UID of an instance that we hold.
+    storage_commitment : bool
+        Whether we vouch for what we hold (PS3.4 annex J), for as long as we keep it.
     """
 
     __pydantic_config__ = CLOSED
@@ -230,6 +232,7 @@ class NodeSection:
         Literal["keep_first", "refuse", "replace"],
         BeforeValidator(word("keep_first", "refuse", "replace")),
     ] = "keep_first"
+    storage_commitment: Flag = False
 
 
 Evidence = Literal["mpps", "header_counts", "pacs_count"]

@@ -23,9 +23,9 @@ class Effort:
     """Processor time of one walk; what is long waits its turn and rests between its steps."""
 
     def __init__(self) -> None:
-        self._began = time.thread_time()
-        self._rested = self._began
-        self._has_turn = False
+        self._began = time.monotonic()  # the clock of a thread takes a call of the system
+        self._long_since: float | None = None
+        self._rested = 0.0
 
     def step(self) -> None:
         """Account for what was done since the last step.
@@ -35,21 +35,21 @@ class Effort:
         LimitReached
             The walk took `MOST_SECONDS`.
         """
-        now = time.thread_time()
-        if now - self._began > MOST_SECONDS:
-            raise LimitReached
-        if now - self._began < MODEST_SECONDS:
-            self._rested = now
-            return
-        if not self._has_turn:
+        if self._long_since is None:
+            if time.monotonic() - self._began < MODEST_SECONDS:
+                return
             _long_walks.acquire()
-            self._has_turn = True
+            self._long_since = self._rested = time.thread_time()
+            return
+        now = time.thread_time()
+        if now - self._long_since > MOST_SECONDS:
+            raise LimitReached
         if now - self._rested > MODEST_SECONDS / 4:
             time.sleep(_REST * (now - self._rested))
             self._rested = time.thread_time()
 
     def end(self) -> None:
         """Let the next long walk go on."""
-        if self._has_turn:
-            self._has_turn = False
+        if self._long_since is not None:
+            self._long_since = None
             _long_walks.release()

@@ -20,6 +20,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
+from node.commitment import COMMITMENT, CommitmentService
 from node.log import is_debugging
 from node.receive.access import (
     NO_REASON_GIVEN,
@@ -132,6 +133,8 @@ class Receiver:
     on_event : callable
     guard : mapping
         Other values for fields of `GuardSettings`.
+    commitment : CommitmentService or None
+        Takes storage commitments and reports on them; None: they are not accepted.
     engine : bool
         Whether our own engine serves what it can; otherwise pynetdicom serves everything.
     """
@@ -144,6 +147,7 @@ class Receiver:
         on_event: OnEvent | None = None,
         guard: Mapping[str, Any] | None = None,
         *,
+        commitment: CommitmentService | None = None,
         engine: bool = True,
     ) -> None:
         self._service = service
@@ -155,6 +159,7 @@ class Receiver:
         self._admission = Admission(service.has_room)
         self._lock = threading.Lock()
         self._server: GuardedServer | None = None
+        self._commitment = commitment
         self._has_engine = engine
         self._listeners: list[Listener] = []
         self._tls_socket: socket.socket | None = None
@@ -240,11 +245,17 @@ class Receiver:
             request_seconds=self._guard.request_seconds,
             idle_seconds=self.settings.idle_seconds,
         )
+        handlers: list[Any] = []
+        if self._commitment is not None:
+            # Both roles: peers ask us, and report to us what we asked of them.
+            ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
+            handlers = self._commitment.handlers()
         server = ae.make_server(
             address,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
+                *handlers,
             ],
             server_class=GuardedServer,
             request_handler=GuardedHandler,
@@ -313,6 +324,7 @@ class Receiver:
             negotiator=Negotiator(
                 server.contexts,
                 self.settings.max_pdu_bytes,
+                served_elsewhere=[COMMITMENT],
             ),
             buffers=BufferPool(max(1, self.settings.buffer_bytes // BUFFER_BYTES)),
             limits=self._limits,

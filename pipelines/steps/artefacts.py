@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Code, Findings, ModelIdentity, Number, Segment, Volume
+from models.base import (
+    CasePrognosis,
+    Code,
+    Findings,
+    ModelIdentity,
+    Number,
+    Reason,
+    Segment,
+    UsedFeature,
+    Volume,
+)
 from pipelines.steps.nifti import load_nifti, save_nifti
 
 VOLUME = "volume.npz"
@@ -95,6 +105,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "present": scored.findings.present,
         "numbers": [asdict(number) for number in scored.findings.numbers],
         "segments": [asdict(segment) for segment in scored.findings.segments],
+        **_prognosis_summary(scored.findings.prognosis),
         "texts": list(scored.findings.texts),
         "priority": scored.findings.priority,
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
@@ -109,6 +120,7 @@ def load_findings(folder: Path) -> Scored:
         segments=tuple(_segment(item) for item in data["segments"]),
         numbers=tuple(_number(item) for item in data["numbers"]),
         present=data["present"],
+        prognosis=_prognosis(data["prognosis"]) if "prognosis" in data else None,
         overlapping=_overlapping(folder),
         texts=tuple(data.get("texts", ())),
         priority=data.get("priority"),
@@ -160,3 +172,35 @@ def _segment(item: Mapping[str, Any]) -> Segment:
 def _code(item: list[str]) -> Code:
     scheme, value, meaning = item
     return scheme, value, meaning
+
+
+def _prognosis_summary(case: CasePrognosis | None) -> dict[str, Any]:
+    """Give a prognosis, with its features and volumes by name besides, for report templates."""
+    return {} if case is None else {"prognosis": asdict(case)}
+
+
+def _prognosis(item: Mapping[str, Any]) -> CasePrognosis:
+    """Read what `asdict` made of a prognosis, after JSON."""
+    low, high = item["projection_interval"]
+    p_low, p_high = item["probability_interval"]
+    return CasePrognosis(
+        **{
+            **item,
+            "projection_interval": (low, high),
+            "probability_interval": (p_low, p_high),
+            "features": tuple(_used(one) for one in item["features"]),
+            "reasons": tuple(Reason(**one) for one in item["reasons"]),
+        }
+    )
+
+
+def _used(item: Mapping[str, Any]) -> UsedFeature:
+    usual, code = item["usual"], item["code"]
+    return UsedFeature(
+        **{
+            **item,
+            "usual": (usual[0], usual[1]) if usual else None,
+            "code": _code(code) if code else None,
+            "regions": tuple(item["regions"]),
+        }
+    )

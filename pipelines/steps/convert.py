@@ -12,11 +12,10 @@ from pydicom.multival import MultiValue
 
 from models.base import ElementValue
 from models.manifest import Element
-from models.package import ModelPackage
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import ELEMENTS, IMAGE, save_volume, write_json
 from pipelines.steps.nifti import write_nifti
-from pipelines.steps.packages import package_of, refuse_unfit
+from pipelines.steps.packages import Package, package_of, refuse_unfit
 from pipelines.steps.read import third_party_warnings_off
 from pipelines.steps.series import open_whole_series, whole_datasets
 from pipelines.steps.volume import volume_from_series
@@ -63,7 +62,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
 
 
-def _refuse_other_first(context: StepContext, package: ModelPackage) -> None:
+def _refuse_other_first(context: StepContext, package: Package) -> None:
     """Results lie on the rule's first input; it must be the one the model takes as its first."""
     name = next(iter(package.manifest.channels))
     named = context.spec.named.get(name)
@@ -75,7 +74,7 @@ def _refuse_other_first(context: StepContext, package: ModelPackage) -> None:
 
 
 def _convert_other(
-    context: StepContext, package: ModelPackage, name: str, modalities: Collection[str]
+    context: StepContext, package: Package, name: str, modalities: Collection[str]
 ) -> None:
     """Write the volume of a further input into a folder of its name."""
     paths = context.spec.named.get(name)

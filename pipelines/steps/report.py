@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -33,6 +34,9 @@ from sr_templates.described_report import described_report
 from sr_templates.normalise import normalised
 from sr_templates.outputs import view
 from sr_templates.part10 import to_bytes
+from sr_templates.prognosis_codes import brought
+from sr_templates.prognosis_page import prognosis_capture
+from sr_templates.prognosis_report import prognosis_report
 from sr_templates.repairs import repairs
 from sr_templates.report import measurement_report
 from sr_templates.segmentation import segmentation
@@ -66,7 +70,9 @@ def report(context: StepContext) -> Mapping[str, Any]:
     context.progress(0.2, "building results")
     results = _results(spec, scored, volume, sources)
     template = _template(spec)
+    case = scored.findings.prognosis
     reviewed = template.reviewed if template else frozenset()
+    reviewed |= brought(case.features) if case else frozenset()
     for slot, ds in results.items():
         _refuse_faulty(slot, ds, sources, results.get("seg"), reviewed)
         (context.folder / f"{slot}.dcm").write_bytes(to_bytes(ds))
@@ -76,16 +82,21 @@ def report(context: StepContext) -> Mapping[str, Any]:
     summary = findings_summary(scored) | _provenance(spec, volume, sources, uids)
     summary["repaired"] = repaired
     write_json(summary, context.folder / FINDINGS)
-    return {"results": uids, "intended_use": scored.identity.intended_use}
+    return {
+        "results": uids,
+        "intended_use": scored.identity.intended_use,
+        "numbers": {n.name: n.value for n in scored.findings.numbers if n.segment is None},
+    }
 
 
 def object_identity(spec: JobSpec, slot: Slot, model: ModelIdentity) -> ObjectIdentity:
     """Return the UIDs and the label of a result, the same in every run of a job.
 
     The model that really ran is part of them: one that was exchanged after the job was opened
-    makes other objects, not other bytes under the same UIDs.
+    makes other objects, not other bytes under the same UIDs. So does a row of a table that was
+    corrected since.
     """
-    entropy = (spec.idem_key, model.sha256)
+    entropy = (spec.idem_key, model.sha256, *_rows_digest(spec))
 
     def uid(*words: str) -> str:
         return str(generate_uid(prefix=spec.uid_root, entropy_srcs=[*entropy, *words]))
@@ -98,6 +109,14 @@ def object_identity(spec: JobSpec, slot: Slot, model: ModelIdentity) -> ObjectId
         uid_root=spec.uid_root,
         entropy=entropy,
     )
+
+
+def _rows_digest(spec: JobSpec) -> tuple[str, ...]:
+    """Digest of the rows of tables a job was given; nothing where there are none."""
+    if not spec.rows:
+        return ()
+    text = json.dumps(spec.rows, sort_keys=True)
+    return (hashlib.sha256(text.encode()).hexdigest(),)
 
 
 def maker_of(spec: JobSpec, model: ModelIdentity) -> Maker:
@@ -153,7 +172,7 @@ def _results(
             comments.append(NO_SEGMENTATION)
         seg = results.get("seg")
         add("sr", lambda own: _sr(spec, scored, sources, seg, own, comments))
-        add("capture", lambda own: capture(findings, volume, sources, own, maker))
+        add("capture", lambda own: _capture(scored, volume, sources, own, maker))
     except UnfitSource as error:
         raise NotScored("unfit_source", f"The headers cannot carry a result: {error}.") from error
     return results
@@ -170,13 +189,26 @@ def _sr(
     """Write the report: as the job's template describes it, else our own."""
     template, maker = _template(spec), maker_of(spec, scored.identity)
     if template is None:
-        return measurement_report(scored.findings, sources, seg, own, maker, comments)
+        write = prognosis_report if scored.findings.prognosis else measurement_report
+        return write(scored.findings, sources, seg, own, maker, comments)
     data = view(json.loads(json.dumps(findings_summary(scored))))
     try:
         return described_report(template, data, sources, seg, own, maker, comments)
     except TemplateMismatch as error:
         sentence = f"The report template {template.name} cannot be filled in: {error}."
         raise NotScored("template_mismatch", sentence) from error
+
+
+def _capture(
+    scored: Scored,
+    volume: Volume,
+    sources: Sequence[Dataset],
+    own: ObjectIdentity,
+    maker: Maker,
+) -> Dataset:
+    """Draw the page: of a prognosis, else of what was marked."""
+    draw = prognosis_capture if scored.findings.prognosis else capture
+    return draw(scored.findings, volume, sources, own, maker)
 
 
 def _template(spec: JobSpec) -> ReportTemplate | None:

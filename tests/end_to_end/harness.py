@@ -50,7 +50,10 @@ class NodeUnderTest:
     store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
+    rules: str = ""
+    """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
+    confirm: bool = False
     data: Path | None = None
     run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
     models: str = ""
@@ -79,6 +82,10 @@ class NodeUnderTest:
     def write_config(self) -> None:
         """Write the configuration an admin would write for this test."""
         database = f"database: {self.database}" if self.database else ""
+        reports = confirm = ""
+        if self.confirm:
+            reports = "sends_as: [PACS], supports: { commitment: yes, find: yes },"
+            confirm = "confirm: [commitment, find]"
         models = f"models: {self.models}" if self.models else ""
         self.config.write_text(f"""\
 schema: 1
@@ -96,13 +103,15 @@ peers:
   SENDER:
     sends_as: [STORESCU, SENDER]
     from_networks: [127.0.0.0/8]
-  PACS:
-    address: {{ host: 127.0.0.1, port: {self.destination_port},
-                ae_title: {self.destination_ae_title} }}
-    takes_demonstration: yes
-    timeout: 10s
+  PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
+                      ae_title: {self.destination_ae_title} }},
+          {reports} takes_demonstration: yes, timeout: 10s }}
 completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 {models}
+{self.rules or self._head_ct(confirm)}""")
+
+    def _head_ct(self, confirm: str) -> str:
+        return f"""\
 rules:
   - name: head-ct
     mode: live
@@ -113,7 +122,8 @@ rules:
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
-""")
+        {confirm}
+"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
