@@ -258,7 +258,7 @@ def _mask(
     """Voxels of a segment in one slice, or in any slice when `index` is None, as tile pixels."""
     if findings.labels is None:
         return None
-    voxels = findings.labels == segment.number
+    voxels = findings.mask(segment.number)
     plane = voxels.any(axis=2) if index is None else voxels[:, :, index]
     if not plane.any():
         return None
@@ -312,7 +312,7 @@ def scout(view: View, findings: Findings, size: tuple[int, int]) -> tuple[Image.
     gray = gray[:, ::-1] if view.flip_y else gray
     picture = np.repeat(gray[:, :, None], 3, axis=2)
     for segment in findings.segments if findings.labels is not None else ():
-        shadow = (findings.labels == segment.number).any(axis=right).T  # type: ignore[union-attr]
+        shadow = findings.mask(segment.number).any(axis=right).T
         shadow = shadow[:, ::-1] if view.flip_y else shadow
         picture[shadow] = picture[shadow] * 0.35 + np.array(segment.color) * 0.65
     upwards = view.volume.affine[int(np.abs(_cosines(view.volume)[:, 2]).argmax()), 2] > 0

@@ -137,7 +137,11 @@ rules:
                 stderr=log,
                 env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
             )
-        until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        try:
+            until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        except AssertionError:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         """Whether it answers C-ECHO."""
