@@ -14,6 +14,7 @@ Side = Literal["left", "right", "both"]
 Code = tuple[str, str, str]
 """Coding Scheme Designator, Code Value, Code Meaning."""
 ElementValue = str | float | tuple[str | float, ...] | None
+Voxels = NDArray[np.float32 | np.int16]
 Progress = Callable[[float], None]
 """Told the fraction done, 0 to 1."""
 MEMORY_LIMIT = "SCORENODE_STEP_MEMORY"
@@ -73,8 +74,9 @@ class Volume:
 
     Parameters
     ----------
-    array : NDArray[np.float32]
-        Shape (columns, rows, slices), in modality units (HU for CT).
+    array : NDArray
+        Shape (columns, rows, slices), in modality units (HU for CT); float32, or int16 where a
+        conversion of whole numbers has not gone through a file yet.
     affine : NDArray[np.float64]
         4 x 4, takes voxel indices (column, row, slice) to RAS+ millimetres. Its third column is
         sheared against the slices where the gantry was tilted.
@@ -96,7 +98,7 @@ class Volume:
         last. None: `affine` is exact.
     """
 
-    array: NDArray[np.float32]
+    array: Voxels
     affine: NDArray[np.float64]
     frame_of_reference_uid: str = ""
     source_instance_uids: tuple[str, ...] = ()
@@ -195,6 +197,120 @@ class Number:
     code: Code | None = None
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why a case should not be scored, or only with care.
+
+    Parameters
+    ----------
+    code : str
+        A short stable word.
+    sentence : str
+        Without values of the case.
+    """
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class UsedFeature:
+    """One number that a prognosis was made of.
+
+    Parameters
+    ----------
+    name : str
+        Of the model's feature.
+    label : str
+        What a reader sees.
+    unit : str
+        UCUM.
+    value : float
+        As the model used it: of an image, by intracranial volume and at the mean age.
+    contribution : float
+        Its share in the projection.
+    stable, declining : float
+        What the two prototypes have.
+    usual : tuple of float or None
+        Central 95 % of the people who stayed stable.
+    code : Code or None
+        What it is called in a report.
+    source : str
+        ``image``, ``imputed``, or the name of the table it is from.
+    date : str
+        Of the table's row, ISO 8601; may be empty.
+    days_before : int or None
+        From that date to the study; negative: after it.
+    regions : tuple of str
+        Of the atlas, where it was measured in the image.
+    """
+
+    name: str
+    label: str
+    unit: str
+    value: float
+    contribution: float
+    stable: float
+    declining: float
+    usual: tuple[float, float] | None = None
+    code: Code | None = None
+    source: str = "image"
+    date: str = ""
+    days_before: int | None = None
+    regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CasePrognosis:
+    """Where one person lies between two prototypes, and what that was made of.
+
+    Parameters
+    ----------
+    projection : float
+        0 on the prototype of stable people, 1 on that of declining ones.
+    projection_interval : tuple of float
+        95 % bootstrap interval.
+    probability : float
+        Of declining, calibrated on the training cohort.
+    probability_interval : tuple of float
+    outcome : str
+        ``stable``, ``declining`` or ``undetermined``.
+    stable, declining : str
+        What the model calls the two.
+    threshold : float
+        Projection above which a case is called declining.
+    features : tuple of UsedFeature
+        Contributions add up to the projection.
+    reasons : tuple of Reason
+        What speaks against the score.
+    age_years : float
+        At the study.
+    volumes_ml : mapping
+        ``gm``, ``wm``, ``csf``, ``icv``, and grey matter of each region of the atlas.
+    population : str
+        On whom the model was trained.
+    """
+
+    projection: float
+    projection_interval: tuple[float, float]
+    probability: float
+    probability_interval: tuple[float, float]
+    outcome: Literal["stable", "declining", "undetermined"]
+    stable: str
+    declining: str
+    threshold: float
+    features: tuple[UsedFeature, ...]
+    reasons: tuple[Reason, ...]
+    age_years: float
+    volumes_ml: Mapping[str, float]
+    population: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was filled from the reference cohort."""
+        return all(feature.source != "imputed" for feature in self.features)
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What a model saw.
@@ -208,19 +324,25 @@ class Findings:
     numbers : tuple of Number
     present : bool or None
         Whether the finding the model looks for is there; None: undetermined.
+    prognosis : CasePrognosis or None
+        What a prognostic model says; then `present` is None.
     overlapping : mapping
         Number of each segment that shares voxels with another to all of its voxels; in `labels` a
         voxel has one number only.
     texts : tuple of str
         Sentences for the reader. No patient data.
+    priority : bool or None
+        Whether the finding is over the threshold of urgency; None: the model has none.
     """
 
     labels: NDArray[np.uint8] | None
     segments: tuple[Segment, ...]
     numbers: tuple[Number, ...]
     present: bool | None = None
+    prognosis: CasePrognosis | None = None
     overlapping: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    priority: bool | None = None
 
     def mask(self, segment: int) -> NDArray[np.bool_]:
         """All voxels of a segment, also those that others share; ValueError without labels."""

@@ -1,4 +1,4 @@
-"""From a verified package to a loaded model; only here does a package's kind choose the code."""
+"""From a folder to a verified package or a loaded model; only here does a kind choose the code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 from models.base import BrokenPackage, ModelIdentity, Predictor
 from models.catalogue import MANIFEST
-from models.package import ModelPackage, load_package, manifest_bytes, parse_yaml
+from models.package import (
+    ModelPackage,
+    load_package,
+    manifest_bytes,
+    parse_yaml,
+    read_package,
+)
+from models.prognosis_manifest import PrognosisPackage, open_prognosis, read_prognosis
 
 
 def load_predictor(
@@ -47,8 +54,8 @@ def load_predictor(
     return network_predictor.load_predictor(package, device)
 
 
-def load_identity(folder: Path) -> ModelIdentity:
-    """Verify a package of any kind that may be used, and tell what it is; imports no torch.
+def open_package(folder: Path) -> ModelPackage | PrognosisPackage:
+    """Verify a package of any kind that is to be used; imports no torch.
 
     Raises
     ------
@@ -56,10 +63,32 @@ def load_identity(folder: Path) -> ModelIdentity:
         A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
         model is recalled.
     """
+    return open_prognosis(folder) if _is_prognosis(folder) else load_package(folder)
+
+
+def read_any(folder: Path) -> ModelPackage | PrognosisPackage:
+    """Verify a package of any kind, also one that is recalled; imports no torch.
+
+    Raises
+    ------
+    BrokenPackage
+        As `open_package`.
+    """
+    return read_prognosis(folder) if _is_prognosis(folder) else read_package(folder)
+
+
+def load_identity(folder: Path) -> ModelIdentity:
+    """Verify a package of any kind that may be used, and tell what it is.
+
+    Raises
+    ------
+    BrokenPackage
+        As `open_package`.
+    """
+    return open_package(folder).identity
+
+
+def _is_prognosis(folder: Path) -> bool:
     content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
     runtime = content.get("runtime") if isinstance(content, dict) else None
-    if isinstance(runtime, dict) and runtime.get("kind") == "gmlvq":
-        from models.prognosis_package import load_prognosis
-
-        return load_prognosis(folder).identity
-    return load_package(folder).identity
+    return isinstance(runtime, dict) and runtime.get("kind") == "gmlvq"

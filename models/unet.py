@@ -44,7 +44,7 @@ def resampled(
     Tensor
         (slices, rows, columns), HU, sizes a multiple of 16, padded with air.
     """
-    stack = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[:, None]
+    stack = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), np.float32))[:, None]
     size = _network_size(array.shape, spacing, config)
     if size != list(array.shape[:2]):
         stack = F.interpolate(stack, size=size, mode="bilinear", antialias=True)

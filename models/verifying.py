@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from models.base import BrokenPackage
-from models.loading import load_predictor
-from models.package import read_package
+from models.base import BrokenPackage, ModelIdentity
+from models.loading import load_predictor, read_any
+from models.package import ModelPackage
+from models.prognosis_manifest import PrognosisPackage
 
 
 def main(folder: Path, *, trust_code: bool) -> None:
@@ -17,11 +18,19 @@ def main(folder: Path, *, trust_code: bool) -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # what a model prints is not our answer
     try:
-        identity = load_predictor(read_package(folder), trust_code=trust_code).identity
+        identity = _loaded(read_any(folder), trust_code=trust_code)
         answer = {"ok": True, "sentence": f"{identity.family} {identity.version} works here."}
     except BrokenPackage as error:
         answer = {"ok": False, "sentence": str(error)}
     os.write(out, json.dumps(answer).encode() + b"\n")
+
+
+def _loaded(package: ModelPackage | PrognosisPackage, *, trust_code: bool) -> ModelIdentity:
+    if isinstance(package, ModelPackage):
+        return load_predictor(package, trust_code=trust_code).identity
+    from models.prognosis_package import load_prognosis
+
+    return load_prognosis(package.folder).identity
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def result_of(want: Mapping[str, Any], closed: ClosedSeries, parts: Parts) -> Ou
             tx,
             Study.study_instance_uid == closed.study_instance_uid,
             Job.rule == rule,
+            Job.notice_of.is_(None),
             Job.state.not_in([JobState.SUPERSEDED, JobState.CANCELLED]),
             limit=1,
         )

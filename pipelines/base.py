@@ -19,6 +19,7 @@ OF_LABEL_MAP: Mapping[str, str] = {"sr": "sr-labelmap", "sr3d": "sr3d-labelmap"}
 refer to it, so they are other objects."""
 DOCUMENTS = frozenset({"sr", "sr3d", "outlines", "text", *OF_LABEL_MAP.values()})
 """What must not be read without the objects it refers to, so that it is sent last."""
+ModelKind = Literal["segmentation", "prognosis"]
 Progress = Callable[[float, str], None]
 """Told the fraction done, 0 to 1, and what is being done, in a few words."""
 
@@ -121,6 +122,8 @@ class JobSpec:
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     earlier : tuple of EarlierResult
         What these results replace.
+    notice : mapping or None
+        What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
     trust_code : bool
         Whether the admin lets this model run code of its own.
     """
@@ -138,6 +141,7 @@ class JobSpec:
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
     earlier: tuple[EarlierResult, ...] = ()
+    notice: Mapping[str, Any] | None = None
     trust_code: bool = False
 
     def to_json(self) -> str:
@@ -192,8 +196,8 @@ class Pipeline:
     """Three functions that turn one complete series into result objects.
 
     `report` writes one ``<slot>.dcm`` per result into its folder (``seg.dcm``, ``sr.dcm``,
-    ``capture.dcm``, ...; a slot with nothing to say is left out) and may write ``*.png``,
-    ``findings.json`` beside them.
+    ``capture.dcm``; a slot with nothing to say is left out) and may write ``*.png``,
+    ``findings.json`` beside them. `models` is the kind of model package it runs.
     """
 
     name: str
@@ -202,6 +206,7 @@ class Pipeline:
     convert: StepFunction
     infer: StepFunction
     report: StepFunction
+    models: ModelKind = "segmentation"
 
     def step(self, name: Step) -> StepFunction:
         """Look a step up by name."""

@@ -26,7 +26,11 @@ class _Catalogue(Mapping[str, Pipeline]):
 
 
 PIPELINES: Mapping[str, Pipeline] = _Catalogue(
-    {"haemorrhage": "pipelines.haemorrhage", "segmentation": "pipelines.segmentation"}
+    {
+        "haemorrhage": "pipelines.haemorrhage",
+        "dementia": "pipelines.dementia",
+        "segmentation": "pipelines.segmentation",
+    }
 )
 """Each module has a `PIPELINE` and loads torch and highdicom inside its steps only."""
 

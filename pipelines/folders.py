@@ -14,7 +14,8 @@ from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from pipelines.base import Misconfigured
-from pipelines.steps.headers import Head, head_of
+from pipelines.steps.head_reader import HeadReader
+from pipelines.steps.headers import Head
 from pipelines.steps.read import third_party_warnings_off
 from storage.place import Place
 
@@ -79,27 +80,28 @@ def content_of(folder: Path) -> FolderContent:
     found: dict[str, FolderSeries] = {}
     broken = FolderSeries("", "", 0, [], BROKEN)
     not_dicom = directories = 0
-    for path in _files(folder):
-        head = None
-        try:
-            with third_party_warnings_off():
-                head = head_of(Place(path))
-                header = head.dataset(TAGS) if head is not None else _header(path)
-                _ = header and [header.get(keyword) for keyword in HEADER]
-        except InvalidDicomError:
-            not_dicom += 1
-            continue
-        except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
-            broken.paths.append(path)
-            continue
-        if header is None:
-            directories += 1
-            continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        series = found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
-        series.paths.append(path)
-        if head is not None:
-            series.heads[path] = head
+    with HeadReader() as reader:
+        for path in _files(folder):
+            head = None
+            try:
+                with third_party_warnings_off():
+                    head = reader.head_of(Place(path))
+                    header = head.dataset(TAGS) if head is not None else _header(path)
+                    _ = header and [header.get(keyword) for keyword in HEADER]
+            except InvalidDicomError:
+                not_dicom += 1
+                continue
+            except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
+                broken.paths.append(path)
+                continue
+            if header is None:
+                directories += 1
+                continue
+            uid = str(header.get("SeriesInstanceUID") or "")
+            series = found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
+            series.paths.append(path)
+            if head is not None:
+                series.heads[path] = head
     ordered = sorted(found.values(), key=lambda series: (series.number, str(series.paths[0])))
     all_series = (*ordered, broken) if broken.paths else tuple(ordered)
     return FolderContent(tuple(all_series), not_dicom, directories)

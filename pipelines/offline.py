@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -10,13 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydicom.uid import PYDICOM_ROOT_UID
 
-from pipelines.base import STEPS, JobSpec, Progress, SeriesLabel, Slot, Step, Verdict
+from pipelines.base import STEPS, JobSpec, NotScored, Progress, SeriesLabel, Slot, Step, Verdict
 from pipelines.catalogue import pipeline_named
 from pipelines.folders import FolderSeries, content_of
+from pipelines.steps.artefacts import load_volume
+from pipelines.steps.nifti import write_nifti
 from pipelines.steps.packages import package_of
+from pipelines.steps.read import read_series
 from pipelines.steps.run import put_in_place, run_step
 
 ARTEFACTS = (
@@ -26,9 +31,11 @@ ARTEFACTS = (
     ("report", "capture.png"),
     ("report", "findings.json"),
     ("infer", "mask.nii.gz"),
-    ("convert", "image.nii.gz"),
 )
+IMAGE = "image.nii.gz"
 SUMMARY = "summary.json"
+BY_HAND = "by hand"
+"""Name of the table that scores of the command line stand in for."""
 SHARE = {"convert": (0.0, 0.3), "infer": (0.3, 0.5), "report": (0.8, 0.2)}
 """Where each step starts on a series' progress, and how much of it it takes."""
 StepRunner = Callable[[JobSpec, Step, Path, Progress], Verdict]
@@ -67,6 +74,7 @@ def score_folder(
     at: datetime | None = None,
     uid_root: str = PYDICOM_ROOT_UID,
     labels: Mapping[Slot, SeriesLabel] | None = None,
+    scores: Mapping[str, float] | None = None,
     run: StepRunner = run_step,
 ) -> list[SeriesOutcome]:
     """Score every series of a folder that fits a pipeline.
@@ -93,6 +101,8 @@ def score_folder(
         Root of the results' UIDs, ending in a dot.
     labels : mapping or None
         Series Number and Description of each kind of result; None: 9001 and up.
+    scores : mapping or None
+        What a table would say of the patient: name to value.
     run : callable
         Does one step, as `run_step` does; one that uses another process outlives decoders and
         models that crash.
@@ -128,6 +138,7 @@ def score_folder(
             station="offline",
             frozen_at=moment,
             labels={str(k): v for k, v in (labels or default_labels(pipeline)).items()},
+            rows=_rows(scores or {}),
         )
         count = len(found)
         part = _share(progress, index / count, 1 / count, f"series {index + 1} of {count}: ")
@@ -136,6 +147,14 @@ def score_folder(
     _write_summary(outcomes, out)
     progress(1.0, "done")
     return outcomes
+
+
+def _rows(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Give scores the form of the row of a table."""
+    if not scores:
+        return {}
+    row = {"table": BY_HAND, "values": dict(scores), "units": {}, "date": None, "age_days": None}
+    return {BY_HAND: row}
 
 
 def default_labels(pipeline: str) -> dict[Slot, SeriesLabel]:
@@ -164,6 +183,10 @@ def _scored(
         for home, name in ARTEFACTS:
             if (job_folder / home / name).exists():
                 shutil.move(job_folder / home / name, kept / name)
+        if (job_folder / "convert").exists():
+            volume = load_volume(job_folder / "convert")
+            with contextlib.suppress(NotScored):  # the steps have said what is wrong with it
+                write_nifti([volume], lambda: read_series(series.paths), kept / IMAGE)
         if any(kept.iterdir()):
             put_in_place(kept, final)
         elif final.exists():

@@ -89,7 +89,7 @@ def measurement_report(
         procedure_reported=procedure_of(findings.segments, sources[0]),
         imaging_measurements=[
             _study_group(findings, seg, identity, maker, comments),
-            *_segment_groups(findings, seg, identity, maker),
+            *segment_groups(findings, seg, identity, maker),
         ],
     )
     evidence = stamp.anonymous(sources)
@@ -101,6 +101,7 @@ def measurement_report(
         is_complete=True,
         content_qualification=stamp.content_qualification(maker),
         specific_character_set="ISO_IR 192",
+        coding_schemes=[codes.private_scheme()] if _has_private(findings) else None,
         **stamp.general(sources[0], identity, maker),
     )
     stamp.stamp(result, sources[0], maker)
@@ -157,7 +158,8 @@ def _study_group(
         algorithm_id=algorithm(maker),
         measurements=measurements_of(findings, None),
         qualitative_evaluations=[
-            QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence))
+            QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence)),
+            *_priority(findings),
         ],
         source_images=None if seg is None else [_most_marked_image(seg)],
     )
@@ -166,6 +168,23 @@ def _study_group(
             TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
         )
     return group
+
+
+def _priority(findings: Findings) -> list[QualitativeEvaluation]:
+    """Say whether the finding is over the threshold of urgency, where the model has one."""
+    if findings.priority is None:
+        return []
+    value = codes.OVER_THRESHOLD if findings.priority else codes.NOT_OVER_THRESHOLD
+    return [QualitativeEvaluation(codes.concept(codes.PRIORITY), codes.concept(value))]
+
+
+def _has_private(findings: Findings) -> bool:
+    """Whether a number or an evaluation of the report has a code of our own."""
+    named = {number.name for number in findings.numbers if number.code is None}
+    return findings.priority is not None or any(
+        codes.QUANTITIES[name][0] == codes.PRIVATE_SCHEME
+        for name in named & codes.QUANTITIES.keys()
+    )
 
 
 def _most_marked_image(seg: Dataset) -> SourceImageForMeasurementGroup:
@@ -192,7 +211,7 @@ def source_image(group: Dataset) -> Image:
     )
 
 
-def _segment_groups(
+def segment_groups(
     findings: Findings, seg: Dataset | None, identity: ObjectIdentity, maker: Maker
 ) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """One group for each segment that `seg` describes."""

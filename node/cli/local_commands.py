@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Name of a model package, or its folder.")
 ]
-DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo"}
+DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo", "dementia": "dementia-demo"}
 
 
 @contextmanager
@@ -50,6 +50,10 @@ def score(
     peer: Annotated[str, typer.Option("--from", help="The peer that sends the study.")] = "",
     pipeline: PipelineOption = "haemorrhage",
     model: ModelOption = "",
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A score in place of a table's: --with mmse=27; repeatable."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,18 +62,37 @@ def score(
         raise fail(
             "Name a folder, or a study and the peer that sends it: --study UID --from X.", USAGE
         )
+    scores = dict(map(_named_score, given or ()))
     if folder is not None:
-        _score(folder, out, pipeline, model, config, as_json=as_json)
+        _score(folder, out, pipeline, model, config, scores, as_json=as_json)
         return
     from node.cli.query_commands import into_folder
 
     with tempfile.TemporaryDirectory(prefix="scorenode-") as scratch:
         into_folder(peer, study, Path(scratch) / "study", config)
-        _score(Path(scratch) / "study", out, pipeline, model, config, as_json=as_json)
+        study_folder = Path(scratch) / "study"
+        _score(study_folder, out, pipeline, model, config, scores, as_json=as_json)
+
+
+def _named_score(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise fail(
+            f"'{text[:64]}' is no score. Write a name and a number: mmse=27.", USAGE
+        ) from None
 
 
 def _score(
-    folder: Path, out: Path, pipeline: str, model: str, config: Path | None, *, as_json: bool
+    folder: Path,
+    out: Path,
+    pipeline: str,
+    model: str,
+    config: Path | None,
+    scores: Mapping[str, float],
+    *,
+    as_json: bool,
 ) -> None:
     from pipelines.base import Misconfigured
     from pipelines.catalogue import PIPELINES
@@ -83,7 +106,7 @@ def _score(
     package = model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
     try:
         with progress_bar("scoring") as move:
-            outcomes = score_folder(folder, pipeline, package, out, move)
+            outcomes = score_folder(folder, pipeline, package, out, move, scores=scores)
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     rows = [

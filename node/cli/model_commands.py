@@ -82,11 +82,11 @@ def models_show(
 ) -> None:
     """Show what a package is, takes and says."""
     from models.base import BrokenPackage
-    from models.package import read_package
+    from models.loading import read_any
 
     folder = model_folder(name, _folders(config))
     try:
-        package = read_package(folder)
+        package = read_any(folder)
     except BrokenPackage as error:
         raise fail(str(error)) from None
     manifest = package.manifest.model_dump(by_alias=True, mode="json")
@@ -99,10 +99,14 @@ def models_show(
     console.print(f"[bold]runtime[/] {package.manifest.runtime.kind}\n", highlight=False)
     show([_input_row(k, v) for k, v in package.manifest.channels.items()], _INPUT, as_json=False)
     console.print()
-    show([vars(segment) for segment in package.segments], _SEGMENT, as_json=False)
+    if "features" in manifest:
+        show(manifest["features"], _FEATURE, as_json=False)
+    else:
+        show([vars(segment) for segment in package.segments], _SEGMENT, as_json=False)
 
 
 _INPUT = ["input", "modality", "plane", "slices", "slice_step_mm", "coverage_mm"]
+_FEATURE = ["name", "label", "unit", "range", "required", "regions"]
 _SEGMENT = ["number", "label", "side", "category", "type", "color"]
 
 
@@ -123,12 +127,12 @@ def models_verify(
 ) -> None:
     """Check a package completely: every mistake of its manifest, digests, test vector."""
     from models.base import BrokenPackage
-    from models.package import read_package
+    from models.loading import read_any
 
     loaded = load_config(config) if config else None
     folder = model_folder(name, loaded.models.folders if loaded else ())
     try:
-        read_package(folder)
+        read_any(folder)
     except BrokenPackage as error:
         _tell(False, error.mistakes or [str(error)], as_json=as_json)
         raise typer.Exit(PROBLEM) from None
@@ -257,3 +261,36 @@ def models_sent(
     with store(config) as database, database.snapshot() as tx:
         rows = recalls.sent(tx, Path(name).name)
     show(rows, _LEFT, as_json=as_json)
+
+
+@models_app.command("import")
+def models_import(
+    source: Annotated[
+        Path, typer.Argument(help="A MONAI bundle, an nnU-Net v2 folder, or a file of weights.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new package.")],
+    modality: Annotated[str, typer.Option(help="DICOM Modality, where it is not told.")] = "",
+    orient: Annotated[str, typer.Option(help="How the model's images lay, such as RAS.")] = "",
+    fold: Annotated[str, typer.Option(help="Of nnU-Net: 0 to 4, or all.")] = "",
+    codes: Annotated[Path | None, typer.Option(help="YAML: keys of each structure.")] = None,
+    sample: Annotated[
+        list[str] | None, typer.Option(help="An image (NIfTI) of its training; NAME=FILE for more.")
+    ] = None,
+) -> None:
+    """Make a package of somebody's model; nothing in its files is run."""
+    from models.base import BrokenPackage
+    from models.importing import Wishes, import_file, import_model, read_codes
+
+    try:
+        if source.is_file():
+            tensors = import_file(source, out)
+            console.print(f"{out}/weights.safetensors has {len(tensors)} tensors. Next: arch.json")
+            console.print("and model.yaml (docs/models.md), then scorenode models package.")
+            return
+        wishes = Wishes(modality, orient, fold, read_codes(codes) if codes else None)
+        package, remarks = import_model(source, out, wishes, _sample(sample or ()))
+    except BrokenPackage as error:
+        raise fail("\n".join(error.mistakes or [str(error)])) from None
+    console.print(f"{out} is a package: {package.identity.sha256}", highlight=False)
+    for remark in remarks:
+        console.print(f"- {remark}.", soft_wrap=True, highlight=False, markup=False)

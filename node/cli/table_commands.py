@@ -40,6 +40,25 @@ def train_gmlvq(
         console.print(f"The package is in {out}; read its MODEL_CARD.md.", highlight=False)
 
 
+@train_app.command("dementia")
+def train_dementia(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
+    people: Annotated[int, typer.Option(min=60, help="How many synthetic people.")] = 400,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same package.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the demonstration of the dementia pipeline on a synthetic cohort: no patient data."""
+    from models.demo_cohort import train_demo
+    from models.gmlvq_config import BadTable
+
+    try:
+        with progress_bar("training") as move:
+            metrics = train_demo(out, people, seed, move)
+    except BadTable as error:
+        raise fail(str(error), USAGE) from None
+    _show(metrics, "cross_validation", as_json=as_json)
+
+
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a prognosis package.")],

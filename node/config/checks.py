@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from node.config.attributes import Wanted, has_several_values, kind_of
+from node.config.completion import Completion
 from node.config.conditions import Condition
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
@@ -126,12 +127,14 @@ def _apart(first: Peer, second: Peer) -> bool:
 
 def _waits(parts: Parts) -> Iterator[Found]:
     completion, retention = parts.sections.get("completion"), parts.sections.get("retention")
-    if completion and completion.quiet_seconds >= completion.max_wait_seconds:
-        yield (
-            ("completion", "quiet"),
-            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
-            f"({completion.max_wait_seconds:g}s).",
-        )
+    if completion:
+        yield from _patience(completion, ("completion",))
+        for name, peer in parts.peers.items():
+            if peer.completion:
+                own: Place = ("peers", name, "completion")
+                yield from _patience(peer.completion.over(completion), own)
+                yield from _counting(peer.completion.evidence or (), [peer], own)
+        yield from _counting(completion.evidence, parts.peers.values(), ("completion",))
     for number, rule in parts.rules.items() if retention else ():
         for index, destination in enumerate(rule.deliver):
             place = ("rules", number, "deliver", index, "retry")
@@ -140,6 +143,25 @@ def _waits(parts: Parts) -> Iterator[Found]:
                 if getattr(retention, f"{what}_seconds") < give_up:
                     sentence = f"Delivery is tried for longer than {what} are kept (retention)."
                     yield place, sentence, "warning"
+
+
+def _patience(completion: Completion, place: Place) -> Iterator[Found]:
+    if completion.quiet_seconds >= completion.max_wait_seconds:
+        yield (
+            (*place, "quiet"),
+            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
+            f"({completion.max_wait_seconds:g}s).",
+        )
+
+
+def _counting(evidence: Collection[str], peers: Iterable[Peer], place: Place) -> Iterator[Found]:
+    if "pacs_count" in evidence and not any(peer.counts for peer in peers):
+        yield (
+            (*place, "evidence"),
+            "pacs_count asks the peer that sent a series, and none can be asked: it needs an "
+            "address, and supports: { find: yes }.",
+            "warning",
+        )
 
 
 def _twice_named(parts: Parts) -> Iterator[Found]:

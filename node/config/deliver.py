@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
@@ -156,7 +156,9 @@ class Destination:
     def made(self) -> frozenset[str]:
         """What must be there for it: what it gets, or what stands in for that."""
         instead = asdict(self.if_refused or Fallbacks())
-        return frozenset(self.slots).union(*(in_place_of(slot, instead) for slot in self.slots))
+        return frozenset(self.slots).union(
+            *(in_place_of(slot, self.slots, instead) for slot in self.slots)
+        )
 
 
 BEFORE_LABEL_MAP = {other: slot for slot, other in OF_LABEL_MAP.items()}
@@ -170,16 +172,20 @@ _NEXT_BEST: Mapping[str, tuple[str, ...]] = {
 """What also goes in the place of a fallback, the best first, where that is not to be had either."""
 
 
-def in_place_of(slot: str, if_refused: Mapping[str, str | None]) -> tuple[str, ...]:
+def in_place_of(
+    slot: str, send: Collection[str], if_refused: Mapping[str, str | None]
+) -> tuple[str, ...]:
     """Name what may go in the place of an output that a destination does not take, best first.
 
     Parameters
     ----------
     slot : str
+    send : collection of str
+        What the rule sends; anything else that goes is a fallback, and falls back further.
     if_refused : mapping
         As the rule has it: output to fallback, or None.
     """
     first = if_refused.get(BEFORE_LABEL_MAP.get(slot, slot))
     if first is None:
-        return ()
+        return () if slot in send else _NEXT_BEST.get(slot, ())
     return (first, *(other for other in _NEXT_BEST.get(first, ()) if other != slot))

@@ -15,6 +15,8 @@ from node.config.peers import Peer
 from node.config.problems import did_you_mean
 from node.config.rules import LONGEST_TIMEOUT_SECONDS, Rule
 from node.config.yaml_lines import Path as Place
+from pipelines.base import ModelKind
+from pipelines.catalogue import PIPELINES
 
 SOON = timedelta(days=30)
 
@@ -32,6 +34,10 @@ class ModelCard:
         ``any`` where it does not matter.
     slices, coverage_mm : tuple of float
         Lowest and highest, both included.
+    kind : str
+        ``segmentation`` or ``prognosis``.
+    scores : frozenset of str
+        Fields of a table without which a prognosis is not made.
     """
 
     version: str
@@ -39,6 +45,8 @@ class ModelCard:
     plane: str = "any"
     slices: tuple[float, float] = (0.0, float("inf"))
     coverage_mm: tuple[float, float] = (0.0, float("inf"))
+    kind: ModelKind = "segmentation"
+    scores: frozenset[str] = frozenset()
 
 
 def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
@@ -72,9 +80,35 @@ def against_models(parts: Parts, cards: Mapping[str, ModelCard]) -> Iterator[Fou
             sentence = f"The model {rule.run.model} that is installed has version {card.version}."
             yield (*place, "run", "version"), sentence
         yield from _intended_use(parts, rule, card, place)
+        yield from _kind(parts, rule, card, place)
         for one in rule.inputs:
             if isinstance(one, SeriesInput) and one.image is not None:
                 yield from _gate(one.image, card, (*place, "inputs", one.name, "image"))
+
+
+def _kind(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
+    """Find a model of another kind than the pipeline's, and scores that no table gives."""
+    wanted = PIPELINES[rule.run.pipeline].models if rule.run.pipeline in PIPELINES else card.kind
+    if wanted != card.kind:
+        sentence = (
+            f"The pipeline {rule.run.pipeline} runs a {wanted}; {rule.run.model} is a {card.kind}."
+        )
+        yield (*place, "run", "model"), sentence
+        return
+    tables = [
+        parts.tables[one.table]
+        for one in rule.inputs
+        if isinstance(one, TableInput) and one.table in parts.tables
+    ]
+    if any(not table.fields for table in tables):
+        return  # all columns, whatever they are called
+    given = {field for table in tables for field in table.fields}
+    for score in sorted(card.scores - given):
+        sentence = (
+            f"The model {rule.run.model} needs the score {score}, which no table of the inputs has "
+            "as a field."
+        )
+        yield (*place, "inputs") if rule.inputs else place, sentence
 
 
 def _intended_use(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import version
 
 from pydicom.uid import generate_uid
@@ -15,9 +17,10 @@ def object_identity(spec: JobSpec, slot: str, model: ModelIdentity) -> ObjectIde
     """Return the UIDs and the label of a result, the same in every run of a job.
 
     The model that really ran is part of them: one that was exchanged after the job was opened
-    makes other objects, not other bytes under the same UIDs.
+    makes other objects, not other bytes under the same UIDs. So does a row of a table that was
+    corrected since.
     """
-    entropy = (spec.idem_key, model.sha256)
+    entropy = (spec.idem_key, model.sha256, *_rows_digest(spec))
 
     def uid(*words: str) -> str:
         return str(generate_uid(prefix=spec.uid_root, entropy_srcs=[*entropy, *words]))
@@ -30,6 +33,14 @@ def object_identity(spec: JobSpec, slot: str, model: ModelIdentity) -> ObjectIde
         uid_root=spec.uid_root,
         entropy=entropy,
     )
+
+
+def _rows_digest(spec: JobSpec) -> tuple[str, ...]:
+    """Digest of the rows of tables a job was given; nothing where there are none."""
+    if not spec.rows:
+        return ()
+    text = json.dumps(spec.rows, sort_keys=True)
+    return (hashlib.sha256(text.encode()).hexdigest(),)
 
 
 def maker_of(spec: JobSpec, model: ModelIdentity) -> Maker:

@@ -26,6 +26,7 @@ from sr_templates.check import problems
 from sr_templates.described import ReportTemplate
 from sr_templates.normalise import normalised
 from sr_templates.part10 import to_file
+from sr_templates.prognosis_codes import brought
 from sr_templates.repairs import repairs
 from storage.place import Place
 
@@ -51,7 +52,9 @@ def report(context: StepContext) -> Mapping[str, Any]:
     context.progress(0.2, "building results")
     results = build_results(spec, scored, volume, sources)
     template = template_of(spec)
+    case = scored.findings.prognosis
     reviewed = template.reviewed if template else frozenset()
+    reviewed |= brought(case.features) if case else frozenset()
     for slot, ds in results.items():
         _refuse_faulty(slot, ds, sources, results.get(seen_with(slot)), reviewed)
         to_file(ds, context.folder / f"{slot}.dcm")

@@ -18,16 +18,19 @@ from pipelines.steps.identity import maker_of, object_identity
 from pipelines.steps.straighten import is_straight
 from sr_templates import stamp
 from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, Overlap, UnfitSource
-from sr_templates.capture import capture
+from sr_templates.capture import capture, instance_numbers_of
 from sr_templates.described import ReportTemplate, TemplateMismatch
 from sr_templates.described_report import described_report
 from sr_templates.encapsulated import encapsulated_pdf
 from sr_templates.outlines import outline_report
 from sr_templates.outputs import view
+from sr_templates.prognosis_page import prognosis_capture
+from sr_templates.prognosis_report import prognosis_report
 from sr_templates.report import DocumentClass, measurement_report
 from sr_templates.segmentation import SegmentationType, segmentation
 from sr_templates.structure_set import structure_set
 from sr_templates.text_report import text_report
+from sr_templates.wording import images
 
 LOSSY = "The source images have been compressed with loss."
 NO_SEGMENTATION = (
@@ -105,7 +108,7 @@ def build_results(
         The headers cannot carry a result, or the findings do not fit the template.
     """
     maker = maker_of(spec, scored.identity)
-    making = _Making(spec, scored, volume, sources, maker, _comments(spec, sources, volume))
+    making = _Making(spec, scored, volume, sources, maker, _comments(spec, scored, sources, volume))
     try:
         _add_segmentations(making)
         _add_reports(making)
@@ -165,9 +168,8 @@ def _report(
     scored, sources, comments = making.scored, making.sources, making.comments
     template = template_of(making.spec)
     if template is None:
-        return measurement_report(
-            scored.findings, sources, seg, own, making.maker, comments, document
-        )
+        write = prognosis_report if scored.findings.prognosis else measurement_report
+        return write(scored.findings, sources, seg, own, making.maker, comments, document)
     data = view(json.loads(json.dumps(findings_summary(scored))))
     try:
         return described_report(template, data, sources, seg, own, making.maker, comments, document)
@@ -186,7 +188,8 @@ def _add_drawings(making: _Making) -> None:
     )
     making.add("outlines", lambda own: outline_report(findings, seg, sources, own, maker))
     making.add("rtstruct", lambda own: structure_set(findings, seg, sources, own, maker))
-    making.add("capture", lambda own: capture(findings, making.volume, sources, own, maker))
+    draw = prognosis_capture if findings.prognosis else capture
+    making.add("capture", lambda own: draw(findings, making.volume, sources, own, maker))
 
 
 def _add_readable(making: _Making) -> None:
@@ -201,9 +204,11 @@ def _add_readable(making: _Making) -> None:
     making.add("pdf", lambda own: encapsulated_pdf(report, picture, sources, own, maker))
 
 
-def _comments(spec: JobSpec, sources: Sequence[Dataset], volume: Volume) -> list[str]:
-    """Say what a reader should know of the images that were scored, and of earlier results."""
-    comments = []
+def _comments(
+    spec: JobSpec, scored: Scored, sources: Sequence[Dataset], volume: Volume
+) -> list[str]:
+    """Say where something is marked, and what a reader should know of images and results."""
+    comments = _marked(scored, volume, sources)
     if any(ds.get("LossyImageCompression") == "01" for ds in sources):
         comments.append(LOSSY)
     if not is_straight(volume):
@@ -211,6 +216,15 @@ def _comments(spec: JobSpec, sources: Sequence[Dataset], volume: Volume) -> list
     if spec.earlier:
         comments.append(f"This result replaces that of {spec.earlier[0].at}.")
     return comments
+
+
+def _marked(scored: Scored, volume: Volume, sources: Sequence[Dataset]) -> list[str]:
+    """Say on which images something is marked."""
+    labels = scored.findings.labels
+    if labels is None or not labels.any():
+        return []
+    slices = np.flatnonzero(labels.any(axis=(0, 1))).tolist()
+    return [f"Marked on {images(slices, instance_numbers_of(volume, sources))}."]
 
 
 def _earlier(spec: JobSpec, slot: str, made: Dataset) -> list[Dataset]:

@@ -26,7 +26,7 @@ from tests.tools import tool
 PATIENT_NAME = "Jürgensen^Planted"
 PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 WORK_SECONDS = 180.0
 
 
@@ -50,7 +50,12 @@ class NodeUnderTest:
     store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
+    rules: str = ""
+    """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
+    peers: str = ""
+    rule: str = ""
+    """More lines of the peers, and of the rule."""
     confirm: bool = False
     data: Path | None = None
     run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
@@ -104,8 +109,12 @@ peers:
   PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
                       ae_title: {self.destination_ae_title} }},
           {reports} takes_demonstration: yes, timeout: 10s }}
-completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{self.peers}completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 {models}
+{self.rules or self._head_ct(confirm)}""")
+
+    def _head_ct(self, confirm: str) -> str:
+        return f"""\
 rules:
   - name: head-ct
     mode: live
@@ -117,7 +126,7 @@ rules:
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
         {confirm}
-""")
+{self.rule}"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
