@@ -36,11 +36,10 @@ from benchmarks.servers import (
     SERVERS,
     STORESCP,
     STORESCP_DEFAULTS,
-    await_port,
-    free_port,
 )
 from storage.base import StoreUnavailable
 from storage.objects import FileObjects
+from tests.ports import await_port, free_port
 
 ASSOCIATIONS = 4
 WARM_UP = 12

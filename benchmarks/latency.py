@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from benchmarks.sender import associate_rq, connect, data_pdus, release, status_
 from benchmarks.studies import Prepared, ct, prepared
 from storage.database import Database
 from storage.tables import Generation, Job, Series, StepRun
+from tests.ports import await_port, free_port
 
 SLICES = 300
 GOAL_MS = 120.0
@@ -86,7 +86,7 @@ def main(rounds: int, markdown: Path | None, folder: Path | None) -> None:
 
 @contextmanager
 def _node(place: Path) -> Iterator[tuple[int, Database]]:
-    port, health_port = _free_port(), _free_port()
+    port, health_port = free_port(), free_port()
     config, data = place / "scorenode.yaml", place / "data"
     config.write_text(CONFIG.format(port=port, health_port=health_port, data=data))
     with (place / "node.log").open("w") as log:
@@ -97,7 +97,7 @@ def _node(place: Path) -> Iterator[tuple[int, Database]]:
             env=os.environ,
         )
     try:
-        _await_port(port)
+        await_port(port, 60)
         time.sleep(15)  # runners import what they need in the first seconds
         database = Database(f"sqlite:///{data / 'node.db'}")
         yield port, database
@@ -173,23 +173,6 @@ def _page(found: list[Latency]) -> str:
     verdict = "reached" if p95 <= GOAL_MS else "not reached"
     lines += ["", f"Goal: volume within {GOAL_MS:.0f} ms for 95 %: {verdict} ({p95:.0f} ms)."]
     return "\n".join(lines) + "\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _await_port(port: int) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError("the node did not listen within 60 s")
 
 
 if __name__ == "__main__":

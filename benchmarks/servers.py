@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.certificate import SelfSigned
+from tests.ports import await_port, free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -237,27 +237,12 @@ def running(
         )
     found = Running(process, port)
     try:
-        await_port(port)
+        try:
+            await_port(port)
+        except TimeoutError as error:
+            said = (folder.parent / f"{folder.name}.log").read_text(errors="replace")[-500:]
+            raise TimeoutError(f"{server.name} does not listen: {said or 'no word'}") from error
         yield found
     finally:
         found.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def await_port(port: int) -> None:
-    """Wait until somebody listens, for half a minute at most."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"nothing listens on port {port}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Ageing:
     slopes: Mapping[str, float]
     ages: tuple[float, float]
 
+    def knows(self, age: float) -> bool:
+        """Whether an age is one of the cohort's."""
+        return self.ages[0] <= age <= self.ages[1]
+
     def adjusted(self, features: Mapping[str, float], age: float) -> dict[str, float]:
         """Bring features to the mean age.
 
@@ -34,7 +39,7 @@ class Ageing:
         ValueError
             The age is outside the cohort's, or a feature is unknown.
         """
-        if not self.ages[0] <= age <= self.ages[1]:
+        if not self.knows(age):
             raise ValueError(
                 f"age {age:g} is outside the reference cohort's {self.ages[0]:g} to "
                 f"{self.ages[1]:g} years"
@@ -44,6 +49,19 @@ class Ageing:
             raise ValueError(f"the reference cohort has no feature {', '.join(missing)}")
         years = age - self.mean_age
         return {name: value - self.slopes[name] * years for name, value in features.items()}
+
+    def change(self, names: Sequence[str], ages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give what age did to features, shape (rows, features); 0 for those that have no slope.
+
+        Parameters
+        ----------
+        names : sequence of str
+        ages : NDArray[np.float64]
+            Years, shape (rows,).
+        """
+        slopes = np.array([self.slopes.get(name, 0.0) for name in names])
+        found: NDArray[np.float64] = np.outer(ages - self.mean_age, slopes)
+        return found
 
 
 def fit_ageing(rows: Sequence[Mapping[str, float]], ages: Sequence[float]) -> Ageing:

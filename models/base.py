@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntendedUse = Literal["demonstration", "research", "clinical"]
+Side = Literal["left", "right", "both"]
 Code = tuple[str, str, str]
 """Coding Scheme Designator, Code Value, Code Meaning."""
+ElementValue = str | float | tuple[str | float, ...] | None
 Voxels = NDArray[np.float32 | np.int16]
 Progress = Callable[[float], None]
 """Told the fraction done, 0 to 1."""
+MEMORY_LIMIT = "SCORENODE_STEP_MEMORY"
+"""Environment variable: bytes a step may hold, set in the process that runs it."""
 
 
 class UnfitInput(ValueError):
@@ -35,7 +39,33 @@ class UnfitInput(ValueError):
 
 
 class BrokenPackage(ValueError):
-    """Raised when a model package is missing, altered, or not what its manifest says."""
+    """Raised when a model package is missing, altered, or not what its manifest says.
+
+    Parameters
+    ----------
+    sentence : str
+    mistakes : sequence of str
+        All that is wrong with the manifest; the sentence may only count some.
+    """
+
+    def __init__(self, sentence: str, mistakes: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.mistakes = tuple(mistakes)
+
+
+class Recalled(BrokenPackage):
+    """Raised when a package is recalled or withdrawn: nothing may be scored with it."""
+
+
+class NotEnoughMemory(MemoryError):
+    """Raised when not even the smallest plan fits; `wanted` and `free` are bytes."""
+
+    def __init__(self, wanted: int, free: int) -> None:
+        super().__init__(
+            f"The model needs about {wanted >> 20} MiB of memory for this volume, and "
+            f"{max(free, 0) >> 20} MiB are free."
+        )
+        self.wanted, self.free = wanted, free
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +88,10 @@ class Volume:
         What was computed on the way (``plane``, ``slice_step_mm``, ...), for rules and reports.
     source_frame_numbers : tuple of int
         Of each slice, the number of its frame in its instance, from 1.
+    others : mapping
+        Further inputs of a model by name, resampled to this grid.
+    elements : mapping
+        Values of DICOM elements by the name the manifest gives them.
     slice_origins : NDArray[np.float64] or None
         Where slices are unequally spaced, the centre of each slice's first voxel in RAS+
         millimetres, shape (slices, 3); `affine` then only connects the first slice with the
@@ -71,6 +105,8 @@ class Volume:
     facts: Mapping[str, str | float | int | bool] = field(default_factory=dict)
     source_frame_numbers: tuple[int, ...] = ()
     slice_origins: NDArray[np.float64] | None = None
+    others: Mapping[str, Volume] = field(default_factory=dict)
+    elements: Mapping[str, ElementValue] = field(default_factory=dict)
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -124,6 +160,8 @@ class Segment:
         Anatomic Region.
     color : tuple of int
         Recommended display colour, sRGB 0 to 255.
+    side : str or None
+        ``left``, ``right`` or ``both``: of the patient.
     """
 
     number: int
@@ -132,6 +170,7 @@ class Segment:
     type: Code
     anatomic_region: Code | None = None
     color: tuple[int, int, int] = (255, 0, 0)
+    side: Side | None = None
 
 
 @dataclass(frozen=True)
@@ -147,12 +186,129 @@ class Number:
         UCUM code: ``ml``, ``1``.
     segment : int or None
         The segment it belongs to; None: it is about the whole study.
+    code : Code or None
+        Concept of a number that `sr_templates.codes` has no word for.
     """
 
     name: str
     value: float
     unit: str
     segment: int | None = None
+    code: Code | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a case should not be scored, or only with care.
+
+    Parameters
+    ----------
+    code : str
+        A short stable word.
+    sentence : str
+        Without values of the case.
+    """
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class UsedFeature:
+    """One number that a prognosis was made of.
+
+    Parameters
+    ----------
+    name : str
+        Of the model's feature.
+    label : str
+        What a reader sees.
+    unit : str
+        UCUM.
+    value : float
+        As the model used it: of an image, by intracranial volume and at the mean age.
+    contribution : float
+        Its share in the projection.
+    stable, declining : float
+        What the two prototypes have.
+    usual : tuple of float or None
+        Central 95 % of the people who stayed stable.
+    code : Code or None
+        What it is called in a report.
+    source : str
+        ``image``, ``imputed``, or the name of the table it is from.
+    date : str
+        Of the table's row, ISO 8601; may be empty.
+    days_before : int or None
+        From that date to the study; negative: after it.
+    regions : tuple of str
+        Of the atlas, where it was measured in the image.
+    """
+
+    name: str
+    label: str
+    unit: str
+    value: float
+    contribution: float
+    stable: float
+    declining: float
+    usual: tuple[float, float] | None = None
+    code: Code | None = None
+    source: str = "image"
+    date: str = ""
+    days_before: int | None = None
+    regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CasePrognosis:
+    """Where one person lies between two prototypes, and what that was made of.
+
+    Parameters
+    ----------
+    projection : float
+        0 on the prototype of stable people, 1 on that of declining ones.
+    projection_interval : tuple of float
+        95 % bootstrap interval.
+    probability : float
+        Of declining, calibrated on the training cohort.
+    probability_interval : tuple of float
+    outcome : str
+        ``stable``, ``declining`` or ``undetermined``.
+    stable, declining : str
+        What the model calls the two.
+    threshold : float
+        Projection above which a case is called declining.
+    features : tuple of UsedFeature
+        Contributions add up to the projection.
+    reasons : tuple of Reason
+        What speaks against the score.
+    age_years : float
+        At the study.
+    volumes_ml : mapping
+        ``gm``, ``wm``, ``csf``, ``icv``, and grey matter of each region of the atlas.
+    population : str
+        On whom the model was trained.
+    """
+
+    projection: float
+    projection_interval: tuple[float, float]
+    probability: float
+    probability_interval: tuple[float, float]
+    outcome: Literal["stable", "declining", "undetermined"]
+    stable: str
+    declining: str
+    threshold: float
+    features: tuple[UsedFeature, ...]
+    reasons: tuple[Reason, ...]
+    age_years: float
+    volumes_ml: Mapping[str, float]
+    population: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was filled from the reference cohort."""
+        return all(feature.source != "imputed" for feature in self.features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +324,32 @@ class Findings:
     numbers : tuple of Number
     present : bool or None
         Whether the finding the model looks for is there; None: undetermined.
+    prognosis : CasePrognosis or None
+        What a prognostic model says; then `present` is None.
+    overlapping : mapping
+        Number of each segment that shares voxels with another to all of its voxels; in `labels` a
+        voxel has one number only.
+    texts : tuple of str
+        Sentences for the reader. No patient data.
+    priority : bool or None
+        Whether the finding is over the threshold of urgency; None: the model has none.
     """
 
     labels: NDArray[np.uint8] | None
     segments: tuple[Segment, ...]
     numbers: tuple[Number, ...]
     present: bool | None = None
+    prognosis: CasePrognosis | None = None
+    overlapping: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    priority: bool | None = None
+
+    def mask(self, segment: int) -> NDArray[np.bool_]:
+        """All voxels of a segment, also those that others share; ValueError without labels."""
+        if self.labels is None:
+            raise ValueError("the model labels no voxels")
+        whole = self.overlapping.get(segment)
+        return self.labels == segment if whole is None else whole
 
     def number(self, name: str, segment: int | None = None) -> float:
         """Value of a named number; KeyError when the model gave none."""
@@ -210,6 +386,8 @@ class Predictor(Protocol):
 
     def predict(self, volume: Volume, progress: Progress) -> Findings:
         """Score one volume.
+
+        A model of several inputs finds the others in `Volume.others`.
 
         Raises
         ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.impute import KNNImputer
 
-from models.gmlvq_config import BadTable, Feature, Outcome
+from models.ageing import Ageing, fit_ageing
+from models.gmlvq_config import ICV, BadTable, Feature, Outcome
 from models.gmlvq_start import mean_and_scale
 
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "."})
@@ -26,23 +27,58 @@ class ClinicalTable:
     Parameters
     ----------
     x : NDArray[np.float64]
-        Shape (rows, features), in the units of the features; NaN where a value is missing.
+        Shape (rows, features), in the units of the features; NaN where a value is missing. What
+        was measured in images is as at the age of the row.
     declining : NDArray[np.intp]
         Shape (rows,), 1 for the class that declines.
     group : NDArray[np.intp]
         Shape (rows,), a number for each patient; each row its own where there is no such column.
     left_out : dict
         Why how many rows or values were left out.
+    features : tuple of Feature
+    age : NDArray[np.float64] or None
+        Shape (rows,), years; None where no feature is measured in images.
     """
 
     x: NDArray[np.float64]
     declining: NDArray[np.intp]
     group: NDArray[np.intp]
     left_out: dict[str, int]
+    features: tuple[Feature, ...] = ()
+    age: NDArray[np.float64] | None = None
+
+    def ageing(self, rows: NDArray[np.intp]) -> Ageing | None:
+        """Learn what age does to measured features from the stable people among some rows.
+
+        Raises
+        ------
+        BadTable
+            They are too few, or of one age.
+        """
+        if self.age is None:
+            return None
+        measured = [k for k, feature in enumerate(self.features) if feature.regions]
+        whole = np.isfinite(self.x[rows][:, measured]).all(axis=1)
+        stable = rows[whole & (self.declining[rows] == 0)]
+        lines = [{self.features[k].name: float(self.x[i, k]) for k in measured} for i in stable]
+        try:
+            return fit_ageing(lines, self.age[stable].tolist())
+        except ValueError as error:
+            raise BadTable(f"What age does cannot be learned: {error}.") from error
+
+    def at_mean_age(self, ageing: Ageing | None) -> NDArray[np.float64]:
+        """Every row's features, those measured in images brought to the mean age."""
+        if ageing is None or self.age is None:
+            return self.x
+        return self.x - ageing.change([feature.name for feature in self.features], self.age)
 
 
 def read_table(
-    path: Path, features: Sequence[Feature], outcome: Outcome, group: str | None
+    path: Path,
+    features: Sequence[Feature],
+    outcome: Outcome,
+    group: str | None,
+    age: str | None = None,
 ) -> ClinicalTable:
     """Read CSV with a line of names; separated by comma, semicolon or tab.
 
@@ -53,16 +89,14 @@ def read_table(
         number, never by content.
     """
     header, lines = _lines(path)
-    wanted = [feature.name for feature in features] + [outcome.column] + ([group] if group else [])
-    absent = [name for name in wanted if name not in header]
-    if absent:
-        raise BadTable(f"{path} has no column {', '.join(absent)}.")
-    place = {name: header.index(name) for name in wanted}
+    place = _places(path, header, features, [outcome.column, group, age])
     classes = {outcome.stable: 0, outcome.declining: 1}
-    x, declining, groups = [], [], []
+    x, declining, groups, ages = [], [], [], []
     left_out = dict.fromkeys(
         ("of other classes", "without a required value", "with too few values"), 0
     )
+    if age:
+        left_out["without an age"] = 0
     outside = 0
     for number, cells in lines:
         if len(cells) != len(header):
@@ -73,22 +107,70 @@ def read_table(
         if label is None:
             left_out["of other classes"] += 1
             continue
-        row = np.array([_number(path, number, cells[place[f.name]], f.name) for f in features])
+        numbers = _Row(path, number, cells, place)
+        row = np.array([numbers.feature(feature) for feature in features])
         odd = _impossible(row, features)
         outside += int(odd.sum())
         row[odd] = np.nan
-        if any(f.required and np.isnan(v) for f, v in zip(features, row, strict=True)):
+        years = numbers.cell(age) if age else np.nan
+        if age and np.isnan(years):
+            left_out["without an age"] += 1
+        elif any(f.required and np.isnan(v) for f, v in zip(features, row, strict=True)):
             left_out["without a required value"] += 1
         elif np.mean(~np.isnan(row)) < LEAST_SHARE:
             left_out["with too few values"] += 1
         else:
             x.append(row)
             declining.append(label)
+            ages.append(years)
             groups.append(cells[place[group]].strip() if group else str(number))
     left_out["values outside of their range"] = outside
     _refuse_few(path, declining, outcome)
     codes = np.unique(groups, return_inverse=True)[1]
-    return ClinicalTable(np.array(x), np.array(declining), codes, left_out)
+    return ClinicalTable(
+        np.array(x),
+        np.array(declining),
+        codes,
+        left_out,
+        tuple(features),
+        np.array(ages) if age else None,
+    )
+
+
+def _places(
+    path: Path, header: Sequence[str], features: Sequence[Feature], others: Sequence[str | None]
+) -> Mapping[str, int]:
+    """Column to its place in a line."""
+    wanted = [column for feature in features for column in feature.columns]
+    wanted += [name for name in others if name]
+    absent = [name for name in dict.fromkeys(wanted) if name not in header]
+    if absent:
+        raise BadTable(f"{path} has no column {', '.join(absent)}.")
+    return {name: header.index(name) for name in wanted}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a table."""
+
+    path: Path
+    line: int
+    cells: Sequence[str]
+    place: Mapping[str, int]
+
+    def cell(self, name: str) -> float:
+        """Read the number in a column, NaN where it is missing."""
+        return _number(self.path, self.line, self.cells[self.place[name]], name)
+
+    def feature(self, feature: Feature) -> float:
+        """Value of a feature; of regions, in percent of the intracranial volume."""
+        if not feature.regions:
+            return self.cell(feature.name)
+        whole = self.cell(ICV)
+        if whole <= 0:
+            raise BadTable(f"{self.path}, line {self.line}: {ICV} is not above 0.")
+        parts = [self.cell(column) for column in feature.columns if column != ICV]
+        return 100 * sum(parts) / whole
 
 
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

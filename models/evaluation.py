@@ -1,86 +1,88 @@
-"""How well a model finds blood: what it labels against the truth of phantoms."""
+"""One labelled case, scored as the node would score it and compared with its truth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Predictor
-from models.phantom_ct import HeadPhantom
+from models.base import Predictor, Volume
+from models.canonical import orientation_of
+from models.labelled_cases import LabelledCase
+from models.recipe import Recipe
+from models.segmentation_metrics import Scored, agreement
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
-    """How one held-out phantom came out; volumes in ml."""
+class Judged:
+    """A case and one picture of it.
 
-    kind: str
-    dice: float
-    truth_ml: float
-    found_ml: float
-    overlap_ml: float
-    probability: float
-    array: NDArray[np.float32]
-    truth: NDArray[np.bool_]
-    found: NDArray[np.bool_]
+    Parameters
+    ----------
+    scored : Scored
+    grey : NDArray[np.float32]
+        The slice with most truth, (anterior, right) as a reader sees it, 0 to 1.
+    truth, found : NDArray[np.uint8]
+        Classes in it.
+    aspect : float
+        Height of a pixel in widths.
+    """
+
+    scored: Scored
+    grey: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+    found: NDArray[np.uint8]
+    aspect: float
 
 
-def evaluate(predictor: Predictor, phantom: HeadPhantom) -> Result:
-    """Score one phantom and compare with its truth.
+def judge(
+    predictor: Predictor,
+    volume: Volume,
+    truth: NDArray[np.uint8],
+    case: LabelledCase,
+    recipe: Recipe,
+) -> Judged:
+    """Score a case and compare it with its truth, on the grid of the volume.
 
     Parameters
     ----------
     predictor : Predictor
-        Of a model that labels voxels and tells ``probability``.
-    phantom : HeadPhantom
+        Of a model that labels voxels.
+    volume : Volume
+    truth : NDArray[np.uint8]
+        On its grid; 1 is the first structure.
+    case : LabelledCase
+        Its name, patient and kind.
+    recipe : Recipe
+        Its structures, tolerance and window.
     """
-    findings = predictor.predict(phantom.volume, lambda done: None)
-    assert findings.labels is not None  # noqa: S101 - this model labels voxels
-    found, truth = findings.labels > 0, phantom.labels > 0
-    overlap, both = int((found & truth).sum()), int(found.sum() + truth.sum())
-    ml = phantom.volume.voxel_ml
-    return Result(
-        kind=phantom.kind,
-        dice=2.0 * overlap / both if both else 1.0,
-        truth_ml=float(truth.sum()) * ml,
-        found_ml=float(found.sum()) * ml,
-        overlap_ml=overlap * ml,
-        probability=findings.number("probability"),
-        array=phantom.volume.array,
-        truth=truth,
-        found=found,
+    findings = predictor.predict(volume, lambda done: None)
+    found = findings.labels
+    assert found is not None  # noqa: S101 - this model labels voxels
+    parts = tuple(
+        agreement(truth == number, found == number, volume.spacing, recipe.tolerance_mm)
+        for number in range(1, recipe.classes)
     )
+    probability = findings.number("probability")
+    scored = Scored(case.name, case.patient, case.kind, probability, parts)
+    orientation = orientation_of(volume.affine)
+    upright, marked = orientation.to_ras(truth), orientation.to_ras(found)
+    z = _fullest(upright, marked)
+    grey = _grey(orientation.to_ras(volume.array)[:, :, z], recipe.window)
+    right, anterior = volume.spacing[list(orientation.axes[:2])]
+    return Judged(scored, grey.T, upright[:, :, z].T, marked[:, :, z].T, float(anterior / right))
 
 
-def metrics_of(results: Sequence[Result]) -> dict[str, Any]:
-    """Sum up; Dice over phantoms with blood, false blood over those without.
+def _fullest(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> int:
+    """Slice with most truth; without truth, with most that was found."""
+    counts = (truth > 0).sum(axis=(0, 1))
+    if not counts.any():
+        counts = (found > 0).sum(axis=(0, 1))
+    return int(counts.argmax()) if counts.any() else truth.shape[2] // 2
 
-    Raises
-    ------
-    ValueError
-        There is no phantom with blood, or none without.
-    """
-    bleeds = [result for result in results if result.kind != "none"]
-    clean = [result for result in results if result.kind == "none"]
-    if not bleeds or not clean:
-        raise ValueError("Phantoms with blood and without are needed to measure a model.")
-    errors = [abs(result.found_ml - result.truth_ml) for result in bleeds]
-    dice = [result.dice for result in bleeds]
-    return {
-        "held_out": len(results),
-        "dice_mean": round(float(np.mean(dice)), 4),
-        "dice_median": round(float(np.median(dice)), 4),
-        "dice_by_kind": {
-            kind: round(float(np.mean([r.dice for r in bleeds if r.kind == kind])), 4)
-            for kind in sorted({result.kind for result in bleeds})
-        },
-        "volume_mae_ml": round(float(np.mean(errors)), 3),
-        "truth_mean_ml": round(float(np.mean([r.truth_ml for r in bleeds])), 3),
-        "detected": sum(result.overlap_ml > 0.1 for result in bleeds),
-        "with_blood": len(bleeds),
-        "false_blood_median_ml": round(float(np.median([r.found_ml for r in clean])), 3),
-        "false_blood_worst_ml": round(float(max(r.found_ml for r in clean)), 3),
-    }
+
+def _grey(image: NDArray[np.float32], window: tuple[float, float] | None) -> NDArray[np.float32]:
+    low, high = window or np.percentile(image, (1, 99))
+    grey: NDArray[np.float32] = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    return grey

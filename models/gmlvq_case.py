@@ -9,26 +9,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import Reason
 from models.gmlvq_cost import Floats, Ints, distances
 
 MARGIN = 0.1
 """How far beyond the range of training a feature may lie, as a part of that range."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a case should not be scored, or only with care.
-
-    Parameters
-    ----------
-    code : str
-        A short stable word.
-    sentence : str
-        Without values of the case.
-    """
-
-    code: str
-    sentence: str
 
 
 def reasons_of(

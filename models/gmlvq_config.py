@@ -9,8 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from models.atlas import NAMES
+
 MOST_CONFIG_BYTES = 256 << 10
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+CodeText = Annotated[str, Field(min_length=1, max_length=64)]
+ICV = "icv_ml"
+"""Column of the intracranial volume."""
 
 
 class BadTable(ValueError):
@@ -26,24 +31,54 @@ class Closed(BaseModel):
 
 
 class Feature(Closed):
-    """One column that is learned from.
+    """One number that is learned from.
 
     Parameters
     ----------
     name : str
-        Of the column.
+        Of the column, or of what is measured in the image.
     unit : str
-        UCUM, such as ``mL`` or ``{score}``.
+        UCUM, such as ``mL`` or ``{score}``; ``%`` where `regions` are given.
     range : tuple of float, optional
         Lowest and highest value that can be; others are taken as missing, and counted.
     required : bool
         Whether a row without it is left out, instead of imputed.
+    label : str
+        What a reader sees; empty: the name.
+    code : tuple of str, optional
+        What it is called in a report: scheme, value, meaning.
+    regions : tuple of str
+        Of `models.atlas`: the feature is their grey matter together, in percent of the
+        intracranial volume, at the mean age. In a table they are the columns ``<region>_ml`` and
+        ``icv_ml`` that ``scorenode features`` writes.
     """
 
     name: Name
     unit: Annotated[str, Field(max_length=32)] = "1"
     range: tuple[float, float] | None = None
     required: bool = False
+    label: Annotated[str, Field(max_length=32)] = ""
+    code: tuple[CodeText, CodeText, CodeText] | None = None
+    regions: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a reader sees."""
+        return self.label or self.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table that it is made of."""
+        return (*(f"{name}_ml" for name in self.regions), ICV) if self.regions else (self.name,)
+
+    @model_validator(mode="after")
+    def _known_regions(self) -> Feature:
+        strange = sorted(set(self.regions) - set(NAMES))
+        if strange:
+            raise ValueError(f"the atlas has no region {', '.join(strange)}")
+        if self.regions and self.unit != "%":
+            raise ValueError("what is measured in regions has the unit %")
+        return self
 
 
 class Outcome(Closed):
@@ -89,6 +124,7 @@ class TrainingConfig(Closed):
     population: Annotated[str, Field(max_length=500)] = ""
     outcome: Outcome
     group: Name | None = None
+    age: Name | None = None
     features: Annotated[tuple[Feature, ...], Field(min_length=1)]
     neighbours: Annotated[int, Field(ge=1, le=20)] = 3
     search: Search = Search()
@@ -104,10 +140,12 @@ class TrainingConfig(Closed):
     @model_validator(mode="after")
     def _each_column_once(self) -> TrainingConfig:
         names = [feature.name for feature in self.features]
-        names += [self.outcome.column, *([self.group] if self.group else [])]
+        names += [name for name in (self.outcome.column, self.group, self.age) if name]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"columns are used twice: {', '.join(twice)}")
+        if any(feature.regions for feature in self.features) and not self.age:
+            raise ValueError("what is measured in images needs age: the column of years")
         return self
 
 

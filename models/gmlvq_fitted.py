@@ -16,7 +16,8 @@ from sklearn.base import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from models.gmlvq_case import Bootstrap, Metric, Reason, TrainingRange, eigen, interval, reasons_of
+from models.base import Reason
+from models.gmlvq_case import Bootstrap, Metric, TrainingRange, eigen, interval, reasons_of
 from models.gmlvq_cost import SMALLEST, Floats, Ints, margins
 from models.gmlvq_probability import Calibration
 

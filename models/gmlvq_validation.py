@@ -75,7 +75,7 @@ def choose(table: ClinicalTable, rows: Ints, config: TrainingConfig) -> Setting:
         return tried[0]
     totals = np.zeros(len(tried))
     for train, test in _splits(table, rows, config.inner_folds, config.seed):
-        x = _imputed(table, train, test, config)
+        x = _prepared(table, train, test, config)
         for place, setting in enumerate(tried):
             model = setting.model(0, config.seed).fit(x[0], table.declining[train])
             totals[place] += roc_auc_score(table.declining[test], model.scalar_projection(x[1]))
@@ -97,7 +97,7 @@ def cross_validate(table: ClinicalTable, config: TrainingConfig, progress: Progr
     for number, (train, test) in enumerate(splits):
         progress(number / len(splits), f"fold {number + 1} of {len(splits)}")
         setting = choose(table, train, config)
-        x = _imputed(table, train, test, config)
+        x = _prepared(table, train, test, config)
         model = setting.model(config.inner_folds, config.seed)
         model.fit(x[0], table.declining[train], table.group[train])
         projection[test] = model.scalar_projection(x[1])
@@ -122,12 +122,13 @@ def _splits(table: ClinicalTable, rows: Ints, count: int, seed: int) -> Iterator
     yield from found
 
 
-def _imputed(
+def _prepared(
     table: ClinicalTable, train: Ints, test: Ints, config: TrainingConfig
 ) -> tuple[Floats, Floats]:
-    """Both sides, filled from the training side only."""
-    reference = table.x[train]
+    """Both sides, at the mean age and filled, by the training side only."""
+    everyone = table.at_mean_age(table.ageing(train))
+    reference = everyone[train]
     return (
         impute(reference, reference, config.neighbours),
-        impute(table.x[test], reference, config.neighbours),
+        impute(everyone[test], reference, config.neighbours),
     )

@@ -12,154 +12,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from models.base import BrokenPackage, IntendedUse, ModelIdentity, Segment
+from models.base import BrokenPackage, ModelIdentity, Recalled, Segment
 from models.catalogue import MANIFEST
+from models.manifest import (
+    FileEntry,
+    Files,
+    Input,
+    Limits,
+    Manifest,
+    Postprocess,
+    Runtime,
+    SegmentEntry,
+    TestVector,
+    contradictions,
+)
+
+__all__ = [
+    "FileEntry",
+    "Files",
+    "Input",
+    "Limits",
+    "Manifest",
+    "ModelPackage",
+    "Postprocess",
+    "Runtime",
+    "SegmentEntry",
+    "TestVector",
+    "entry_for",
+    "load_package",
+    "write_manifest",
+]
 
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".ts"})
+CODE = frozenset({".py", ".pyc", ".so", ".pth", ".dll", ".sh"})
 MOST_MANIFEST_BYTES = 64 << 10
 MOST_LEVELS = 16
 PARSED = 32
 """Manifests that need not be parsed again; their bytes are read each time."""
 MOST_MISTAKES = 8
 """More mistakes of a manifest are counted, not told."""
-
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Code = tuple[
-    Annotated[str, Field(min_length=1, max_length=16)],
-    Annotated[str, Field(min_length=1, max_length=64)],
-    Annotated[str, Field(min_length=1, max_length=64)],
-]
-_Color = tuple[
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-]
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
-    )
-
-
-class FileEntry(_Closed):
-    """A file of the package and its digest."""
-
-    path: str
-    sha256: _Digest
-
-    @field_validator("path")
-    @classmethod
-    def _stay_inside(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_.-]+)?", value):
-            raise ValueError("a path is a plain name, or a folder and a name")
-        if ".." in value:
-            raise ValueError("a path stays inside the package")
-        return value
-
-
-class Files(_Closed):
-    """The files a package is made of."""
-
-    weights: FileEntry
-    config: FileEntry
-    test_vector: FileEntry
-
-
-class Limits(_Closed):
-    """A lowest and a highest value that are still accepted."""
-
-    min: float = 0.0
-    max: Annotated[float, Field(allow_inf_nan=True)] = float("inf")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Limits:
-        if not self.min <= self.max:
-            raise ValueError("min is not below max")
-        return self
-
-
-class Input(_Closed):
-    """What series the model is for; anything else is not scored."""
-
-    modality: str
-    plane: Literal["axial", "sagittal", "coronal", "any"] = "any"
-    slices: Limits = Limits()
-    slice_step_mm: Limits = Limits()
-    coverage_mm: Limits = Limits()
-    content: Literal["head-ct", "any"] = "any"
-
-
-class SegmentEntry(_Closed):
-    """One kind of voxel the model labels, coded."""
-
-    number: Annotated[int, Field(ge=1, le=255)]
-    label: Annotated[str, Field(min_length=1, max_length=64)]
-    category: _Code
-    type: _Code
-    anatomic_region: _Code | None = None
-    color: _Color = (255, 0, 0)
-
-
-class Postprocess(_Closed):
-    """From probabilities to voxels."""
-
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    min_component_ml: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Runtime(_Closed):
-    """What runs the weights."""
-
-    kind: Literal["torch-safetensors"]
-    architecture: Literal["monai-unet-2.5d"]
-
-
-class TestVector(_Closed):
-    """How close the package must come to its own test output."""
-
-    __test__ = False
-    atol: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
-
-
-class Manifest(_Closed):
-    """The content of ``model.yaml``."""
-
-    schema_: Annotated[Literal["scorenode-model/1"], Field(alias="schema")]
-    family: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    title: Annotated[str, Field(min_length=1, max_length=128)]
-    intended_use: IntendedUse
-    licence: str
-    finding: _Code
-    files: Files
-    runtime: Runtime
-    input: Input
-    segments: Annotated[tuple[SegmentEntry, ...], Field(min_length=1)]
-    postprocess: Postprocess = Postprocess()
-    test_vector: TestVector = TestVector()
-    training: Mapping[str, str | int | float] = Field(default_factory=dict)
-
-    @field_validator("segments")
-    @classmethod
-    def _numbered(cls, value: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
-        if [entry.number for entry in value] != list(range(1, len(value) + 1)):
-            raise ValueError("segments are numbered 1, 2, 3 and so on, in this order")
-        return value
+_STATUS_LINE = re.compile(rb"^status(_reason)?:.*(\n|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -179,8 +78,16 @@ class ModelPackage:
 
     @property
     def input(self) -> Input:
-        """What series the model is for."""
-        return self.manifest.input
+        """What the series must be on whose grid results lie."""
+        return self.manifest.first
+
+    @property
+    def weights_entry(self) -> FileEntry:
+        """The file of the weights; BrokenPackage for a model that has none."""
+        entry = self.manifest.files.weights
+        if entry is None:
+            raise BrokenPackage(f"{self.folder} has no weights.")
+        return entry
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -216,6 +123,8 @@ class ModelPackage:
             It is altered, or no JSON object.
         """
         entry = self.manifest.files.config
+        if entry is None:
+            raise BrokenPackage(f"{self.folder} has no files.config.")
         try:
             found = json.loads(self.read(entry))
         except (ValueError, RecursionError) as error:
@@ -226,7 +135,29 @@ class ModelPackage:
 
 
 def load_package(folder: Path | str) -> ModelPackage:
-    """Read and verify a package.
+    """Read and verify a package that is to be used.
+
+    Raises
+    ------
+    Recalled
+        It is recalled or withdrawn.
+    BrokenPackage
+        As `read_package`.
+    """
+    package = read_package(folder)
+    refuse_recalled(Path(folder), package.manifest.status, package.manifest.status_reason)
+    return package
+
+
+def refuse_recalled(folder: Path, status: str, reason: str) -> None:
+    """Let an active package pass; Recalled otherwise."""
+    if status != "active":
+        why = f": {reason.rstrip('.')}" if reason else ""
+        raise Recalled(f"The model {folder.name} is {status}{why}. Nothing is scored with it.")
+
+
+def read_package(folder: Path | str) -> ModelPackage:
+    """Read and verify a package, also one that is recalled.
 
     Raises
     ------
@@ -237,15 +168,16 @@ def load_package(folder: Path | str) -> ModelPackage:
     data = manifest_bytes(folder)
     manifest = _parse(folder, data)
     _refuse_strangers(folder, manifest)
-    for entry in (manifest.files.weights, manifest.files.config, manifest.files.test_vector):
+    for entry in manifest.files.entries:
         verify(folder, entry)
+    weights = manifest.files.weights or manifest.files.code[0]
     identity = ModelIdentity(
         family=manifest.family,
         version=manifest.version,
         title=manifest.title,
         intended_use=manifest.intended_use,
-        sha256=hashlib.sha256(data).hexdigest(),
-        weights_sha256=manifest.files.weights.sha256,
+        sha256=manifest_digest(data),
+        weights_sha256=weights.sha256,
         finding=manifest.finding,
         parameters={
             "threshold": f"{manifest.postprocess.threshold:g}",
@@ -261,16 +193,17 @@ def entry_for(folder: Path, name: str) -> FileEntry:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``model.yaml``."""
+    """Write ``model.yaml``; what is as by default is left out."""
+    dump_manifest(folder, manifest.model_dump(by_alias=True, mode="json", exclude_defaults=True))
+
+
+def dump_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``model.yaml`` that may have mistakes, in this order and without aliases."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    content = manifest.model_dump(by_alias=True, mode="json")
-    for key in ("slices", "slice_step_mm", "coverage_mm"):
-        limits = content["input"][key]
-        content["input"][key] = {k: v for k, v in limits.items() if v is not None}
     with (folder / MANIFEST).open("w") as file:
-        yaml.dump(content, file)
+        yaml.dump(json.loads(json.dumps(content)), file)
 
 
 def manifest_bytes(folder: Path) -> bytes:
@@ -286,13 +219,23 @@ def manifest_bytes(folder: Path) -> bytes:
     return data
 
 
+def manifest_digest(data: bytes) -> str:
+    """Digest of a manifest without its status, which changes while the model stays the same."""
+    return hashlib.sha256(_STATUS_LINE.sub(b"", data)).hexdigest()
+
+
 @lru_cache(maxsize=PARSED)
 def _parse(folder: Path, data: bytes) -> Manifest:
     path = folder / MANIFEST
+    content = parse_yaml(path, data)
     try:
-        return Manifest.model_validate(parse_yaml(path, data))
+        return Manifest.model_validate(content)
     except ValidationError as error:
-        raise BrokenPackage(f"{path} is not a manifest: {mistakes(error)}.") from error
+        told = every_mistake(error)
+        known = " ".join(told)
+        if isinstance(content, dict):
+            told += [text for text in contradictions(content) if text not in known]
+        raise BrokenPackage(f"{path} is not a manifest: {some_of(told)}.", told) from error
 
 
 def parse_yaml(path: Path, data: bytes) -> object:
@@ -324,12 +267,21 @@ def _refuse_tricks(path: Path, yaml: YAML, text: str) -> None:
             raise BrokenPackage(f"{path} is nested more than {MOST_LEVELS} levels deep.")
 
 
-def mistakes(error: ValidationError) -> str:
-    """Name what is wrong and where, without the values."""
-    told = [
+def every_mistake(error: ValidationError) -> list[str]:
+    """Name everything that is wrong and where, without the values."""
+    return [
         f"{'.'.join(map(str, item['loc']))[:80] or 'content'}: {item['msg']}"
         for item in error.errors(include_url=False, include_input=False)
     ]
+
+
+def mistakes(error: ValidationError) -> str:
+    """Name what is wrong and where in one sentence."""
+    return some_of(every_mistake(error))
+
+
+def some_of(told: list[str]) -> str:
+    """Join the first mistakes and count the others."""
     more = len(told) - MOST_MISTAKES
     return "; ".join(told[:MOST_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
 
@@ -352,8 +304,11 @@ def refuse_pickles(folder: Path) -> None:
 
 def _refuse_strangers(folder: Path, manifest: Manifest) -> None:
     refuse_pickles(folder)
-    if not manifest.files.weights.path.endswith(".safetensors"):
-        raise BrokenPackage(f"The weights of {folder} must be a .safetensors file.")
+    code = {entry.path for entry in manifest.files.code}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in CODE and name not in code:
+            raise BrokenPackage(f"{path} is code that the manifest does not name.")
     if not manifest.files.test_vector.path.endswith(".npz"):
         raise BrokenPackage(f"The test vector of {folder} must be an .npz file.")
 

@@ -2,76 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from models.base import BrokenPackage, ModelIdentity
+from models.base import BrokenPackage, ModelIdentity, Reason
 from models.catalogue import MANIFEST
-from models.clinical_table import LEAST_SHARE, impute
+from models.clinical_table import LEAST_SHARE, ClinicalTable, impute
 from models.gmlvq import GMLVQClassifier
-from models.gmlvq_case import Reason
-from models.gmlvq_config import Closed, Feature, Outcome, Threshold, TrainingConfig
+from models.gmlvq_config import TrainingConfig
 from models.gmlvq_file import ARRAYS, HEADER
-from models.package import (
-    FileEntry,
-    entry_for,
-    manifest_bytes,
-    mistakes,
-    parse_yaml,
-    plain_file,
-    refuse_pickles,
-    verify,
+from models.package import FileEntry, entry_for, plain_file
+from models.prognosis_manifest import (
+    AgeingLines,
+    Files,
+    PrognosisManifest,
+    Runtime,
+    open_prognosis,
 )
 
 REFERENCE, TEST_VECTOR = "reference.safetensors", "test_vector.safetensors"
 ATOL = 1e-9
-FINDING = ("SCT", "386806002", "Impaired cognition")
-
-
-class Files(Closed):
-    """The files a package is made of."""
-
-    arrays: FileEntry
-    header: FileEntry
-    reference: FileEntry
-    test_vector: FileEntry
-
-
-class Runtime(Closed):
-    """What runs the model."""
-
-    kind: Literal["gmlvq"]
-
-
-class PrognosisManifest(Closed):
-    """The content of ``model.yaml``."""
-
-    schema_: Annotated[Literal["scorenode-model/1"], Field(alias="schema")]
-    family: str
-    version: str
-    title: str
-    intended_use: Literal["demonstration", "research", "clinical"]
-    licence: str
-    population: str = ""
-    finding: tuple[str, str, str] = FINDING
-    runtime: Runtime
-    files: Files
-    outcome: Outcome
-    features: tuple[Feature, ...]
-    neighbours: Annotated[int, Field(ge=1, le=20)]
-    thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
-    indeterminate: float = 0.0
-    training: Mapping[str, str | int | float] = Field(default_factory=dict)
+USUAL_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +94,7 @@ class Prognosis:
 
     def _score(self, row: NDArray[np.float64]) -> CaseScore:
         missing = np.isnan(row)
-        names = [feature.name for feature in self.manifest.features]
+        names = [feature.words for feature in self.manifest.features]
         imputed = tuple(name for name, gone in zip(names, missing, strict=True) if gone)
         refused = self._refused(missing)
         if refused is not None:
@@ -179,7 +137,7 @@ def write_prognosis(
     out: Path,
     model: GMLVQClassifier,
     config: TrainingConfig,
-    reference: NDArray[np.float64],
+    table: ClinicalTable,
     training: Mapping[str, str | int | float],
 ) -> Prognosis:
     """Write a complete package and read it back; pictures and card come later.
@@ -191,11 +149,13 @@ def write_prognosis(
     model : GMLVQClassifier
         Fitted on classes 0 and 1, with probabilities and bootstrap.
     config : TrainingConfig
-    reference : NDArray[np.float64]
-        Shape (rows, features).
+    table : ClinicalTable
+        What it was fitted on: the reference cohort, and what age does to it.
     training : mapping
         How the model was trained, for the manifest.
     """
+    ageing = table.ageing(np.arange(len(table.x)))
+    reference = table.at_mean_age(ageing)
     model.save(out, units={feature.name: feature.unit for feature in config.features})
     (out / REFERENCE).write_bytes(save({"x": np.ascontiguousarray(reference)}))
     (out / TEST_VECTOR).write_bytes(save(_test_vector(model)))
@@ -216,16 +176,30 @@ def write_prognosis(
         ),
         outcome=config.outcome,
         features=config.features,
+        ageing=ageing and AgeingLines(column=str(config.age), **vars(ageing)),
+        usual=_usual(reference[table.declining == 0], config),
         neighbours=config.neighbours,
         thresholds=config.thresholds,
         indeterminate=config.indeterminate,
         training=training,
     )
+    no_status = {"status", "status_reason"}
+    content = manifest.model_dump(by_alias=True, mode="json", exclude=no_status)
+    content["input"] = manifest.input.model_dump(mode="json", exclude_defaults=True)
     yaml = YAML(typ="safe", pure=True)
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     with (out / MANIFEST).open("w") as file:
-        yaml.dump(manifest.model_dump(by_alias=True, mode="json"), file)
+        yaml.dump(content, file)
     return load_prognosis(out)
+
+
+def _usual(stable: NDArray[np.float64], config: TrainingConfig) -> dict[str, tuple[float, float]]:
+    """Central 95 % of each feature in people who stayed stable."""
+    low, high = np.nanpercentile(stable, USUAL_PERCENTILES, axis=0)
+    return {
+        feature.name: (float(f"{low[k]:.6g}"), float(f"{high[k]:.6g}"))
+        for k, feature in enumerate(config.features)
+    }
 
 
 def _test_vector(model: GMLVQClassifier) -> dict[str, NDArray[np.float64]]:
@@ -246,40 +220,20 @@ def load_prognosis(folder: Path | str) -> Prognosis:
     Raises
     ------
     BrokenPackage
-        A file is missing, altered or not allowed, the manifest is not as the schema wants, or the
-        test vector comes out differently.
+        A file is missing, altered or not allowed, the manifest is not as the schema wants, the
+        model is recalled, or the test vector comes out differently.
     """
     folder = Path(folder)
-    data = manifest_bytes(folder)
-    try:
-        manifest = PrognosisManifest.model_validate(parse_yaml(folder / MANIFEST, data))
-    except ValidationError as error:
-        raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {mistakes(error)}.") from error
-    refuse_pickles(folder)
-    files = manifest.files
+    package = open_prognosis(folder)
+    files = package.manifest.files
     if (files.arrays.path, files.header.path) != (ARRAYS, HEADER):
         raise BrokenPackage(f"The model of {folder} must be {ARRAYS} and {HEADER}.")
-    for entry in (files.arrays, files.header, files.reference, files.test_vector):
-        verify(folder, entry)
     model = GMLVQClassifier.load(folder)
     reference = _arrays(folder, files.reference, ("x",))["x"]
-    found = Prognosis(manifest, _identity(manifest, data), model, reference)
+    found = Prognosis(package.manifest, package.identity, model, reference)
     _check_model(folder, found)
     _run_test_vector(folder, found)
     return found
-
-
-def _identity(manifest: PrognosisManifest, data: bytes) -> ModelIdentity:
-    return ModelIdentity(
-        family=manifest.family,
-        version=manifest.version,
-        title=manifest.title,
-        intended_use=manifest.intended_use,
-        sha256=hashlib.sha256(data).hexdigest(),
-        weights_sha256=manifest.files.arrays.sha256,
-        finding=manifest.finding,
-        parameters={item.name: f"{item.projection:g}" for item in manifest.thresholds},
-    )
 
 
 def _arrays(folder: Path, entry: FileEntry, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

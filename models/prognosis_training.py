@@ -51,7 +51,7 @@ def train_prognosis(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadTable(f"{out} is not an empty folder.")
-    table = read_table(table_path, config.features, config.outcome, config.group)
+    table = read_table(table_path, config.features, config.outcome, config.group, config.age)
     try:
         validated = cross_validate(
             table, config, lambda done, note: progress(SHARE_OF_VALIDATION * done, note)
@@ -69,7 +69,7 @@ def train_prognosis(
     with tempfile.TemporaryDirectory(dir=out.parent) as unfinished:
         folder = Path(unfinished, "package")
         package = write_prognosis(
-            folder, model, config, table.x, _summary(table, config, model, setting)
+            folder, model, config, table, _summary(table, config, model, setting)
         )
         _draw(folder, package, validated.scores, metrics["cross_validation"])
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
@@ -102,8 +102,11 @@ def evaluate_prognosis(
     """
     package = load_prognosis(folder)
     manifest = package.manifest
-    table = read_table(table_path, manifest.features, manifest.outcome, group)
-    x = impute(table.x, package.reference, manifest.neighbours)
+    ageing = manifest.ageing
+    column = ageing.column if ageing else None
+    table = read_table(table_path, manifest.features, manifest.outcome, group, column)
+    seen = table.at_mean_age(ageing.ageing() if ageing else None)
+    x = impute(seen, package.reference, manifest.neighbours)
     scores = Scores(
         table.declining,
         package.model.scalar_projection(x),
@@ -128,7 +131,8 @@ def evaluate_prognosis(
 
 
 def _final(table: ClinicalTable, config: TrainingConfig, setting: Setting) -> GMLVQClassifier:
-    x = impute(table.x, table.x, config.neighbours)
+    seen = table.at_mean_age(table.ageing(np.arange(len(table.x))))
+    x = impute(seen, seen, config.neighbours)
     model = setting.model(config.outer_folds, config.seed)
     model.fit(x, table.declining, table.group)
     return model.bootstrap(x, table.declining, table.group, config.bootstrap)

@@ -5,7 +5,7 @@ The warp pulls the atlas back. Nothing is resampled, so that no volume is lost o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,10 @@ class Regional:
 
     values_ml: Mapping[str, float]
     totals_ml: Mapping[str, float]
+
+    def part(self, regions: Iterable[str]) -> float:
+        """Grey matter of some regions together, by intracranial volume."""
+        return sum(self.values_ml[name] for name in regions) / self.totals_ml["icv"]
 
     def parts(self) -> dict[str, float]:
         """Volume of each region by intracranial volume."""

@@ -1,316 +1,320 @@
-"""Train the demonstration model for haemorrhage on our own head CT phantoms."""
+"""Train a segmentation on labelled volumes, measure it on patients held out, write a package."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import multiprocessing
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from monai.losses.dice import DiceCELoss
-from torch.optim.lr_scheduler import OneCycleLR
+import torch.distributed as dist
 
 from models.base import Volume
-from models.canonical import orientation_of
 from models.catalogue import MANIFEST
-from models.evaluation import evaluate, metrics_of
-from models.network import NetworkConfig, build
+from models.evaluation import Judged, judge
+from models.fitting import Fit, Processes, Progress
+from models.folds import folds_of
+from models.labelled_cases import BadData, LabelledCase, LabelledData, find_cases, read_case
+from models.loading import load_predictor
 from models.package import load_package
-from models.phantom_ct import KINDS, HeadPhantom, make_head_ct
-from models.training_package import card, write_package
+from models.recipe import Recipe
+from models.segmentation_metrics import summary
+from models.training_cases import PreparedCase, prepare
+from models.training_package import write_card, write_package
 from models.training_pictures import draw_cases, draw_curve
-from models.unet import channels_of, deterministic, load_predictor, resampled
+from models.unet import deterministic
 
-BATCH = 12
-HELD_OUT_SHARE = 4
-"""Every fourth phantom is held out."""
-LEAST_PHANTOMS = 20
-"""With fewer, no head without blood is held out."""
-LEARNING_RATE = 4e-3
-EMA_DECAY = 0.98
-SLICES_MM = (4.0, 5.0, 6.0)
-_BLOOD_KINDS = [kind for kind in KINDS if kind != "none"]
+PREPARING, FITTING = 0.1, 0.9
+"""Parts of the progress bar that are done after each."""
 
-Progress = Callable[[float, str], None]
+
+class Unusable(ValueError):
+    """Raised when a training cannot begin: where the package goes, or how it is asked for."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A phantom as the network sees it.
-
-    `stack` (slices, rows, columns) in HU, float16; `truth` the same shape, bool.
-    """
-
-    stack: torch.Tensor
-    truth: torch.Tensor
-    kind: str
-
-
-def train_haemorrhage(
-    out: Path,
-    *,
-    phantoms: int,
-    steps: int,
-    seed: int,
-    progress: Progress,
-    version: str = "0.1.0",
-    pixel_mm: float = 1.0,
-    slices_mm: Sequence[float] = SLICES_MM,
-) -> dict[str, Any]:
-    """Train, evaluate on phantoms held out, and write a model package.
-
-    The same seed gives the same weights on the same machine's CPU.
+class Split:
+    """Which cases do what.
 
     Parameters
     ----------
+    training, watched, held_out : tuple of int
+        Numbers of cases.
+    """
+
+    training: tuple[int, ...]
+    watched: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+def train_segmentation(
+    data: Path, recipe: Recipe, out: Path, progress: Progress, *, fold: int | None = 0
+) -> dict[str, Any]:
+    """Train on a folder and write a model package; killed and begun again it goes on.
+
+    Cache and checkpoint are in a folder beside the package, which is removed at the end. The same
+    seed gives the same weights on the same machine's CPU.
+
+    Parameters
+    ----------
+    data : Path
+        Labelled volumes, docs/training.md.
+    recipe : Recipe
     out : Path
         Folder of the new package; a package that is there is replaced at the end.
-    phantoms, steps, seed : int
-        At least 20 phantoms and one step; a seed is not negative.
     progress : callable
         Told the fraction done and what is being done.
-    version : str
-        Of the package.
-    pixel_mm : float
-        Pixel size of the phantoms.
-    slices_mm : sequence of float
-        Slice distances of the phantoms, in turn.
+    fold : int or None
+        Which fold of patients is held out; None: nobody, and nothing is measured.
 
     Returns
     -------
     dict
-        Metrics on the held-out phantoms; also in ``metrics.json``.
+        Metrics of the held-out cases; also in ``metrics.json``. Empty in other processes than the
+        first, and when nobody is held out.
 
     Raises
     ------
-    ValueError
-        There are too few phantoms or steps, or the folder holds something else than a package.
+    BadData
+        The folder cannot be used; everything that is wrong is told.
+    Unusable
+        The fold is not there, `out` holds something else, or `work_folder` another training.
+    Diverged
+        The loss is no longer a number.
     """
-    _refuse_unusable(out, phantoms, steps, seed)
-    config = NetworkConfig()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="scorenode-train-") as cache,
-        tempfile.TemporaryDirectory(prefix=".train-", dir=out.parent) as work,
-    ):
-        grid = (pixel_mm, tuple(slices_mm))
-        paths = _make_phantoms(Path(cache), phantoms, seed, grid, progress)
-        held_out = paths[HELD_OUT_SHARE - 1 :: HELD_OUT_SHARE]
-        training = [path for path in paths if path not in held_out]
-        cases = [_case(_read(path), config) for path in training]
+    refuse_unusable(out, recipe, fold)
+    found = find_cases(data, recipe.classes)
+    work = work_folder(out)
+    work.mkdir(parents=True, exist_ok=True)
+    with _together() as processes:
+        cases = _prepared(found, recipe, work, processes, progress)
+        split = _split(found.cases, cases, recipe, fold)
         with torch.random.fork_rng(devices=[]), deterministic():
-            torch.manual_seed(seed)
-            network, losses = _fit(cases, config, steps, seed, progress)
-        summary: dict[str, str | int | float] = {
-            "data": "head CT phantoms of this project",
-            "phantoms": len(training),
-            "held_out": len(held_out),
-            "steps": steps,
-            "seed": seed,
-        }
-        part = Path(work) / "package"
+            torch.manual_seed(recipe.training.seed)
+            fit = _fit(found, cases, recipe, work, processes, split, fold)
+            network = fit.run(
+                lambda done, note: progress(PREPARING + (FITTING - PREPARING) * done, note),
+                _watch(found, recipe, split, work) if processes.is_first else None,
+            )
+        if not processes.is_first:
+            return {}
+        part = work / "package"
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        write_package(part, network, config, _read(held_out[0]).volume, summary, version)
-        draw_curve(losses, part / "training.png")
-        metrics = _write_evaluation(part, held_out, summary, version, progress)
+        known = _known(found, recipe, split, fit, fold, processes.count)
+        write_package(part, network, recipe, _sample(found, split), known)
+        draw_curve(fit.progressed, part / "training.png")
+        metrics = _measure(part, found, recipe, split, progress)
+        write_card(part, recipe, known, metrics)
         _put_in_place(part, out)
+        shutil.rmtree(work)
     progress(1.0, "done")
     return metrics
 
 
-def _refuse_unusable(out: Path, phantoms: int, steps: int, seed: int) -> None:
-    if phantoms < LEAST_PHANTOMS:
-        raise ValueError(
-            f"{phantoms} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
-            "with and without blood are held out."
-        )
-    if steps < 1:
-        raise ValueError(f"{steps} steps are too few: a network learns in 1 or more.")
-    if seed < 0:
-        raise ValueError(f"The seed is {seed}; wanted is 0 or more.")
+def first_makes(path: Path, make: Callable[[], None]) -> None:
+    """Let the first of several processes make a file that is not there; the others wait for it."""
+    if os.environ.get("RANK", "0") == "0":
+        if not path.is_file():
+            make()
+        return
+    while not path.is_file():
+        time.sleep(0.5)
+
+
+def work_folder(out: Path) -> Path:
+    """Where cache and checkpoint of a training are."""
+    return out.with_name(f"{out.name}.training")
+
+
+def refuse_unusable(out: Path, recipe: Recipe, fold: int | None) -> None:
+    """Refuse what can be refused before anything is read.
+
+    Raises
+    ------
+    Unusable
+        The fold is not there, or the folder holds something else than a package.
+    """
+    if fold is not None and not 0 <= fold < recipe.training.folds:
+        raise Unusable(f"There is no fold {fold}; folds are 0 to {recipe.training.folds - 1}.")
     if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out} is there and is no model package; name another folder.")
+        raise Unusable(f"{out} is there and is no model package; name another folder.")
 
 
-def _write_evaluation(
-    part: Path,
-    held_out: Sequence[Path],
-    summary: dict[str, str | int | float],
-    version: str,
-    progress: Progress,
+@contextmanager
+def _together() -> Iterator[Processes]:
+    """Join the other processes that ``torchrun`` started, if it did."""
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    has_gpu = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if has_gpu else torch.device("cpu")
+    if count == 1:
+        yield Processes(0, 1, device)
+        return
+    if has_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if has_gpu else "gloo")
+    try:
+        yield Processes(rank, count, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _prepared(
+    found: LabelledData, recipe: Recipe, work: Path, processes: Processes, progress: Progress
+) -> list[PreparedCase]:
+    """Fill the cache, in one process; the others read it."""
+    told = lambda done: progress(PREPARING * done, "preparing cases")  # noqa: E731
+    cache = work / "cache" / _digest(found.fingerprint, recipe)
+    if processes.is_first:
+        cases = prepare(found.cases, found.values, recipe, cache, told)
+    if processes.count > 1:
+        dist.barrier()
+    if not processes.is_first:
+        cases = prepare(found.cases, found.values, recipe, cache, told)
+    return cases
+
+
+def _digest(fingerprint: str, recipe: Recipe) -> str:
+    seen = recipe.slices.to_json() if recipe.slices else None
+    steps = [step.model_dump(mode="json") for step in recipe.package.preprocess]
+    told = [fingerprint, recipe.classes, seen, steps]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _split(
+    cases: Sequence[LabelledCase],
+    prepared: Sequence[PreparedCase],
+    recipe: Recipe,
+    fold: int | None,
+) -> Split:
+    rules = recipe.training
+    if fold is None and rules.early_stop is None:
+        return Split(tuple(range(len(cases))), (), ())
+    numbers = folds_of(
+        [case.patient for case in cases],
+        [case.kind for case in cases],
+        np.array([case.labelled_ml for case in prepared]),
+        rules.folds,
+        rules.seed,
+    )
+    out = np.flatnonzero(numbers == fold) if fold is not None else np.array([], int)
+    watched = np.array([], int)
+    if rules.early_stop is not None:
+        beside = np.flatnonzero(numbers == ((fold or 0) + 1) % rules.folds)
+        watched = beside[: rules.early_stop.cases]
+    patients = {cases[i].patient for i in (*out, *watched)}
+    training = tuple(i for i, case in enumerate(cases) if case.patient not in patients)
+    return Split(training, tuple(watched.tolist()), tuple(out.tolist()))
+
+
+def _fit(
+    found: LabelledData,
+    cases: Sequence[PreparedCase],
+    recipe: Recipe,
+    work: Path,
+    processes: Processes,
+    split: Split,
+    fold: int | None,
+) -> Fit:
+    told = [found.fingerprint, recipe.model_dump(mode="json"), fold, processes.count]
+    fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    training = [cases[i] for i in split.training]
+    if not any(len(places) for case in training for places in case.places):
+        raise BadData(found.folder, ["no case that is trained on has a labelled voxel"])
+    try:
+        return Fit(recipe, training, processes, work / "checkpoint.safetensors", fingerprint)
+    except ValueError as error:  # BrokenPackage is one: the network is not known
+        raise Unusable(str(error)) from error
+
+
+def _watch(
+    found: LabelledData, recipe: Recipe, split: Split, work: Path
+) -> Callable[[torch.nn.Module], float]:
+    """Mean Dice of the watched cases, by a package as it would be used."""
+
+    def watch(network: torch.nn.Module) -> float:
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            part = Path(folder) / "package"
+            part.mkdir()
+            write_package(part, network, recipe, _sample(found, split), {})
+            judged = _judged(part, found, recipe, split.watched, lambda done, note: None)
+        return float(np.mean([one.scored.dice for one in judged]))
+
+    return watch
+
+
+def _sample(found: LabelledData, split: Split) -> Volume:
+    """Take a case for the test vector."""
+    volume, _ = read_case(found.cases[split.training[0]], found.values)
+    return volume
+
+
+def _known(
+    found: LabelledData,
+    recipe: Recipe,
+    split: Split,
+    fit: Fit,
+    fold: int | None,
+    processes: int,
+) -> dict[str, str | int | float]:
+    """Sum up the training for the manifest."""
+    return {
+        "data_sha256": found.fingerprint,
+        "cases": len(split.training),
+        "held_out": len(split.held_out),
+        "fold": -1 if fold is None else fold,
+        "steps": fit.progressed.step,
+        "seed": recipe.training.seed,
+        "processes": processes,
+    }
+
+
+def _measure(
+    part: Path, found: LabelledData, recipe: Recipe, split: Split, progress: Progress
 ) -> dict[str, Any]:
-    """Measure the package as it will be used, and write what came out beside it."""
-    predictor = load_predictor(load_package(part), "cpu")
-    results = []
-    for number, path in enumerate(held_out):
-        results.append(evaluate(predictor, _read(path)))
-        progress(0.9 + 0.1 * number / len(held_out), "evaluating")
-    metrics = metrics_of(results)
+    """Measure the package as it will be used, on the cases held out."""
+    if not split.held_out:
+        return {}
+    judged = _judged(
+        part,
+        found,
+        recipe,
+        split.held_out,
+        lambda done, note: progress(FITTING + (1 - FITTING) * done, note),
+    )
+    metrics = summary([one.scored for one in judged], recipe.names)
     (part / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    (part / "MODEL_CARD.md").write_text(card(metrics, summary, version))
-    draw_cases(results, part / "cases.png")
+    draw_cases(judged, recipe.names, part / "cases.png")
     return metrics
+
+
+def _judged(
+    package: Path, found: LabelledData, recipe: Recipe, numbers: Sequence[int], progress: Progress
+) -> list[Judged]:
+    predictor = load_predictor(load_package(package))
+    judged = []
+    for done, number in enumerate(numbers, start=1):
+        case = found.cases[number]
+        volume, truth = read_case(case, found.values)
+        judged.append(judge(predictor, volume, truth, case, recipe))
+        progress(done / len(numbers), f"measuring {case.name}")
+    return judged
 
 
 def _put_in_place(part: Path, out: Path) -> None:
     """Replace the old package, if there is one; it is gone only when the new one is complete."""
     if out.exists():
-        out.replace(part.with_name("old"))
+        old = part.with_name("old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.replace(old)
     part.replace(out)
-
-
-def _make_phantoms(
-    folder: Path,
-    count: int,
-    seed: int,
-    grid: tuple[float, tuple[float, ...]],
-    progress: Progress,
-) -> list[Path]:
-    """Make phantoms in two processes, kinds in equal shares."""
-    paths = [folder / f"{i:05d}.npz" for i in range(count)]
-    pixel, slices = grid
-    tasks = [
-        (seed * 100_003 + i, kind_of(i), (pixel, pixel, slices[i % len(slices)]), path)
-        for i, path in enumerate(paths)
-    ]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for done, _ in enumerate(pool.imap_unordered(_make_one, tasks, chunksize=2)):
-            progress(0.35 * done / count, "making phantoms")
-    return paths
-
-
-def kind_of(i: int) -> str:
-    """Give a fifth without blood, the rest in turn, so that every kind is held out too."""
-    if i % 5 == 4:
-        return "none"
-    return _BLOOD_KINDS[(i + i // 20) % len(_BLOOD_KINDS)]
-
-
-def _make_one(task: tuple[int, str, tuple[float, float, float], Path]) -> None:
-    seed, kind, spacing, path = task
-    phantom = make_head_ct(seed, kind, spacing=spacing)
-    np.savez_compressed(
-        path,
-        array=np.round(phantom.volume.array).astype(np.int16),
-        affine=phantom.volume.affine,
-        labels=phantom.labels,
-        kind=np.array(phantom.kind),
-    )
-
-
-def _read(path: Path) -> HeadPhantom:
-    with np.load(path, allow_pickle=False) as found:
-        volume = Volume(found["array"].astype(np.float32), found["affine"])
-        return HeadPhantom(volume, found["labels"], str(found["kind"]))
-
-
-def _case(phantom: HeadPhantom, config: NetworkConfig) -> Case:
-    orientation = orientation_of(phantom.volume.affine)
-    spacing = phantom.volume.spacing[list(orientation.axes)]
-    stack = resampled(orientation.to_ras(phantom.volume.array), spacing, config)
-    blood = (orientation.to_ras(phantom.labels) > 0).astype(np.float32) * 1024.0 - 1024.0
-    # The same way as the image, then cut in the middle; padding is -1024 for both.
-    truth = resampled(blood, spacing, config) > -512.0
-    return Case(stack.half(), truth, phantom.kind)
-
-
-def _fit(
-    cases: Sequence[Case], config: NetworkConfig, steps: int, seed: int, progress: Progress
-) -> tuple[torch.nn.Module, list[float]]:
-    """Train; the averaged network and the loss of every step."""
-    network = build(config)
-    averaged = torch.optim.swa_utils.AveragedModel(
-        network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
-    loss_of = DiceCELoss(
-        include_background=False, to_onehot_y=True, softmax=True, batch=True, lambda_ce=2.0
-    )
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    batches = _batches(cases, config, seed)
-    losses: list[float] = []
-    network.train()
-    for step in range(steps):
-        inputs, truth = next(batches)
-        loss = loss_of(network(inputs), truth)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        averaged.update_parameters(network)
-        losses.append(float(loss.detach()))
-        progress(0.35 + 0.55 * step / steps, f"step {step}, loss {np.mean(losses[-20:]):.3f}")
-    found: torch.nn.Module = averaged.module
-    return found.eval(), losses
-
-
-def _batches(
-    cases: Sequence[Case], config: NetworkConfig, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches for ever: half of the slices show blood, of every kind as often."""
-    random = np.random.default_rng(seed)
-    rows = max(case.stack.shape[1] for case in cases)
-    columns = max(case.stack.shape[2] for case in cases)
-    positive = {
-        kind: [
-            (i, int(z))
-            for i, case in enumerate(cases)
-            if case.kind == kind
-            for z in torch.nonzero(case.truth.any(dim=(1, 2))).ravel()
-        ]
-        for kind in _BLOOD_KINDS
-    }
-    kinds = [kind for kind, places in positive.items() if places]
-    every = [(i, z) for i, case in enumerate(cases) for z in range(case.stack.shape[0])]
-    while True:
-        chosen = [
-            positive[kind][random.integers(len(positive[kind]))]
-            for kind in random.choice(kinds, BATCH // 2)
-        ]
-        chosen += [every[j] for j in random.integers(len(every), size=BATCH - len(chosen))]
-        pairs = [_slice(cases[i], z, config, rows, columns) for i, z in chosen]
-        inputs = torch.stack([pair[0] for pair in pairs])
-        truth = torch.stack([pair[1] for pair in pairs])
-        yield _augmented(inputs, truth, random)
-
-
-def _slice(
-    case: Case, z: int, config: NetworkConfig, rows: int, columns: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    near = slice(max(z - config.neighbours, 0), z + config.neighbours + 1)
-    middle = torch.tensor([z - near.start])
-    inputs = channels_of(case.stack[near].float(), middle, config)[0]
-    pad = (0, columns - inputs.shape[2], 0, rows - inputs.shape[1])
-    truth = F.pad(case.truth[z].float(), pad)[None]
-    return F.pad(inputs, pad, value=-1.0), truth
-
-
-def _augmented(
-    inputs: torch.Tensor, truth: torch.Tensor, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror, turn, scale and shift in the plane; change brightness, contrast and noise."""
-    n = inputs.shape[0]
-    angle = torch.tensor(random.normal(0, 0.12, n), dtype=torch.float32)
-    scale = torch.tensor(random.uniform(0.9, 1.1, n), dtype=torch.float32)
-    mirror = torch.tensor(random.choice([-1.0, 1.0], n), dtype=torch.float32)
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos(), -scale * angle.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), mirror * scale * angle.cos()
-    theta[:, :, 2] = torch.tensor(random.normal(0, 0.03, (n, 2)), dtype=torch.float32)
-    grid = F.affine_grid(theta, list(inputs.shape), align_corners=False)
-    inputs = F.grid_sample(inputs + 1.0, grid, align_corners=False) - 1.0
-    truth = (F.grid_sample(truth, grid, align_corners=False) > 0.5).float()
-    gain = torch.tensor(random.normal(1.0, 0.05, (n, 1, 1, 1)), dtype=torch.float32)
-    bias = torch.tensor(random.normal(0.0, 0.05, (n, 1, 1, 1)), dtype=torch.float32)
-    noise = torch.tensor(random.uniform(0.0, 0.08, (n, 1, 1, 1)), dtype=torch.float32)
-    drawn = torch.from_numpy(random.standard_normal(tuple(inputs.shape), dtype=np.float32))
-    return inputs * gain + bias + noise * drawn, truth

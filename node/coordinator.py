@@ -13,12 +13,22 @@ from functools import partial
 
 import structlog
 
-from node.completeness import HeaderCounts
+from models.status import stopped_models
+from node.completeness import CompletenessJudge
 from node.config.file import Config
 from node.deciding import decide_closed
 from node.job_opening import Models
 from node.parts import VERSION, Parts
-from storage import associations, job_admin, nodes, reaper, retention, series
+from storage import (
+    associations,
+    job_admin,
+    nodes,
+    notices,
+    reaper,
+    recalls,
+    retention,
+    series,
+)
 from storage.arena import is_arena_key, purge, range_of
 from storage.arena_rows import segment_ranges
 from storage.ballast import Ballast
@@ -31,6 +41,8 @@ from storage.early_closing import EarlyClosing
 SWEEP_SECONDS = 0.25
 BREATH_SECONDS = 0.01
 """From one sweep to the next however often somebody rings: it keeps receivers from writing."""
+RECALL_SECONDS = 2.0
+"""How long a model whose package says that it is recalled may go on."""
 ORPHAN_SECONDS = 3600.0
 ORPHAN_TICK_SECONDS = 170.0
 
@@ -52,6 +64,7 @@ class Coordinator:
         self._orphans: Iterator[list[str]] = iter(())
         self._bell = Bell(parts.objects.root, COORDINATOR)
         self._judge = judge_of(parts.config)
+        self._patience = patience_of(parts.config)
         self._early = EarlyClosing(self._judge) if self._judge else None
         self._models = Models(parts.config.models.folders)
         self._ballast = Ballast(parts.objects.root, parts.config.node.disk.ballast_bytes)
@@ -63,6 +76,8 @@ class Coordinator:
             (0.0, self.sweep),
             (1.0, self.tend_ballast),
             (1.0, self.reap),
+            (1.0, self.tell_readers),
+            (RECALL_SECONDS, self.stop_recalled),
             (60.0, self.tidy),
             (ORPHAN_TICK_SECONDS, self.sweep_orphans),
         ]
@@ -131,6 +146,7 @@ class Coordinator:
             max_wait=timedelta(seconds=completion.max_wait_seconds),
             judge=self._judge,
             limit=1,
+            by_peer=self._patience,
         )
         return due[0] if due else None
 
@@ -175,12 +191,33 @@ class Coordinator:
         if dead or woken:
             log.info("lease.expired", owners=dead, woken=woken)
 
+    def tell_readers(self) -> None:
+        """Open what readers are to be told of jobs that made nothing, or not yet."""
+        with self._parts.database.snapshot() as tx:
+            if not notices.is_due(tx):
+                return  # a transaction would keep receivers from writing
+        with self._parts.database.transaction() as tx:
+            opened = notices.open_due(tx)
+        if opened:
+            log.info("notice.opened", jobs=opened)
+            self._parts.wakeup.wake_up()
+
     def release_held(self) -> None:
         """Give jobs that waited for the configuration another chance: it was just read."""
         with self._parts.database.transaction() as tx:
             released = job_admin.release_held(tx, "config")
         if released:
             log.info("job.released", jobs=released)
+
+    def stop_recalled(self) -> None:
+        """Hold the jobs of models whose package says that they are recalled or withdrawn."""
+        stopped = stopped_models(self._config.models.folders)
+        if not stopped:
+            return
+        with self._parts.database.transaction() as tx:
+            jobs = sum(recalls.stop(tx, model, sentence) for model, sentence in stopped.items())
+        if jobs:
+            log.warning("model.stopped", jobs=jobs)
 
     def tidy(self) -> None:
         """Delete what was kept long enough, and work folders of jobs that ended."""
@@ -189,6 +226,8 @@ class Coordinator:
             inputs=timedelta(seconds=config.retention.inputs_seconds),
             results=timedelta(seconds=config.retention.results_seconds),
             unmatched=timedelta(seconds=config.unmatched.keep_seconds),
+            failed=timedelta(seconds=config.retention.failed_seconds),
+            audit=timedelta(seconds=config.retention.audit_seconds),
         )
         with self._parts.database.transaction() as tx:
             keys = retention.forget(tx, terms)
@@ -235,6 +274,18 @@ class Coordinator:
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
 
 
-def judge_of(config: Config) -> HeaderCounts | None:
-    """Make what tells whether a series is complete, as the configuration says."""
-    return HeaderCounts() if "header_counts" in config.completion.evidence else None
+def judge_of(config: Config) -> CompletenessJudge | None:
+    """Make what tells whether a series is complete, as the configuration says; None: time alone."""
+    trusted = [config.completion_of(name).evidence for name in ("", *config.peers)]
+    return CompletenessJudge(config) if any(trusted) else None
+
+
+def patience_of(config: Config) -> dict[str, series.Patience]:
+    """How long to wait for more of a series, for peers with times of their own."""
+    return {
+        name: series.Patience(
+            timedelta(seconds=own.quiet_seconds), timedelta(seconds=own.max_wait_seconds)
+        )
+        for name, peer in config.peers.items()
+        if peer.completion is not None and (own := config.completion_of(name))
+    }

@@ -5,6 +5,7 @@ Everything that may take long happens here, outside the loop that closes series.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -23,7 +24,8 @@ from storage.base import Job, StoreUnavailable
 from storage.events import raise_alert
 
 EVERY_SECONDS = 1.0
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 900.0
+FIRST_WAIT_SECONDS = float(os.environ.get("SCORENODE_FIRST_WAIT", "15"))
+LONGEST_WAIT_SECONDS = 900.0
 
 log = structlog.get_logger()
 

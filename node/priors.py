@@ -14,12 +14,12 @@ from node.config.conditions import evaluate, tally
 from node.config.inputs import SeriesInput
 from node.config.rules import Rule
 from node.deciding import facts_of
+from node.destinations import destination_of
 from node.inputs import Absent, Later, Outcome, Ready
 from node.parts import Parts
 from node.query import Header, QueryFailed, find, move
 from node.retrieving import get_into_store
 from node.scu import Destination
-from node.sender import destination_of
 from node.table_rows import dicom_day
 from storage import retrievals, studies
 from storage.base import ClosedSeries, Job

@@ -21,7 +21,7 @@ from node.config.file import Config, load
 from node.config.problems import ConfigError
 from node.config.sections import TLS, Listen
 from node.parts import VERSION, Parts, open_parts
-from node.receive.access import PeerRule
+from node.receive.access import PeerRule, User
 from storage import nodes
 from storage.base import DISK_FAILED, OnConflict, StoreUnavailable
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 5.0
 STOP_MILLISECONDS = 20_000
+MOST_SENDING = 16
 SETTLED_SECONDS = 60.0
 """A statement is given up after 30 s by the database server, see `storage.database`."""
 
@@ -71,6 +72,7 @@ def main(role: str, config_path: str, active: str = "") -> int:
 
 def run_receiver(parts: Parts) -> None:
     """Receive until told to stop; SIGHUP reads peers and rules again."""
+    from node.commitment import CommitmentService
     from node.receive.association_rows import AssociationRows
     from node.receive.receiver import Receiver
     from node.receive.store_service import StoreService
@@ -98,7 +100,12 @@ def run_receiver(parts: Parts) -> None:
         lambda total: current[0].node.disk.refuse_free.in_bytes(total) + ballast.missing_bytes,
     )
     rows = AssociationRows(parts.database, Bell(parts.objects.root, COORDINATOR).ring)
-    receiver = Receiver(service, receiver_settings(parts.config, parts.owner), rows)
+    receiver = Receiver(
+        service,
+        receiver_settings(parts.config, parts.owner),
+        rows,
+        commitment=CommitmentService(parts.database, lambda: current[0]),
+    )
     intake.start()
     rows.start()
     receiver.start()
@@ -151,7 +158,9 @@ def arena_of(parts: Parts) -> Arena | None:
 
 def run_coordinator(parts: Parts) -> None:
     """Close, route, reap, gather; answer health checks."""
+    from node.alerting import Alerter
     from node.coordinator import Coordinator
+    from node.counting import Counter
     from node.gathering import Gatherer
     from node.health import Health
 
@@ -160,9 +169,13 @@ def run_coordinator(parts: Parts) -> None:
         health.start()
     except OSError as error:
         log.error("health.not_listening", error=type(error).__name__)
-    gatherer = Gatherer(parts)
+    gatherer, counter, alerter = Gatherer(parts), Counter(parts), Alerter(parts)
     gatherer.start()
+    counter.start()
+    alerter.start()
     Coordinator(parts).run()
+    alerter.stop()
+    counter.stop()
     gatherer.stop()
     health.stop()
 
@@ -178,8 +191,16 @@ def run_infer(parts: Parts) -> None:
 
 
 def run_sender(parts: Parts) -> None:
-    """Deliver results."""
-    _work(parts, "sender", ["deliver"], threads=2)
+    """Deliver results, and prove that they are there."""
+    from node.tending import Tender
+
+    tender = Tender(parts)
+    tender.start()
+    peers = [peer for peer in parts.config.peers.values() if peer.takes_results]
+    wanted = sum(peer.sending.associations for peer in peers)
+    # One that hangs must not keep the others waiting.
+    _work(parts, "sender", ["deliver"], threads=min(max(wanted, 2), MOST_SENDING))
+    tender.stop()
 
 
 _ROLES: dict[str, Callable[[Parts], None]] = {
@@ -207,6 +228,7 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
         parts.owner,
         parts.stopping,
         parts.config.models.folders,
+        frozenset(parts.config.models.trust),
     )
     declare(
         parts.broker,
@@ -238,6 +260,7 @@ def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
                 needs_certificate=peer.client_certificate == "required",
                 certificate_names=peer.certificate_names,
                 fingerprints=peer.fingerprints,
+                user=User(peer.user.name, peer.user.passcode) if peer.user else None,
             )
             for peer in config.peers.values()
             if peer.sends_as and (names is None or peer.name in names)
@@ -248,6 +271,7 @@ def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
         owner=owner,
         tls=None if tls is None else TLSSettings(tls_files(tls), tls.host, tls.port),
         is_plain=config.node.listen is not None,
+        buffer_bytes=config.node.memory.receive_bytes,
     )
 
 

@@ -19,7 +19,14 @@ from pynetdicom.transport import AddressInformation
 
 from node.receive.connection import BoundedSocket, MonotonicTimer
 from node.receive.guard import keep_pynetdicom_quiet
-from node.statuses import Kind, is_warning, kind_of, meaning_of
+from node.statuses import (
+    NO_SUCH_SOP_CLASS,
+    SOP_CLASS_NOT_SUPPORTED,
+    Kind,
+    is_warning,
+    kind_of,
+    meaning_of,
+)
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = structlog.get_logger(__name__)
@@ -60,12 +67,13 @@ class Destination:
 
 @dataclass(frozen=True)
 class OutgoingObject:
-    """A Part 10 file to be sent as it is."""
+    """A Part 10 file to be sent as it is; `sha256` of the file, where it is known."""
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     path: Path
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,15 @@ class SendOutcome:
         What the destination answered; None: nothing.
     sentence : str
         What happened and to which object, without patient data; empty for a plain success.
+    not_taken : bool
+        Whether it was refused because the destination takes no such objects: neither class nor
+        transfer syntax were agreed upon. Another object may go in its place.
     """
 
     kind: Kind
     status: int | None
     sentence: str
+    not_taken: bool = False
 
 
 OnStatus = Callable[[int, SendOutcome], None]
@@ -129,25 +141,25 @@ def send(
     contexts = sorted({(file.sop_class_uid, file.transfer_syntax_uid) for file in files})
     if len(contexts) > MOST_CONTEXTS:
         raise ValueError(f"{len(contexts)} presentation contexts in one association, 128 at most")
-    call = _Call(destination, contexts)
+    call = Call(destination, contexts)
     try:
         for file in files:
             later = next((o for o in outcomes if o.kind == "retry"), None)
-            if later is not None and call.failure is None:
-                waits = (
-                    f"it waits for an object before it in the same association: {later.sentence}"
-                )
-                tell(SendOutcome("retry", None, waits))
-                continue
-            tell(call.failure or _store(call, file))
+            tell(waits_for(later) if later and call.failure is None else call.store(file))
     finally:
         call.end()
     return outcomes
 
 
+def waits_for(earlier: SendOutcome) -> SendOutcome:
+    """Say what becomes of an object behind one that is to be sent later: it never overtakes it."""
+    sentence = f"it waits for an object before it in the same association: {earlier.sentence}"
+    return SendOutcome("retry", None, sentence)
+
+
 def echo(destination: Destination) -> SendOutcome:
     """Ask a destination whether it is there and takes us (C-ECHO)."""
-    call = _Call(destination, [(str(Verification), "")])
+    call = Call(destination, [(str(Verification), "")])
     try:
         if call.failure:
             return call.failure
@@ -181,16 +193,34 @@ class CallingAE(AE):
         return bounded
 
 
-class _Call:
-    """One association that we ask for; `failure` says why there is none, or none any more."""
+class Call:
+    """One association that we ask for; `failure` says why there is none, or none any more.
 
-    def __init__(self, destination: Destination, contexts: Sequence[tuple[str, str]]) -> None:
+    Parameters
+    ----------
+    destination : Destination
+    contexts : sequence of tuple of str
+        Abstract syntax, and transfer syntax; empty: those of the Standard's default.
+    handlers : sequence
+        Of pynetdicom's events, for what the peer asks of us in this association.
+    roles : sequence
+        Items of SCP/SCU Role Selection.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        contexts: Sequence[tuple[str, str]],
+        handlers: Sequence[Any] = (),
+        roles: Sequence[Any] = (),
+    ) -> None:
         keep_pynetdicom_quiet()
         # A file is sent as it is, in pieces. Process-wide; nothing of ours sends otherwise.
         _config.STORE_SEND_CHUNKED_DATASET = True
         self.destination = destination
         self._connected = self._accepted = False
         self._message_id = 0
+        self._handlers, self._roles = list(handlers), list(roles)
         self._association: Association | None = None
         try:
             self._association = self._associate(contexts)
@@ -217,10 +247,12 @@ class _Call:
             there.port,
             ae_title=there.ae_title,
             max_pdu=131_072,
+            ext_neg=self._roles,
             tls_args=(there.tls, there.host) if there.tls else None,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._on_connected),
                 (evt.EVT_ACCEPTED, self._on_accepted),
+                *self._handlers,
             ],
         )
 
@@ -249,7 +281,7 @@ class _Call:
             return SendOutcome("retry", None, f"{there} did not answer the association request")
         if not assoc.accepted_contexts:
             sentence = f"{there} {_NO_PRESENTATION_CONTEXT_WORDS} any of the objects"
-            return SendOutcome("refused", None, sentence)
+            return SendOutcome("refused", None, sentence, not_taken=True)
         return SendOutcome("retry", None, f"{there} ended the association before this object")
 
     @property
@@ -258,6 +290,13 @@ class _Call:
         if self._association is None:
             raise RuntimeError(f"there is no association with {self.destination}")
         return self._association
+
+    def offers(self, abstract_syntax: str) -> bool:
+        """Whether the peer takes part in a service."""
+        return any(
+            context.abstract_syntax == abstract_syntax
+            for context in self.association.accepted_contexts
+        )
 
     def accepts(self, file: OutgoingObject) -> bool:
         """Whether an object can be sent as it is."""
@@ -271,7 +310,11 @@ class _Call:
         """Ask for an answer; an empty data set when there is none."""
         return self.association.send_c_echo()
 
-    def store(self, path: Path) -> Dataset:
+    def store(self, file: OutgoingObject) -> SendOutcome:
+        """Send one object and read the answer."""
+        return self.failure or _store(self, file)
+
+    def c_store(self, path: Path) -> Dataset:
         """Send one file and wait for the answer; an empty data set when there is none."""
         self._message_id = self._message_id % 65535 + 1
         return self.association.send_c_store(path, msg_id=self._message_id)
@@ -282,17 +325,17 @@ class _Call:
             self._association.release()
 
 
-def _store(call: _Call, file: OutgoingObject) -> SendOutcome:
+def _store(call: Call, file: OutgoingObject) -> SendOutcome:
     """Send one object and read the answer."""
     there, uid = call.destination, file.sop_instance_uid
     if not call.accepts(file):
         what = f"SOP class {file.sop_class_uid} in transfer syntax {file.transfer_syntax_uid}"
         sentence = f"{there} {_NO_PRESENTATION_CONTEXT_WORDS} {what}"
-        return SendOutcome("refused", None, sentence)
+        return SendOutcome("refused", None, sentence, not_taken=True)
     try:
         if not _is_what_it_is_called(file):
             return SendOutcome("refused", None, f"the file of {uid} holds another object")
-        answer = call.store(file.path)
+        answer = call.c_store(file.path)
     except OSError as error:
         return SendOutcome("retry", None, f"the file of {uid} cannot be read ({error.strerror})")
     except (InvalidDicomError, AttributeError, ValueError):
@@ -319,4 +362,5 @@ def _outcome(there: Destination, uid: str, answer: Dataset) -> SendOutcome:
     sentence = f"{there} answered 0x{status:04X} for {uid}: {meaning_of(status)}"
     if is_warning(status):
         log.warning("result.stored_with_warning", sop_instance_uid=uid, status=status)
-    return SendOutcome(kind, status, sentence)
+    not_taken = status in (SOP_CLASS_NOT_SUPPORTED, NO_SUCH_SOP_CLASS)
+    return SendOutcome(kind, status, sentence, not_taken)

@@ -1,23 +1,27 @@
-"""The sender: C-STOREs the due results of a job; only stored bytes are ever sent."""
+"""The sender: stores the due results of a job at its destinations; only stored bytes are sent."""
 
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
-from collections.abc import Iterator
-from typing import Self
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Self
 
 import structlog
 
-from node.config.peers import Peer, PeerTLS
+from node.config.deliver import in_place_of
+from node.config.peers import Peer
+from node.destinations import StoreCall, doors_of, open_call
 from node.parts import Parts
-from node.scu import Destination, OutgoingObject, SendOutcome, send
-from storage import deliveries, jobs, tasks
+from node.scu import OutgoingObject, SendOutcome, waits_for
+from storage import deliveries, destinations, jobs, tasks
 from storage.base import Delivery, Job, LeaseLost, StoreUnavailable
 from storage.crash import crash_point
 from storage.database import Database
-from storage.deliveries import LEASE, Kind, RetrySchedule
+from storage.deliveries import LEASE, RetrySchedule
+from storage.destinations import Doors, Rest
 
 log = structlog.get_logger()
 
@@ -28,10 +32,13 @@ class Sender:
     Parameters
     ----------
     parts : Parts
+    rest : Rest
+        How long a destination that is away is left alone.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, rest: Rest | None = None) -> None:
         self._parts = parts
+        self._rest = rest or Rest()
 
     def deliver(self, job_id: int) -> None:
         """Send what is due of one job; never raises."""
@@ -49,54 +56,97 @@ class Sender:
     def _deliver(self, job_id: int) -> None:
         with self._parts.database.transaction() as tx:
             tasks.forget_published(tx, jobs.DELIVER, job_id)
-            claimed = deliveries.claim(tx, job_id, self._parts.owner)
+            claimed = deliveries.claim(tx, job_id, self._parts.owner, self._doors())
             job = jobs.get(tx, job_id)
         if job is None:
             return
         everything = [item for items in claimed.values() for item in items]
         with _LeaseKeeper(self._parts.database, everything) as keeper:
-            self._send_all(job, claimed, keeper)
+            for name, items in claimed.items():
+                keeper.check()
+                self._send(job, name, items, keeper)
         with self._parts.database.transaction() as tx:
-            deliveries.settle(tx, job_id)
+            deliveries.settle(tx, job_id, self._doors())
 
-    def _send_all(self, job: Job, claimed: dict[str, list[Delivery]], keeper: _LeaseKeeper) -> None:
-        for name, items in claimed.items():
-            keeper.check()
-            terms = job.snapshot["destinations"].get(name, {})
-            schedule = RetrySchedule(
-                tuple(terms.get("after_seconds", RetrySchedule.after_seconds)),
-                terms.get("give_up_seconds", RetrySchedule.give_up_seconds),
-            )
-            self._send(name, items, schedule, keeper)
+    def _doors(self) -> Doors:
+        return doors_of(self._parts.config.peers, datetime.now().astimezone())
 
-    def _send(
-        self, name: str, items: list[Delivery], schedule: RetrySchedule, keeper: _LeaseKeeper
-    ) -> None:
+    def _send(self, job: Job, name: str, items: list[Delivery], keeper: _LeaseKeeper) -> None:
+        terms: Mapping[str, Any] = job.snapshot["destinations"].get(name, {})
         peer = self._parts.config.peers.get(name)
-        if peer is None or peer.address is None:
+        if peer is None or not peer.takes_results:
             sentence = f"{name} has no address under peers: in the configuration; add it."
             for item in items:
-                with keeper.without(item):
-                    self._finish(item, "retry", None, sentence, schedule)
+                self._finish(item, SendOutcome("retry", None, sentence), terms, keeper)
             return
-        done: set[int] = set()
+        call = open_call(peer, self._parts.config.node.ae_title, self._contexts(job, items, terms))
+        try:
+            last = self._send_all(call, items, terms, keeper)
+        finally:
+            call.end()
+        self._note(peer, last)
 
-        def on_status(place: int, outcome: SendOutcome) -> None:
-            done.add(place)
-            item = items[place]
-            with keeper.without(item):
-                self._finish(item, outcome.kind, outcome.status, outcome.sentence, schedule)
+    def _contexts(
+        self, job: Job, items: list[Delivery], terms: Mapping[str, Any]
+    ) -> list[tuple[str, str]]:
+        """Name everything that may be sent, fallbacks too: an association agrees on it once."""
+        wanted = {(item.sop_class_uid, item.transfer_syntax_uid) for item in items}
+        slots = {slot for item in items for slot in _in_place_of(item, terms)}
+        if slots:
+            with self._parts.database.snapshot() as tx:
+                wanted |= deliveries.kinds_of(tx, job.id, slots)
+        return sorted(wanted)
+
+    def _send_all(
+        self,
+        call: StoreCall,
+        items: list[Delivery],
+        terms: Mapping[str, Any],
+        keeper: _LeaseKeeper,
+    ) -> SendOutcome:
+        """Send in order; what is behind an object that must wait, waits too. The last outcome."""
+        queue, later = deque(items), None
+        outcome = SendOutcome("retry", None, "")
+        while queue:
+            item = queue.popleft()
+            if later is not None and call.failure is None:
+                outcome = waits_for(later)
+            else:
+                outcome = call.store(self._outgoing(item))
+            if outcome.kind == "retry":
+                later = later or outcome
+            if outcome.not_taken and (instead := self._fall_back(item, outcome, terms, keeper)):
+                queue.extendleft(instead)
+                continue
+            self._finish(item, outcome, terms, keeper)
             crash_point("CP7")
             keeper.check()
+        return later or outcome
 
-        outcomes = send(
-            destination_of(peer, self._parts.config.node.ae_title),
-            [self._outgoing(item) for item in items],
-            on_status,
+    def _fall_back(
+        self,
+        item: Delivery,
+        outcome: SendOutcome,
+        terms: Mapping[str, Any],
+        keeper: _LeaseKeeper,
+    ) -> list[Delivery] | None:
+        """Put something in the place of an object; None: there is nothing to put there."""
+        slots = _in_place_of(item, terms)
+        if not slots:
+            return None
+        with keeper.without(item), self._parts.database.transaction() as tx:
+            owner = self._parts.owner
+            instead = deliveries.fall_back(tx, item, slots, owner, outcome.sentence)
+        if instead is None:
+            return None
+        keeper.add(instead)
+        log.info(
+            "delivery.replaced",
+            destination=item.destination,
+            slot=item.slot,
+            sop_instance_uid=item.sop_instance_uid,
         )
-        for place, outcome in enumerate(outcomes):
-            if place not in done:
-                on_status(place, outcome)
+        return instead
 
     def _outgoing(self, item: Delivery) -> OutgoingObject:
         return OutgoingObject(
@@ -104,26 +154,54 @@ class Sender:
             sop_instance_uid=item.sop_instance_uid,
             transfer_syntax_uid=item.transfer_syntax_uid,
             path=self._parts.objects.path(item.object_key),
+            sha256=item.sha256,
         )
 
     def _finish(
-        self, item: Delivery, kind: Kind, status: int | None, sentence: str, schedule: RetrySchedule
+        self,
+        item: Delivery,
+        outcome: SendOutcome,
+        terms: Mapping[str, Any],
+        keeper: _LeaseKeeper,
     ) -> None:
         try:
-            with self._parts.database.transaction() as tx:
-                state = deliveries.finish(tx, item, kind, status, sentence, schedule)
+            with keeper.without(item), self._parts.database.transaction() as tx:
+                state = deliveries.finish(
+                    tx,
+                    item,
+                    outcome.kind,
+                    outcome.status,
+                    outcome.sentence,
+                    RetrySchedule.of(terms),
+                    terms.get("confirm", ()),
+                )
         except LeaseLost:
             log.warning("delivery.discarded", sop_instance_uid=item.sop_instance_uid)
             return
-        event = log.info if kind == "sent" else log.warning
+        event = log.info if outcome.kind == "sent" else log.warning
         event(
-            "result.delivered" if kind == "sent" else "result.refused",
+            "result.delivered" if outcome.kind == "sent" else "result.refused",
             destination=item.destination,
             slot=item.slot,
             sop_instance_uid=item.sop_instance_uid,
-            status=status,
+            status=outcome.status,
             state=state,
         )
+
+    def _note(self, peer: Peer, last: SendOutcome) -> None:
+        """Keep whether the destination could be reached; after several times not, it rests."""
+        with self._parts.database.transaction() as tx:
+            if last.kind == "retry" and last.status is None:
+                failures = destinations.missed(tx, peer.name, last.sentence, self._rest)
+            else:
+                failures = 0
+                destinations.reached(tx, peer.name, last.sentence if last.kind != "sent" else "")
+        if failures >= destinations.FAILURES_TO_REST:
+            log.warning("destination.away", destination=peer.name, failures=failures)
+
+
+def _in_place_of(item: Delivery, terms: Mapping[str, Any]) -> tuple[str, ...]:
+    return in_place_of(item.slot, terms.get("send", ()), terms.get("if_refused", {}))
 
 
 class _LeaseKeeper:
@@ -155,6 +233,11 @@ class _LeaseKeeper:
             self._waiting = [other for other in self._waiting if other.id != item.id]
             yield
 
+    def add(self, items: list[Delivery]) -> None:
+        """Keep more leases."""
+        with self._guard:
+            self._waiting += items
+
     def check(self) -> None:
         """Raise LeaseLost when somebody else has what we wanted to send."""
         if self._lost.is_set():
@@ -171,30 +254,3 @@ class _LeaseKeeper:
                     return
                 except Exception as error:  # noqa: BLE001 - the next round tries again
                     log.warning("delivery.lease_not_renewed", error=type(error).__name__)
-
-
-def destination_of(peer: Peer, own_ae_title: str) -> Destination:
-    """Where a peer is called; its address must be known."""
-    if peer.address is None:
-        raise ValueError(f"peer {peer.name} has no address")
-    return Destination(
-        host=peer.address.host,
-        port=peer.address.port,
-        ae_title=peer.address.ae_title,
-        own_ae_title=own_ae_title,
-        connect_seconds=min(peer.timeout_seconds, 10.0),
-        associate_seconds=peer.timeout_seconds,
-        response_seconds=peer.timeout_seconds,
-        tls=_client_context(peer.tls),
-    )
-
-
-def _client_context(tls: PeerTLS) -> ssl.SSLContext | None:
-    """Make what a peer is called with over TLS; None: it is called in the clear."""
-    if tls.authorities is None:
-        return None
-    context = ssl.create_default_context(cafile=str(tls.authorities))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context

@@ -12,6 +12,7 @@ from typing import Literal
 
 SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
+NO_SUCH_SOP_CLASS = 0x0118
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
 UNRECOGNIZED_OPERATION = 0x0211
@@ -102,7 +103,7 @@ _MEANINGS = {
     DUPLICATE_SOP_INSTANCE: "the destination holds this object already",
     0x0116: "stored, attribute value out of range",
     0x0117: "invalid SOP instance",
-    0x0118: "no such SOP class",
+    NO_SUCH_SOP_CLASS: "no such SOP class",
     SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
     NOT_AUTHORIZED: "not authorized",
     0x0210: "duplicate invocation",

@@ -25,7 +25,13 @@ class _Catalogue(Mapping[str, Pipeline]):
         return len(self._modules)
 
 
-PIPELINES: Mapping[str, Pipeline] = _Catalogue({"haemorrhage": "pipelines.haemorrhage"})
+PIPELINES: Mapping[str, Pipeline] = _Catalogue(
+    {
+        "haemorrhage": "pipelines.haemorrhage",
+        "dementia": "pipelines.dementia",
+        "segmentation": "pipelines.segmentation",
+    }
+)
 """Each module has a `PIPELINE` and loads torch and highdicom inside its steps only."""
 
 

@@ -77,7 +77,9 @@ class Runner:
             ``killer`` when the child died, passed the deadline or took too much memory.
         """
         process = self.start()
-        request = json.dumps({"folder": str(job_folder), "step": step})
+        request = json.dumps(
+            {"folder": str(job_folder), "step": step, "memory_bytes": memory_bytes}
+        )
         deadline = time.monotonic() + deadline_seconds
         try:
             assert process.stdin is not None  # noqa: S101 - we opened it

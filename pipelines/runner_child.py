@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from models.base import MEMORY_LIMIT
 from pipelines.base import JobSpec
 
 _PR_SET_PDEATHSIG = 1
@@ -54,6 +55,7 @@ def main(parent: int, faults: int, serve: Serve, steps: Sequence[str] = ()) -> N
     _warm_up(steps)
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        os.environ[MEMORY_LIMIT] = str(request.get("memory_bytes", 0))
         _send(out, {"verdict": serve(Path(request["folder"]), request["step"], _reporter(out))})
 
 

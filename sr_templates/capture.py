@@ -3,50 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from highdicom.sc import SCImage
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
 from models.base import Findings, Volume
-from sr_templates import stamp
 from sr_templates.base import Maker, ObjectIdentity
+from sr_templates.sheet import (
+    GRAY,
+    MARGIN,
+    PANEL,
+    TOP,
+    WHITE,
+    WIDTH,
+    YELLOW,
+    Sheet,
+    draw_caution,
+    draw_foot,
+    fitting,
+    font,
+    secondary_capture,
+)
 from sr_templates.tiles import View, chosen_slices, magnified, plain_tile, scout, tile, view_of
 from sr_templates.wording import extent, score, verdict, volume_text
 
 BRAIN = (40.0, 80.0)
 """Window level and width for blood on head CT, HU."""
-WIDTH = 1024
-MARGIN = 16
-TOP = 48
-"""Left empty: viewers put their own controls there."""
 VERDICT = 212
 """Height of the verdict and the gap below it."""
 COLUMNS, ROWS, GAP = 3, 2, 8
 TILE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
 SCOUT = (300, 212)
-BACKGROUND = (14, 17, 22)
-PANEL = (28, 33, 41)
-WHITE = (255, 255, 255)
-GRAY = (176, 184, 196)
-YELLOW = (255, 214, 10)
 VERDICTS = {True: (214, 40, 57), False: (34, 120, 76), None: (176, 112, 0)}
 """Colour of the verdict: found, not found, undetermined."""
-
-
-@dataclass
-class _Page:
-    """A picture, and how far down it is filled."""
-
-    image: Image.Image
-    draw: ImageDraw.ImageDraw
-    y: int
 
 
 def page(
@@ -79,14 +69,13 @@ def page(
     count = COLUMNS * ROWS - (1 if _any(findings) else 0)
     slices, largest = chosen_slices(findings, volume, count)
     height = TOP + VERDICT + 52 + ROWS * (TILE + GAP) + SCOUT[1] + 66
-    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
-    sheet = _Page(image, ImageDraw.Draw(image), TOP)
+    sheet = Sheet.empty(height)
     _draw_verdict(sheet, view, findings, maker, instance_numbers)
-    _draw_caution(sheet, maker)
+    draw_caution(sheet, maker)
     _draw_montage(sheet, view, findings, slices, largest, instance_numbers)
     _draw_strip(sheet, view, findings, slices, instance_numbers)
-    _draw_foot(sheet, maker)
-    return np.asarray(image.crop((0, 0, WIDTH, sheet.y)), np.uint8)
+    draw_foot(sheet, maker)
+    return sheet.pixels()
 
 
 def capture(
@@ -116,25 +105,9 @@ def capture(
     DICOM PS3.3 A.8.1.
     """
     window = BRAIN if sources[0].get("Modality") == "CT" else None
-    numbers = _instance_numbers(volume, sources)
+    numbers = instance_numbers_of(volume, sources)
     pixels = page(findings, volume, maker, window=window, instance_numbers=numbers)
-    reference = stamp.anonymous(sources[:1])[0]
-    general = stamp.general(reference, identity, maker)
-    equipment = general.pop("contributing_equipment")
-    result = SCImage.from_ref_dataset(
-        reference,
-        pixels,
-        "RGB",
-        8,
-        "PATIENT",
-        patient_orientation=("L", "P"),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        contributing_equipment=equipment,
-        specific_character_set="ISO_IR 192",
-        **general,
-    )
-    _finish(result, sources, maker)
-    return result
+    return secondary_capture(pixels, sources, identity, maker)
 
 
 def _any(findings: Findings) -> bool:
@@ -142,24 +115,11 @@ def _any(findings: Findings) -> bool:
 
 
 def _holds(findings: Findings, segment: int) -> bool:
-    return findings.labels is not None and bool((findings.labels == segment).any())
-
-
-@cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), size)
-
-
-def _fitting(text: str, size: int, width: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Largest font up to a size in which the text is no wider than `width`."""
-    while size > 12 and _font(size, bold).getlength(text) > width:
-        size -= 1
-    return _font(size, bold)
+    return findings.labels is not None and bool(findings.mask(segment).any())
 
 
 def _draw_verdict(
-    sheet: _Page,
+    sheet: Sheet,
     view: View,
     findings: Findings,
     maker: Maker,
@@ -176,23 +136,12 @@ def _draw_verdict(
     sheet.draw.rounded_rectangle(box, 12, VERDICTS[findings.present])
     for text, below, size, bold in lines:
         place = MARGIN + 20, sheet.y + below
-        sheet.draw.text(place, text, WHITE, _fitting(text, size, inner, bold))
+        sheet.draw.text(place, text, WHITE, fitting(text, size, inner, bold))
     sheet.y += VERDICT
 
 
-def _draw_caution(sheet: _Page, maker: Maker) -> None:
-    text = stamp.caution(maker)
-    if not text:
-        return
-    box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + 44)
-    sheet.draw.rounded_rectangle(box, 8, YELLOW)
-    middle = WIDTH // 2, sheet.y + 22
-    sheet.draw.text(middle, text, (0, 0, 0), _font(29, True), anchor="mm")
-    sheet.y += 52
-
-
 def _draw_montage(
-    sheet: _Page,
+    sheet: Sheet,
     view: View,
     findings: Findings,
     slices: Sequence[int],
@@ -223,7 +172,7 @@ def _corners(top: int) -> Iterator[tuple[int, int]]:
 
 
 def _draw_bare(
-    sheet: _Page, view: View, findings: Findings, corner: tuple[int, int], name: str, index: int
+    sheet: Sheet, view: View, findings: Findings, corner: tuple[int, int], name: str, index: int
 ) -> None:
     """Draw the slice again without labels, so that a reader can judge the tissue under them."""
     closer = magnified(view, findings, index)
@@ -233,30 +182,16 @@ def _draw_bare(
 
 
 def _label_tile(
-    sheet: _Page, view: View, corner: tuple[int, int], names: tuple[str, str], index: int
+    sheet: Sheet, view: View, corner: tuple[int, int], names: tuple[str, str], index: int
 ) -> None:
     x, y = corner
     name, tag = names
-    _text(sheet, (x + TILE - 10, y + 8), tag, WHITE, 22, "ra")
+    sheet.outlined((x + TILE - 10, y + 8), tag, WHITE, 22, "ra")
     left, right, _, _ = view.letters
-    _text(sheet, (x + 10, y + 8), name, WHITE, 24, "la")
-    _text(sheet, (x + 10, y + TILE - 8), _position(view, index), GRAY, 22, "ls")
-    _text(sheet, (x + 8, y + TILE // 2), left, YELLOW, 26, "lm")
-    _text(sheet, (x + TILE - 8, y + TILE // 2), right, YELLOW, 26, "rm")
-
-
-def _text(
-    sheet: _Page,
-    place: tuple[int, int],
-    text: str,
-    color: tuple[int, int, int],
-    size: int,
-    anchor: str,
-) -> None:
-    """Write text that stays legible on any picture."""
-    sheet.draw.text(
-        place, text, color, _font(size, True), anchor, stroke_width=2, stroke_fill=(0, 0, 0)
-    )
+    sheet.outlined((x + 10, y + 8), name, WHITE, 24, "la")
+    sheet.outlined((x + 10, y + TILE - 8), _position(view, index), GRAY, 22, "ls")
+    sheet.outlined((x + 8, y + TILE // 2), left, YELLOW, 26, "lm")
+    sheet.outlined((x + TILE - 8, y + TILE // 2), right, YELLOW, 26, "rm")
 
 
 def _name(index: int, view: View, instance_numbers: Mapping[int, int] | None) -> str:
@@ -275,7 +210,7 @@ def _position(view: View, index: int) -> str:
 
 
 def _draw_strip(
-    sheet: _Page,
+    sheet: Sheet,
     view: View,
     findings: Findings,
     slices: Sequence[int],
@@ -295,29 +230,19 @@ def _draw_strip(
     for index, anchor in zip(ends, ("lb", "lt"), strict=True):
         name = _name(index, view, instance_numbers).split()[-1].partition("/")[0]
         y = corner[1] + round(middles[index]) + (4 if anchor == "lt" else -4)
-        sheet.draw.text((end + 8, y), name, YELLOW, _font(20, True), anchor)
+        sheet.draw.text((end + 8, y), name, YELLOW, font(20, True), anchor)
     _draw_legend(sheet, findings, MARGIN + SCOUT[0] + 64)
     sheet.y += SCOUT[1] + 24
 
 
-def _draw_foot(sheet: _Page, maker: Maker) -> None:
-    made = f"{maker.at:%Y-%m-%d %H:%M %Z}".strip()
-    foot = (
-        f"{maker.model.family} {maker.model.version} ({maker.model.sha256[:8]})   ·   "
-        f"scorenode {maker.software_version}   ·   {made}"
-    )
-    sheet.draw.text((MARGIN, sheet.y), foot, GRAY, _fitting(foot, 20, WIDTH - 2 * MARGIN))
-    sheet.y += 34
-
-
-def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
+def _draw_legend(sheet: Sheet, findings: Findings, x: int) -> None:
     y = sheet.y + 16
     width = WIDTH - MARGIN - 16 - x
     found = _any(findings)
     heading = "Found" if found else "Looked for, not found"
     if not found and findings.present is None:
         heading = "Looked for"
-    sheet.draw.text((x, y), heading, WHITE, _font(24, True))
+    sheet.draw.text((x, y), heading, WHITE, font(24, True))
     room = SCOUT[1] - 80
     step = min(34, room // max(len(findings.segments), 1))
     for segment in findings.segments:
@@ -326,15 +251,15 @@ def _draw_legend(sheet: _Page, findings: Findings, x: int) -> None:
         text = segment.label
         here = _holds(findings, segment.number)
         color = WHITE if here or not found else GRAY
-        sheet.draw.text((x + 34, y), text, color, _fitting(text, 22, width - 180))
+        sheet.draw.text((x + 34, y), text, color, fitting(text, 22, width - 180))
         if found:
             value = (volume_text(findings, segment.number) or "yes") if here else "none"
-            sheet.draw.text((x + width, y), value, color, _font(22, here), "ra")
+            sheet.draw.text((x + width, y), value, color, font(22, here), "ra")
     note = "Not found does not mean excluded." if not found else "Yellow lines: slices shown above."
-    sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, _font(22))
+    sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, font(22))
 
 
-def _instance_numbers(volume: Volume, sources: Sequence[Dataset]) -> dict[int, int] | None:
+def instance_numbers_of(volume: Volume, sources: Sequence[Dataset]) -> dict[int, int] | None:
     """Instance Number by slice, where every slice is an instance of its own."""
     known = {str(ds.SOPInstanceUID): ds.get("InstanceNumber") for ds in sources}
     uids = volume.source_instance_uids
@@ -342,18 +267,3 @@ def _instance_numbers(volume: Volume, sources: Sequence[Dataset]) -> dict[int, i
         return None
     numbers = {i: known[uid] for i, uid in enumerate(uids) if known.get(uid) is not None}
     return {index: int(number) for index, number in numbers.items()}
-
-
-def _finish(result: Dataset, sources: Sequence[Dataset], maker: Maker) -> None:
-    stamp.stamp(result, sources[0], maker)
-    result.DateOfSecondaryCapture = result.ContentDate
-    result.TimeOfSecondaryCapture = result.ContentTime
-    result.ConversionType = "WSD"
-    result.BurnedInAnnotation = "NO"
-    result.DerivationDescription = f"{maker.model.family} {maker.model.version}: summary page"
-    caution = stamp.caution(maker)
-    if caution:
-        result.ImageComments = caution
-    result.PatientOrientation = None
-    if "BodyPartExamined" not in result:  # Type 2C: nothing then says that the part is not paired
-        result.Laterality = sources[0].get("Laterality", "")

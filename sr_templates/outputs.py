@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,17 @@ class Outputs:
         Paths to single values.
     lists : mapping
         Path of a list to the paths in each of its items.
+    families : tuple of str
+        Beginnings of further paths, whose ends the model decides.
     """
 
     values: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    families: tuple[str, ...] = ()
+
+    def has(self, path: str) -> bool:
+        """Whether a path outside of lists is declared."""
+        return path in self.values or path.startswith(self.families)
 
 
 SEGMENTATION_OUTPUTS = Outputs(
@@ -32,18 +39,34 @@ SEGMENTATION_OUTPUTS = Outputs(
 """What every packaged segmentation model says: see `models.base.Findings`."""
 
 
+PROGNOSIS_OUTPUTS = Outputs(
+    frozenset(["projection", "probability", "class", "threshold", "age_years", "population"]),
+    {SEGMENTS: frozenset({"number", "label", "volume"})},
+    ("inputs.", "volumes."),
+)
+"""What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable,
+progressive or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
+``<name>_source``, unless it was not there; below ``volumes`` each region as ``<name>_ml``."""
+TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
+OUTPUTS: Mapping[str, Outputs] = {
+    "segmentation": SEGMENTATION_OUTPUTS,
+    "prognosis": PROGNOSIS_OUTPUTS,
+}
+"""By the kind of model that a pipeline runs."""
+
+
 def view(data: Mapping[str, Any]) -> dict[str, Any]:
     """Give what ``findings.json`` holds the form that paths lead into.
 
     Numbers of the whole study become ``study.<name>``, those of a segment ``<name>`` in the item
-    of its segment. Everything else stays where it is.
+    of its segment; what a prognosis says goes to the top. Everything else stays where it is.
 
     Parameters
     ----------
     data : mapping
         ``findings.json`` of a job, or the JSON of any other model.
     """
-    seen = dict(data)
+    seen = dict(data) | _of_prognosis(data.get("prognosis"))
     numbers = data.get("numbers")
     if not isinstance(numbers, Sequence) or not isinstance(data.get(SEGMENTS), Sequence):
         return seen
@@ -57,6 +80,28 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         for segment in data[SEGMENTS]
     ]
     return seen
+
+
+def _of_prognosis(case: Mapping[str, Any] | None) -> dict[str, Any]:
+    if case is None:
+        return {}
+    inputs: dict[str, Any] = {}
+    for feature in case["features"]:
+        name = feature["name"]
+        if feature["source"] != "imputed":
+            inputs |= {name: feature["value"], f"{name}_source": feature["source"]}
+        if feature["date"]:
+            inputs[f"{name}_date"] = feature["date"]
+    outcome = case["outcome"]
+    return {
+        **{key: case[key] for key in ("projection", "probability", "threshold", "age_years")},
+        "class": "progressive" if outcome == "declining" else outcome,
+        "population": case["population"],
+        "inputs": inputs,
+        "volumes": {
+            f"{TOTALS.get(name, name)}_ml": value for name, value in case["volumes_ml"].items()
+        },
+    }
 
 
 def outputs_of(sample: Mapping[str, Any]) -> Outputs:
@@ -132,9 +177,16 @@ def undeclared(
             inside = path.startswith(f"{ITEM}.")
             if inside and not group.for_each:
                 continue  # there is no item; told where the file is read
-            known_here = items if inside else outputs.values
-            if path and path.removeprefix(f"{ITEM}.") not in known_here:
-                known = ", ".join(sorted(known_here)) or "nothing"
+            told = path.removeprefix(f"{ITEM}.")
+            if path and not (told in items if inside else outputs.has(path)):
+                known = _listed(items if inside else (*outputs.values, *outputs.families))
                 sentence = f"The model does not say {path}; here it says: {known}."
                 found.append(((*place, section, index, key), sentence))
     return found
+
+
+def _listed(paths: Iterable[str]) -> str:
+    """Name paths, and beginnings of paths, for a sentence."""
+    return ", ".join(f"{path}..." if path.endswith(".") else path for path in sorted(paths)) or (
+        "nothing"
+    )

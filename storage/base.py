@@ -66,6 +66,14 @@ class Completeness:
     sentence: str
 
 
+@dataclass(frozen=True)
+class SenderCount:
+    """How many instances of a series, or of a study, the peer that sent it says to hold."""
+
+    peer: str
+    instances: int
+
+
 class JobState(StrEnum):
     """Where a job stands."""
 
@@ -114,7 +122,13 @@ JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
         }
     ),
     JobState.RETRY_WAIT: frozenset(
-        {JobState.RUNNING, JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}
+        {
+            JobState.RUNNING,
+            JobState.QUEUED,
+            JobState.HELD,
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
     ),
     JobState.HELD: frozenset(
         {JobState.QUEUED, JobState.NOT_SCORED, JobState.CANCELLED, JobState.SUPERSEDED}
@@ -139,14 +153,32 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     SENDING = "sending"
-    SENT = "sent"
     RETRY_WAIT = "retry_wait"
+    HELD = "held"
+    """By an admin."""
+    SENT = "sent"
+    """The destination said that it holds it, and no more is asked for."""
+    CONFIRMING = "confirming"
+    """Sent; that the destination holds it is to be proved."""
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    """Sent, and in all the time there was it was not proved."""
+    REPLACED = "replaced"
+    """Another result went in its place: the destination does not take this one."""
     REFUSED = "refused"
     CANCELLED = "cancelled"
 
 
+TO_SEND = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.RETRY_WAIT})
 FINAL_DELIVERY_STATES = frozenset(
-    {DeliveryState.SENT, DeliveryState.REFUSED, DeliveryState.CANCELLED}
+    {
+        DeliveryState.SENT,
+        DeliveryState.PROVED,
+        DeliveryState.UNPROVED,
+        DeliveryState.REPLACED,
+        DeliveryState.REFUSED,
+        DeliveryState.CANCELLED,
+    }
 )
 
 
@@ -231,6 +263,7 @@ class NewJob:
     destinations with their retries, timeout): later changes of the file do not touch it.
     `inputs` maps the name of each received input to the id and generation of its series; empty:
     the one series. `next_at_seconds` is when to look after a held job first; None: never.
+    `notice_of` is the job that a notice is about.
     """
 
     rule: str
@@ -246,6 +279,7 @@ class NewJob:
     snapshot: Mapping[str, Any]
     inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     next_at_seconds: float | None = None
+    notice_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -279,6 +313,8 @@ class Job:
     created_at: datetime
     ended_at: datetime | None
     snapshot: Mapping[str, Any]
+    notice_of: int | None = None
+    """The job that a notice is about; None: it is no notice."""
 
 
 @dataclass(frozen=True)
@@ -297,16 +333,24 @@ class NewResult:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One result on its way to one destination."""
+    """One result on its way to one destination.
+
+    `evidence` maps a rung of the ladder (``store``, ``commitment``, ``find``) to what was seen:
+    ``state`` and ``at``, and what belongs to the rung.
+    """
 
     id: int
     job_id: int
     destination: str
     slot: str
+    study_instance_uid: str
+    series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
     object_key: str
+    sha256: str
+    position: int
     state: DeliveryState
     attempt: int
     lease_token: int
@@ -315,4 +359,5 @@ class Delivery:
     sentence: str = ""
     created_at: datetime | None = None
     sent_at: datetime | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    transaction_uid: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -14,9 +14,12 @@ from storage.checkpoints import Checkpoints
 from storage.crash import crash_point
 from storage.database import Database
 from storage.intake_rows import IntakeRows, Named
-from storage.objects import FileObjects, Incoming
+from storage.objects import FileObjects, Incoming, Spool
+from storage.place import Place
 
 MOST_PER_COMMIT = 128
+LARGE_BYTES = 4 << 20
+"""From here on an instance is compared with the one that we hold before its turn comes."""
 
 
 @dataclass
@@ -97,6 +100,8 @@ class Intake:
             self._break(error)
             raise
         item = _Waiting(Named(received, incoming.key), incoming)
+        if received.size >= LARGE_BYTES and isinstance(incoming, Spool):
+            self._compare(item.named, incoming)
         if not self._is_first(item):
             item.woken.wait()
         if not item.is_done:
@@ -108,6 +113,13 @@ class Intake:
         if item.named.acceptance is None:
             raise AssertionError("committed without an outcome")
         return item.named.acceptance
+
+    def _compare(self, named: Named, spool: Spool) -> None:
+        try:
+            self._rows.compare(named, Place(spool.path))
+        except StoreUnavailable:
+            spool.discard()
+            raise
 
     def _break(self, error: StoreBroken) -> None:
         """Take nothing more: after a failed flush another may succeed for bytes that are gone."""

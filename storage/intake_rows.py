@@ -7,7 +7,8 @@ series are enough. A batch in which the database finds one that is known is writ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -16,11 +17,14 @@ import sqlalchemy as sa
 
 from storage.base import Acceptance, OnConflict, ReceivedInstance, SeriesState, StoreUnavailable
 from storage.database import Database, Transaction, Writer
+from storage.place import Place
 from storage.prepared import Prepared
 from storage.tables import Conflict, Instance, Series, Study
 
 _MOST_OF_ONE_DIGEST = 100
-SameData = Callable[[str, str, int], bool | None]
+_MOST_STUDIES = 1024
+_STUDY_IS_TOLD = timedelta(seconds=1)
+SameData = Callable[[str | Place, str, int], bool | None]
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Named:
     acceptance: Acceptance | None = None
     is_unused: bool = False
     """Whether no row refers to the key."""
+    compared: dict[str, bool | None] = field(default_factory=dict)
+    """Keys whose bytes were compared with these, and whether they are the same."""
 
     @property
     def series(self) -> tuple[str, str]:
@@ -46,8 +52,8 @@ class IntakeRows:
     ----------
     database : Database
     same_data : callable
-        Whether two objects, given by their keys, end in the same so many bytes; None: the second
-        cannot be read.
+        Whether two objects, given by key or place, end in the same so many bytes; None: the
+        second cannot be read.
     on_conflict : callable
         What to do with other bytes under a known UID; asked each time, so that it can change.
     """
@@ -55,9 +61,12 @@ class IntakeRows:
     def __init__(
         self, database: Database, same_data: SameData, on_conflict: Callable[[], OnConflict]
     ) -> None:
+        self._database = database
         self._writer = Writer(database)
         self._same_data = same_data
         self._on_conflict = on_conflict
+        self._studies: dict[str, tuple[int, datetime]] = {}
+        self._told: dict[str, tuple[int, datetime]] = {}
         self._study = Prepared(_study_upsert(database), database)
         self._series = Prepared(_series_upsert(database), database)
         self._instance = Prepared(_instance_insert(database), database)
@@ -72,6 +81,7 @@ class IntakeRows:
         """
         for item in batch:
             item.acceptance, item.is_unused = None, False
+        self._told = {}
         try:
             with self._writer.in_driver_words() as tx:
                 for (study_uid, series_uid), items in _by_series(batch):
@@ -80,19 +90,60 @@ class IntakeRows:
             with self._writer.transaction() as tx:
                 _record(tx, batch, self._same_data, self._on_conflict())
             return
+        self._remember_studies()
         for item in batch:
             item.acceptance = Acceptance.STORED
+
+    def compare(self, item: Named, place: Place) -> None:
+        """Compare an instance, whose bytes lie somewhere, with the one we hold under its UID.
+
+        For large ones: the others would wait for it in the transaction that writes the rows.
+        """
+        study_uid, series_uid = item.series
+        with self._database.snapshot() as tx:
+            row = tx.execute(
+                sa.select(
+                    Instance.digest,
+                    Instance.size,
+                    Instance.transfer_syntax_uid,
+                    Instance.object_key,
+                )
+                .join(Series, Series.id == Instance.series_id)
+                .join(Study, Study.id == Series.study_id)
+                .where(
+                    Study.study_instance_uid == study_uid,
+                    Series.series_instance_uid == series_uid,
+                    Instance.sop_instance_uid == item.received.sop_instance_uid,
+                )
+            ).first()
+        if row is not None:
+            _Known(*row).is_same(item, lambda _, key, size: self._same_data(place, key, size))
 
     def close(self) -> None:
         """Give the connection back."""
         self._writer.close()
+
+    def _study_id(self, tx: Transaction, study_uid: str) -> int:
+        """Id of a study, which is told at most once a second that something came."""
+        known = self._studies.get(study_uid)
+        if known is not None and timedelta() <= tx.now - known[1] < _STUDY_IS_TOLD:
+            return known[0]
+        [study_id] = self._study.one(tx, {"uid": study_uid, "now": tx.now})
+        self._told[study_uid] = study_id, tx.now
+        return int(study_id)
+
+    def _remember_studies(self) -> None:
+        """Know the studies of a transaction from now on; it is committed."""
+        if len(self._studies) + len(self._told) > _MOST_STUDIES:
+            self._studies.clear()
+        self._studies |= self._told
 
     def _record_new(
         self, tx: Transaction, study_uid: str, series_uid: str, items: list[Named]
     ) -> None:
         """Write rows as if none of the instances were known; the database says if one is."""
         now = tx.now
-        [study_id] = self._study.one(tx, {"uid": study_uid, "now": now})
+        study_id = self._study_id(tx, study_uid)
         series_id, generation = self._series.one(
             tx,
             {
@@ -192,7 +243,9 @@ class _Known:
         known_kind = self.digest.partition(":")[0] == received.digest.partition(":")[0]
         if known_kind and self.digest != received.digest:
             return False
-        return same_data(item.key, self.key, self.size)
+        if self.key not in item.compared:
+            item.compared[self.key] = same_data(item.key, self.key, self.size)
+        return item.compared[self.key]
 
 
 _IN_CONFLICT = {

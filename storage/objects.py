@@ -189,8 +189,8 @@ class FileObjects:
         except OSError as error:
             raise StoreUnavailable(f"object {key} cannot be read ({error.strerror})") from error
 
-    def same_data(self, key: str, other: str, size: int) -> bool | None:
-        """Whether two objects end in the same data set of so many bytes.
+    def same_data(self, one: str | Place, other: str, size: int) -> bool | None:
+        """Whether two objects, given by key or place, end in the same data set of so many bytes.
 
         Returns
         -------
@@ -203,11 +203,11 @@ class FileObjects:
             The first cannot be read.
         """
         try:
-            with self.place(key).open() as one:
-                one.seek(-size, os.SEEK_END)
+            with (one if isinstance(one, Place) else self.place(one)).open() as first:
+                first.seek(-size, os.SEEK_END)
                 try:
-                    with self.place(other).open() as two:
-                        return _rest_is_same(one, two, size)
+                    with self.place(other).open() as second:
+                        return _rest_is_same(first, second, size)
                 except OSError:
                     return None
         except OSError as error:

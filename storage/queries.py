@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from storage.base import FINAL_JOB_STATES, JobState
 from storage.database import Transaction
+from storage.ladder import shown
 from storage.tables import (
     Association,
     Conflict,
@@ -82,6 +83,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         .join(Instance, Instance.id == Conflict.instance_id)
         .where(Instance.series_id == series_id)
     )
+    peer = sa.select(Instance.peer).where(Instance.series_id == series_id).limit(1)
     generations = sa.select(*sa.inspect(Generation).columns).where(
         Generation.series_id == series_id
     )
@@ -90,6 +92,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         | _rows(tx, counts)[0]
         | {
             "conflicts": tx.execute(conflicts).scalar_one(),
+            "peer": tx.execute(peer).scalar() or "",
             "generations": _rows(tx, generations.order_by(Generation.generation)),
             "decisions": decisions_of(tx, series_id),
             "jobs": _rows(tx, _jobs().where(Job.series_id == series_id)),
@@ -173,6 +176,8 @@ def deliveries_list(
             Delivery.sentence,
             Delivery.next_at,
             Delivery.sent_at,
+            Delivery.proved_at,
+            Delivery.evidence,
             Result.slot,
             Result.sop_instance_uid,
         )
@@ -184,7 +189,10 @@ def deliveries_list(
         query = query.where(Delivery.state == state)
     if job_id is not None:
         query = query.where(Delivery.job_id == job_id)
-    return _rows(tx, query)
+    rows = _rows(tx, query)
+    for row in rows:
+        row["proof"] = shown(row["evidence"])
+    return rows
 
 
 def counts(tx: Transaction) -> Row:
@@ -217,8 +225,13 @@ def unfinished(tx: Transaction) -> int:
 
 
 def destinations(tx: Transaction) -> list[Row]:
-    """How the destinations fare."""
-    return _rows(tx, sa.select(*sa.inspect(Destination).columns).order_by(Destination.name))
+    """How the destinations fare; `standing` in a word: open, suspended, or away (resting)."""
+    rows = _rows(tx, sa.select(*sa.inspect(Destination).columns).order_by(Destination.name))
+    for row in rows:
+        row["standing"] = "suspended" if row["suspended"] else "open"
+        if row["open_until"] is not None and not row["suspended"]:
+            row["standing"] = "away"
+    return rows
 
 
 def associations_now(tx: Transaction) -> list[Row]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from storage import tasks
 from storage.base import FINAL_DELIVERY_STATES, DeliveryState, JobState
 from storage.database import Transaction
-from storage.deliveries import not_suspended
+from storage.destinations import may_go
 from storage.owner import is_dead
 from storage.tables import Delivery, Job, Task
 
@@ -24,7 +24,10 @@ def expire_dead_leases(tx: Transaction) -> int:
         (Job.lease_owner, sa.and_(Job.state == JobState.RUNNING, Job.lease_until > tx.now)),
         (
             Delivery.lease_owner,
-            sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until > tx.now),
+            sa.and_(
+                Delivery.state.in_([DeliveryState.SENDING, DeliveryState.CONFIRMING]),
+                Delivery.lease_until > tx.now,
+            ),
         ),
         (Task.owner, Task.state == tasks.LEASED),
     ]
@@ -69,7 +72,7 @@ def _forgotten_deliveries(tx: Transaction) -> sa.Select[int, int]:
         sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until <= tx.now),
     )
     has_task = sa.exists().where(Task.job_id == Job.id, Task.queue == "deliver")
-    waits = sa.exists().where(Delivery.job_id == Job.id, due, not_suspended())
+    waits = sa.exists().where(Delivery.job_id == Job.id, due, may_go())
     ended = ~sa.exists().where(
         Delivery.job_id == Job.id, Delivery.state.not_in(list(FINAL_DELIVERY_STATES))
     )

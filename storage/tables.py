@@ -121,6 +121,8 @@ class Series(Base):
     first_at: Mapped[datetime]
     opened_at: Mapped[datetime]
     last_at: Mapped[datetime]
+    counted: Mapped[int | None]
+    counted_at: Mapped[datetime | None]
 
 
 class Instance(Base):
@@ -167,6 +169,7 @@ class Generation(Base):
     verdict: Mapped[str] = mapped_column(sa.String(24))
     n_instances: Mapped[int]
     input_digest: Mapped[str] = mapped_column(sa.String(64))
+    evidence: Mapped[str] = mapped_column(sa.Text, default="", server_default="")
 
 
 class Decision(Base):
@@ -193,6 +196,7 @@ class Job(Base):
         sa.Index("job_due", "state", "priority", "next_at"),
         sa.Index("job_lease", "lease_until"),
         sa.Index("job_series", "series_id", "generation"),
+        sa.Index("job_tell", "tell_at"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     idem_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
@@ -220,6 +224,8 @@ class Job(Base):
     frozen_at: Mapped[datetime]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    tell_at: Mapped[datetime | None]
+    notice_of: Mapped[int | None] = mapped_column(BigId)
 
 
 class JobInput(Base):
@@ -293,6 +299,9 @@ class Delivery(Base):
     sentence: Mapped[str] = mapped_column(sa.Text, default="")
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
+    proved_at: Mapped[datetime | None]
+    transaction_uid: Mapped[str | None] = mapped_column(UID, index=True)
+    evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class Destination(Base):
@@ -305,16 +314,33 @@ class Destination(Base):
     last_ok_at: Mapped[datetime | None]
     last_failure_at: Mapped[datetime | None]
     last_sentence: Mapped[str] = mapped_column(sa.Text, default="")
+    open_until: Mapped[datetime | None]
+    """Until then nothing is tried; then one C-ECHO tells. None: it is not known to be away."""
+    capabilities: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    checked_at: Mapped[datetime | None]
 
 
 class Commitment(Base):
-    """A storage commitment request on its way."""
+    """A storage commitment that we asked for."""
 
     __tablename__ = "commitment"
     transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
     destination: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
     deadline_at: Mapped[datetime]
+
+
+class CommitmentRequest(Base):
+    """A storage commitment that a peer asked for, and the report that is owed to it."""
+
+    __tablename__ = "commitment_request"
+    peer: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    state: Mapped[str] = mapped_column(sa.String(16), index=True)
+    instances: Mapped[list[Any]]
+    attempt: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime]
+    asked_at: Mapped[datetime]
 
 
 class Retrieval(Base):
@@ -356,6 +382,7 @@ class Alert(Base):
     first_at: Mapped[datetime]
     last_at: Mapped[datetime]
     count: Mapped[int] = mapped_column(default=1)
+    told_at: Mapped[datetime | None]
 
 
 class Event(Base):

@@ -21,10 +21,11 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from node.commitment import CommitmentService
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Authenticate, Receiver, ReceiverSettings
+from node.receive.receiver import Receiver, ReceiverSettings
 from node.receive.store_service import StoreService
 from node.scu import CallingAE, Destination, OutgoingObject
 from storage.base import OnConflict
@@ -163,8 +164,8 @@ def running_receiver(
     objects: Path | None = None,
     *,
     engine: bool = True,
-    authenticate: Authenticate | None = None,
     on_conflict: OnConflict = OnConflict.KEEP_FIRST,
+    commitment: Callable[[Database], CommitmentService] | None = None,
     **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
@@ -186,7 +187,7 @@ def running_receiver(
         rows,
         on_event=lambda event, facts: events.append((event, dict(facts))),
         guard=guard,
-        authenticate=authenticate,
+        commitment=commitment(database) if commitment else None,
         engine=engine,
     )
     intake.start()

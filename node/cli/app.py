@@ -25,6 +25,7 @@ config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 series_app = typer.Typer(help="Series that arrived.", no_args_is_help=True)
 jobs_app = typer.Typer(help="Jobs: one run of one pipeline.", no_args_is_help=True)
 deliveries_app = typer.Typer(help="Results on their way.", no_args_is_help=True)
+peers_app = typer.Typer(help="Other Application Entities.", no_args_is_help=True)
 models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
 rules_app = typer.Typer(help="Rules that are not in use yet.", no_args_is_help=True)
 train_app = typer.Typer(help="Train a model package.", no_args_is_help=True)
@@ -34,6 +35,7 @@ for name, group in (
     ("series", series_app),
     ("jobs", jobs_app),
     ("deliveries", deliveries_app),
+    ("peers", peers_app),
     ("models", models_app),
     ("rules", rules_app),
     ("train", train_app),

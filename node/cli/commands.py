@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,7 +145,7 @@ def _show_status(found: dict[str, Any], missing: list[str]) -> None:
         console.print("\n[bold]Destinations[/]")
         show(
             found["destinations"],
-            ["name", "failures", "last_ok_at", "last_sentence"],
+            ["name", "standing", "failures", "last_ok_at", "last_sentence"],
             as_json=False,
         )
     if found["alerts"]:
@@ -242,7 +243,7 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
     console.print("\n[bold]Deliveries[/]")
     show(
         job["deliveries"],
-        ["id", "destination", "slot", "state", "status", "sentence"],
+        ["id", "destination", "slot", "state", "status", "proof", "sentence"],
         as_json=False,
     )
 
@@ -253,7 +254,7 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.requeue(tx, job_id)
+        done = job_admin.requeue(tx, job_id, getuser())
     if not done:
         raise fail(f"Job {job_id} is not there, or does not wait for anything.")
     console.print(f"Job {job_id} is queued.")
@@ -265,7 +266,7 @@ def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
     from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.cancel(tx, job_id)
+        done = job_admin.cancel(tx, job_id, getuser())
     if not done:
         raise fail(f"Job {job_id} is not there, or has ended.")
     console.print(f"Job {job_id} is cancelled.")
@@ -283,17 +284,18 @@ def deliveries_ls(
 
     with store(config) as database, database.snapshot() as tx:
         rows = queries.deliveries_list(tx, limit, state)
-    columns = ["id", "job_id", "destination", "slot", "state", "attempt", "next_at", "sentence"]
+    columns = ["id", "job_id", "destination", "slot", "state", "proof", "attempt", "next_at"]
+    columns += ["sentence"]
     show(rows, columns, as_json=as_json)
 
 
 @deliveries_app.command("retry")
 def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
     """Try one delivery again now."""
-    from storage import deliveries
+    from storage import delivery_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = deliveries.retry(tx, delivery_id)
+        done = delivery_admin.retry(tx, delivery_id)
     if not done:
         raise fail(f"Delivery {delivery_id} is not there, or does not wait.")
     console.print(f"Delivery {delivery_id} is tried again.")

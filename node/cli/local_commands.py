@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,17 +18,16 @@ from node.cli.app import (
     app,
     fail,
     load_config,
-    models_app,
-    train_app,
 )
-from node.cli.output import console, print_json, show
+from node.cli.model_commands import TrustOption, model_folder
+from node.cli.output import console, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Name of a model package, or its folder.")
 ]
-DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo"}
+DEFAULT_MODELS = {"haemorrhage": "haemorrhage-demo", "dementia": "dementia-demo"}
 
 
 @contextmanager
@@ -51,6 +51,15 @@ def score(
     peer: Annotated[str, typer.Option("--from", help="The peer that sends the study.")] = "",
     pipeline: PipelineOption = "haemorrhage",
     model: ModelOption = "",
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="A further input of the model: NAME=FOLDER of one series."),
+    ] = None,
+    trust_code: TrustOption = False,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A score in place of a table's: --with mmse=27; repeatable."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,32 +68,77 @@ def score(
         raise fail(
             "Name a folder, or a study and the peer that sends it: --study UID --from X.", USAGE
         )
+    scores = dict(map(_named_score, given or ()))
     if folder is not None:
-        _score(folder, out, pipeline, model, config, as_json=as_json)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
+        _score(folder, wish, config, as_json=as_json)
         return
     from node.cli.query_commands import into_folder
 
     with tempfile.TemporaryDirectory(prefix="scorenode-") as scratch:
         into_folder(peer, study, Path(scratch) / "study", config)
-        _score(Path(scratch) / "study", out, pipeline, model, config, as_json=as_json)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
+        _score(Path(scratch) / "study", wish, config, as_json=as_json)
 
 
-def _score(
-    folder: Path, out: Path, pipeline: str, model: str, config: Path | None, *, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be scored with, and where results go."""
+
+    out: Path
+    pipeline: str
+    model: str
+    named: dict[str, Path]
+    scores: Mapping[str, float]
+    trust_code: bool
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    found = dict(item.partition("=")[::2] for item in given)
+    if not all(found.values()):
+        raise fail("Write further inputs as --input NAME=FOLDER.", USAGE)
+    return {name: Path(folder) for name, folder in found.items()}
+
+
+def _named_score(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise fail(
+            f"'{text[:64]}' is no score. Write a name and a number: mmse=27.", USAGE
+        ) from None
+
+
+def _score(folder: Path, wish: _Wish, config: Path | None, *, as_json: bool) -> None:
     from pipelines.base import Misconfigured
     from pipelines.catalogue import PIPELINES
-    from pipelines.offline import score_folder
+    from pipelines.offline import in_runner, score_folder
+    from pipelines.steps.run import run_step
+
+    pipeline = wish.pipeline
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
     if pipeline not in PIPELINES:
         raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
-    folders = load_config(config).models.folders if config else ()
-    model_folder = _model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
+    loaded = load_config(config) if config else None
+    folders = loaded.models.folders if loaded else ()
+    package = model_folder(wish.model or DEFAULT_MODELS.get(pipeline, ""), folders)
+    trusted = wish.trust_code or bool(loaded and package.name in loaded.models.trust)
     try:
         with progress_bar("scoring") as move:
-            outcomes = score_folder(folder, pipeline, model_folder, out, move)
+            outcomes = score_folder(
+                folder,
+                pipeline,
+                package,
+                wish.out,
+                move,
+                run=in_runner() if trusted else run_step,
+                scores=wish.scores,
+                named=wish.named,
+                trust_code=trusted,
+            )
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     rows = [
@@ -162,18 +216,6 @@ def features(
     )
 
 
-def _model_folder(name: str, folders: Sequence[Path]) -> Path:
-    from models.base import BrokenPackage
-    from models.catalogue import find_package
-
-    if Path(name, "model.yaml").is_file():
-        return Path(name)
-    try:
-        return find_package(name, folders)
-    except BrokenPackage as error:
-        raise fail(str(error), USAGE) from None
-
-
 @app.command()
 def demo(
     study: Annotated[
@@ -191,46 +233,3 @@ def demo(
         raise fail(str(error)) from None
     if not arrived:
         raise typer.Exit(1)
-
-
-@models_app.command("ls")
-def models_ls(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the model packages there are, with what is wrong with them."""
-    from models.catalogue import list_packages
-
-    folders = load_config(config).models.folders if config else ()
-    rows = [_model_row(name, folder) for name, folder in sorted(list_packages(folders).items())]
-    show(rows, ["name", "version", "intended_use", "title", "trouble"], as_json=as_json)
-    if any(row["trouble"] for row in rows):
-        raise typer.Exit(1)
-
-
-def _model_row(name: str, folder: Path) -> dict[str, str]:
-    from models.base import BrokenPackage
-    from models.loading import load_identity
-
-    row = dict.fromkeys(("version", "intended_use", "title", "sha256", "trouble"), "")
-    row |= {"name": name, "folder": str(folder)}
-    try:
-        identity = load_identity(folder)
-    except BrokenPackage as error:
-        return row | {"trouble": str(error)}
-    keys = ("version", "intended_use", "title", "sha256")
-    return row | {key: getattr(identity, key) for key in keys}
-
-
-@train_app.command("haemorrhage")
-def train_haemorrhage(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
-    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 240,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
-    seed: Annotated[int, typer.Option(help="The same seed trains the same weights.")] = 1,
-) -> None:
-    """Train the demonstration model for haemorrhage on our own phantoms."""
-    from models import training
-
-    with progress_bar("training") as move:
-        metrics = training.train_haemorrhage(
-            out, phantoms=phantoms, steps=steps, seed=seed, progress=move
-        )
-    print_json(metrics)

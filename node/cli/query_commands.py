@@ -16,7 +16,7 @@ StudyOption = Annotated[str, typer.Option("--study", help="Study Instance UID.")
 
 def _peer(name: str, config: Path | None) -> tuple[Any, Any]:
     """Give the peer and where it is called."""
-    from node.sender import destination_of
+    from node.destinations import destination_of
 
     loaded = load_config(config)
     peer = loaded.peers.get(name)

@@ -22,18 +22,24 @@ def report_check(
         typer.Option(
             "--findings",
             help="JSON of a model: paths are compared with it, "
-            "in place of what packaged segmentation models say.",
+            "in place of what the pipeline's models say.",
         ),
     ] = None,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", "-p", help="Whose models say what the template reads.")
+    ] = "haemorrhage",
     any_model: Annotated[
         bool, typer.Option("--any-model", help="Do not compare paths with a model.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say everything that is wrong with a template, by line."""
-    from sr_templates.outputs import SEGMENTATION_OUTPUTS, outputs_of, view
+    from pipelines.catalogue import PIPELINES
+    from sr_templates.outputs import OUTPUTS, outputs_of, view
 
-    outputs = SEGMENTATION_OUTPUTS
+    if pipeline not in PIPELINES:
+        raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
+    outputs = OUTPUTS[PIPELINES[pipeline].models]
     if findings is not None:
         outputs = outputs_of(view(_json(findings)))
     loaded, problems = _load(template, None if any_model else outputs)

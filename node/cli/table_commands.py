@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from node.cli.app import USAGE, JsonOption, app, fail, models_app, train_app
+from node.cli.app import USAGE, JsonOption, fail, models_app, train_app
 from node.cli.local_commands import progress_bar
 from node.cli.output import console, print_json
 
@@ -40,17 +40,27 @@ def train_gmlvq(
         console.print(f"The package is in {out}; read its MODEL_CARD.md.", highlight=False)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a prognosis package.")],
-    table: TableOption,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where pictures and metrics.json go.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column that tells patients apart, for intervals.")
-    ] = None,
+@train_app.command("dementia")
+def train_dementia(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new model package.")],
+    people: Annotated[int, typer.Option(min=60, help="How many synthetic people.")] = 400,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same package.")] = 1,
     as_json: JsonOption = False,
+) -> None:
+    """Train the demonstration of the dementia pipeline on a synthetic cohort: no patient data."""
+    from models.demo_cohort import train_demo
+    from models.gmlvq_config import BadTable
+
+    try:
+        with progress_bar("training") as move:
+            metrics = train_demo(out, people, seed, move)
+    except BadTable as error:
+        raise fail(str(error), USAGE) from None
+    _show(metrics, "cross_validation", as_json=as_json)
+
+
+def evaluate_on_table(
+    model: Path, table: Path, out: Path | None, group: str | None, *, as_json: bool
 ) -> None:
     """Measure a prognosis on a second table of known outcome."""
     from models.base import BrokenPackage

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from node.config.attributes import Wanted, has_several_values, kind_of
-from node.config.base import SLOTS
+from node.config.completion import Completion
 from node.config.conditions import Condition
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
@@ -54,6 +54,9 @@ def _ports(parts: Parts) -> Iterator[Found]:
     if node.listen is not None and node.tls is not None and node.listen.port == node.tls.port != 0:
         yield ("node", "tls", "port"), f"Port {node.tls.port} is that of listen, too."
     for name, peer in parts.peers.items():
+        if peer.user is not None and peer.tls.receive != "required":
+            sentence = "A passcode comes over TLS only. Write tls: required."
+            yield ("peers", name, "user"), sentence
         proves = peer.tls.receive == "required" or peer.certificate_names or peer.fingerprints
         if node.tls is None and proves and peer.sends_as:
             yield ("peers", name), "This peer must come over TLS, and the node has no tls section."
@@ -70,12 +73,14 @@ def _accepted(parts: Parts) -> Iterator[Found]:
 
 
 def _only_receives(peer: Peer) -> bool:
-    return not peer.sends_as and peer.address is not None
+    return not peer.sends_as and peer.takes_results
 
 
 def _peer(peer: Peer, place: Place) -> Iterator[Found]:
-    if peer.address is None and not peer.sends_as:
+    if not peer.takes_results and not peer.sends_as:
         yield place, "This peer has neither an address nor sends_as: it can do nothing."
+    if sum(way is not None for way in (peer.address, peer.dicomweb, peer.folder)) > 1:
+        yield place, "Results go one way to a peer: give address, dicomweb or folder."
     if not peer.sends_as:
         return
     wildcard = ANY_AE_TITLE in peer.sends_as
@@ -122,12 +127,14 @@ def _apart(first: Peer, second: Peer) -> bool:
 
 def _waits(parts: Parts) -> Iterator[Found]:
     completion, retention = parts.sections.get("completion"), parts.sections.get("retention")
-    if completion and completion.quiet_seconds >= completion.max_wait_seconds:
-        yield (
-            ("completion", "quiet"),
-            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
-            f"({completion.max_wait_seconds:g}s).",
-        )
+    if completion:
+        yield from _patience(completion, ("completion",))
+        for name, peer in parts.peers.items():
+            if peer.completion:
+                own: Place = ("peers", name, "completion")
+                yield from _patience(peer.completion.over(completion), own)
+                yield from _counting(peer.completion.evidence or (), [peer], own)
+        yield from _counting(completion.evidence, parts.peers.values(), ("completion",))
     for number, rule in parts.rules.items() if retention else ():
         for index, destination in enumerate(rule.deliver):
             place = ("rules", number, "deliver", index, "retry")
@@ -136,6 +143,25 @@ def _waits(parts: Parts) -> Iterator[Found]:
                 if getattr(retention, f"{what}_seconds") < give_up:
                     sentence = f"Delivery is tried for longer than {what} are kept (retention)."
                     yield place, sentence, "warning"
+
+
+def _patience(completion: Completion, place: Place) -> Iterator[Found]:
+    if completion.quiet_seconds >= completion.max_wait_seconds:
+        yield (
+            (*place, "quiet"),
+            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
+            f"({completion.max_wait_seconds:g}s).",
+        )
+
+
+def _counting(evidence: Collection[str], peers: Iterable[Peer], place: Place) -> Iterator[Found]:
+    if "pacs_count" in evidence and not any(peer.counts for peer in peers):
+        yield (
+            (*place, "evidence"),
+            "pacs_count asks the peer that sent a series, and none can be asked: it needs an "
+            "address, and supports: { find: yes }.",
+            "warning",
+        )
 
 
 def _twice_named(parts: Parts) -> Iterator[Found]:
@@ -219,7 +245,7 @@ def _deliveries(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
         name = destination.peer
         if name not in parts.peer_names:
             yield here, f"The peer {name} is not defined.{did_you_mean(name, parts.peer_names)}"
-        elif name in parts.peers and parts.peers[name].address is None:
+        elif name in parts.peers and not parts.peers[name].takes_results:
             yield here, f"The peer {name} has no address, so nothing can be sent to it."
     for first, second in pairwise([d.peer for d in rule.deliver]):
         if first == second:
@@ -247,16 +273,16 @@ def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    used: dict[str, int] = {}
+    used: dict[str, set[int]] = {}
     for number, rule in rules.items():
         if rule.mode == "off" or not rule.deliver:
             continue
-        first = rule.series.number
-        other = next((name for name, n in used.items() if abs(n - first) < len(SLOTS)), None)
+        mine = {label.number for label in rule.labels().values()}
+        other = next((name for name, numbers in used.items() if numbers & mine), None)
         if other is not None:
             sentence = (
-                f"The rule {other} uses the same Series Numbers. Give series.number; a rule takes "
-                f"{len(SLOTS)} numbers from it."
+                f"The rule {other} uses the same Series Numbers. Give series.number; this rule "
+                f"takes {', '.join(map(str, sorted(mine)))}."
             )
             yield ("rules", number, "deliver"), sentence, "warning"
-        used[rule.name] = first
+        used[rule.name] = mine

@@ -13,10 +13,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from node.config.attributes import Value, Wanted, as_number, comparable, folded, kind_of, values_of
+from node.config.attributes import (
+    Value,
+    Wanted,
+    as_number,
+    comparable,
+    folded,
+    kind_of,
+    scan_keys,
+    values_of,
+)
 
 Header = Mapping[str, Sequence[Value] | None]
-"""Values of one instance by key of condition; None or empty: missing."""
+"""Values of one instance by key of condition; empty: missing; None: its header is too long, so
+that nobody knows."""
 IfMissing = Literal["fail", "ignore", "hold"]
 ConditionOutcome = Literal["met", "not_met", "missing_ignored", "missing_hold"]
 _Row = tuple[Value, ...]
@@ -89,18 +99,24 @@ class ConditionResult:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Values of one attribute over the instances of a series, and how often each."""
+    """Values of one attribute over the instances of a series, and how often each.
+
+    `unread` says for how many of the missing ones nobody knows.
+    """
 
     rows: Counter[_Row]
     missing: int
     total: int
+    unread: int = 0
 
 
 def tally(key: str, headers: Sequence[Header]) -> Tally:
     """Count the values of one attribute over all instances."""
     rows = Counter(_row(values_of(key, header)) for header in headers)
     missing = rows.pop((), 0)
-    return Tally(rows, missing, len(headers))
+    names = scan_keys(key)
+    unread = sum(any(header.get(name, ()) is None for name in names) for header in headers)
+    return Tally(rows, missing, len(headers), unread)
 
 
 def evaluate(condition: Condition, found: Tally) -> ConditionResult:
@@ -128,6 +144,9 @@ def _row(values: Sequence[Value] | None) -> _Row:
 
 def _outcome(condition: Condition, found: Tally) -> ConditionOutcome:
     rows, missing = list(found.rows), found.missing
+    if found.unread:
+        wrong = condition.present is False or not _holds(condition, rows)
+        return "not_met" if rows and wrong else "missing_hold"
     if condition.present is not None:
         met = missing == 0 < found.total if condition.present else not rows
         return "met" if met else "not_met"
@@ -228,6 +247,8 @@ def text_of(row: Sequence[Value]) -> str:
 
 def _shown(found: Tally) -> str:
     rows = found.rows
+    if found.unread:
+        return f"not known: the header of {found.unread} of {found.total} is too long"
     if not rows:
         return "missing"
     texts = [_printable(text_of(row)) for row, _ in rows.most_common(MAX_SHOWN_VALUES)]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from node.config.completion import EVIDENCE
 from node.config.image import UpperBound
 from node.config.peers import DEMANDS
 from node.config.quantities import Amount, FreeSpace, Whole, Word, WordList
 from node.config.rules import MODES
-from node.config.sections import EVIDENCE
 
 Schema = dict[str, Any]
 _OFF = ("off", "no", False)
@@ -47,7 +47,7 @@ def _duration(seconds: float) -> str:
 
 
 def _size(size: float) -> str:
-    for unit, one in (("GB", 10**9), ("MB", 10**6)):
+    for unit, one in (("GB", 10**9), ("MB", 10**6), ("MiB", 1 << 20)):
         if size >= one and size % one == 0:
             return f"{size / one:g}{unit}"
     return f"{size:g}B" if size else ""
@@ -78,6 +78,9 @@ _FORMS: Mapping[str, Form] = {
     "percent": Form(_SHARE),
     "day": Form({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
     "_report_template": Form({"type": "string"}),
+    "day_window": Form(
+        {"type": "string", "pattern": "^[0-9]{1,2}:[0-9]{2} ?- ?[0-9]{1,2}:[0-9]{2}$"}
+    ),
     "version_range": Form({"type": "string", "pattern": "^[0-9]+(\\.[0-9]+){0,2}(\\.x)?$"}),
     "pattern": Form(_STRING),
     "picks": Form(_list_of({
@@ -98,7 +101,8 @@ _FORMS: Mapping[str, Form] = {
     **dict.fromkeys(("ae_titles", "networks", "fingerprints", "texts", "paths"),
                     Form(_list_of(_TEXT))),
     **dict.fromkeys(("host", "path", "_uid_root", "_station", "_database", "_broker", "_webhook",
-                     "_https", "_separator", "_sql_name", "secret", "_key", "_description"),
+                     "_web_url", "_https", "_separator", "_sql_name", "secret", "_key",
+                     "_description"),
                     Form(_TEXT)),
 }  # fmt: skip
 

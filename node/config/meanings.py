@@ -71,6 +71,10 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         log_level=("From which level on events are logged.", "info"),
         max_associations=("Most associations at a time.", "64"),
         on_conflict=("What to do with other bytes under a known SOP Instance UID.", "keep_first"),
+        storage_commitment=(
+            "Whether we vouch for images we hold, until retention deletes them; no archive.",
+            "no",
+        ),
     ),
     "Listen": _meanings(
         host=("Address to listen on; 0.0.0.0: all.", "10.4.0.7"),
@@ -85,7 +89,7 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Health": _meanings(host=("Address to listen on.", "127.0.0.1"), port=("Port.", "8088")),
     "Disk": _meanings(
-        warn_free=("With less free, an alert is raised." + LATER, "20%"),
+        warn_free=("With less free, an alert is raised.", "20%"),
         refuse_free=("With less free, objects are refused with 0xA700.", "8%"),
         ballast=("Room that is kept for rows and results; or off.", "256MB"),
     ),
@@ -96,12 +100,25 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Workers": _meanings(
         cpu=("Processes that convert and report.", "2"), infer=("Devices that run models.", "1")
     ),
-    "Memory": _meanings(step=("Most memory of one step; with more it is ended.", "8GB")),
+    "Memory": _meanings(
+        step=("Most memory of one step; with more it is ended.", "8GB"),
+        receive=(
+            "Memory for what is read from the network: 1 MiB for each association that sends; "
+            "where it is used up, 256 KiB.",
+            "64MiB",
+        ),
+    ),
     "Peer": _meanings(
         address=(
             "Where it is called; needed to send to it or ask it.",
             "{ host: pacs, port: 104, ae_title: MAINPACS }",
         ),
+        dicomweb=(
+            "Where results are sent by STOW-RS, in place of address.",
+            "{ url: https://pacs.hospital.lan/dicom-web }",
+        ),
+        folder=("Folder that results are put into as files, in place of address.", "/export/ai"),
+        sending=("How results are sent to it.", "{ window: '22:00-06:00' }"),
         sends_as=("Calling AE titles it uses; '*' alone: any.", "[MAINPACS, MAINPACS_OUT1]"),
         from_networks=("Where it calls from; anywhere where left out.", "[10.4.0.0/24]"),
         tls=("Whether it must come over TLS; and the files to call it with.", "required"),
@@ -109,14 +126,40 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         client_certificate=("Whether it must show a certificate over TLS.", "required"),
         certificate_names=("Names, of which its certificate must have one.", "[ct1.hospital.lan]"),
         fingerprints=("SHA-256 of its certificates; one of them must be shown.", "['5c...']"),
+        user=(
+            "The user it must name, over TLS only (PS3.7 D.3.3.7); not asked where left out.",
+            "{ name: ct1, passcode: '${file:ct1.passcode}' }",
+        ),
         max_associations=("Most associations of it at a time.", "32"),
         takes_demonstration=("Whether results of demonstration models may go there.", "yes"),
         timeout=("Of connecting to it, and of each answer.", "30s"),
+        completion=("What is different for series that it sends.", "{ quiet: 2m }"),
+    ),
+    "User": _meanings(
+        name=("Username.", "ct1"),
+        passcode=("Where its passcode stands.", "'${file:ct1.passcode}'"),
     ),
     "Address": _meanings(
         host=("Host name or address.", "pacs.hospital.lan"),
         port=("Port.", "104"),
         ae_title=("Its AE title when it is called.", "MAINPACS"),
+    ),
+    "Sending": _meanings(
+        ae_title=("Our AE title when we call it; that of the node where left out.", "AI_OUT"),
+        associations=("Most associations with it at a time.", "2"),
+        window=("Hours in which it is called, local time.", "'22:00-06:00'"),
+        connect_timeout=("Of TCP; timeout, but 10s at most, where left out.", "5s"),
+        association_timeout=("Of the answer to A-ASSOCIATE-RQ; timeout where left out.", "10s"),
+        answer_timeout=("Of each answer to a message; timeout where left out.", "2m"),
+        report_within=(
+            "Within which it must report on a storage commitment; then it is sent again.",
+            "24h",
+        ),
+    ),
+    "DICOMweb": _meanings(
+        url=("Root of its DICOMweb services.", "https://pacs.hospital.lan/dicom-web"),
+        token=("Bearer token; from a file or the environment.", "${file:pacs-token}"),
+        ca=("Who signs its certificate, PEM; the system's where left out.", "pki/hospital-ca.pem"),
     ),
     "PeerTLS": _meanings(
         receive=("Whether it must come over TLS.", "required"),
@@ -132,8 +175,9 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Completion": _meanings(
         evidence=(
-            "What may prove a series complete or not; or none. Only header_counts is acted on now.",
-            "[header_counts]",
+            "What may prove a series complete or not, the most trusted first; or none. mpps: acted "
+            "on from a later version.",
+            "[header_counts, pacs_count, geometry]",
         ),
         quiet=("Without proof, a series is complete when nothing came for so long.", "45s"),
         max_wait=("At the latest so long after its first instance.", "20m"),
@@ -143,20 +187,29 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
             "rerun_if_changed",
         ),
     ),
+    "PeerCompletion": _meanings(
+        evidence=("What may prove a series complete or not, for this peer.", "[pacs_count]"),
+        quiet=("Without proof, a series is complete when nothing came for so long.", "2m"),
+        max_wait=("At the latest so long after its first instance.", "30m"),
+    ),
     "ModelsSection": _meanings(
-        folders=("Folders of model packages, beside our own.", "[packages]")
+        folders=("Folders of model packages, beside our own.", "[packages]"),
+        trust=("Packages that may run code of their own.", "{ my-model: code }"),
     ),
     "Unmatched": _meanings(keep=("How long they are kept.", "3d")),
     "Retention": _meanings(
         inputs=("Images, after their job ended.", "7d"),
         results=("Results, after they were delivered.", "30d"),
-        failed=("Images of jobs that failed." + LATER, "14d"),
-        audit=("Who did what." + LATER, "7y"),
+        failed=("Images of jobs that failed.", "14d"),
+        audit=("The record of what happened and who did it: scorenode events.", "7y"),
     ),
     "Alerts": _meanings(
-        webhook=("URL that alerts are posted to." + LATER, "https://hooks.hospital.lan/ai"),
-        send_when=("Which alerts." + LATER, "[held, failed]"),
-        silence=("What must not be silent for long." + LATER, "{ peer: CT1, longer_than: 2h }"),
+        webhook=("URL that alerts are posted to, as JSON.", "https://hooks.hospital.lan/ai"),
+        send_when=("Which alerts.", "[held, failed]"),
+        silence=(
+            "What must not be silent for long; told like an alert.",
+            "{ peer: CT1, longer_than: 2h }",
+        ),
     ),
     "Silence": _meanings(
         longer_than=("For how long.", "2h"), peer=("A peer.", "CT1"), rule=("A rule.", "head-ct")
@@ -224,11 +277,11 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         priority=("urgent goes first, low last.", "routine"),
         inputs=("Named arguments of the model.", "{ ct: { pick: [most_slices] } }"),
         accept_result=(
-            "Plausible results; others are held." + LATER,
+            "Plausible results; others are held, and the reader is told.",
             "{ volume_ml: { max: 400 } }",
         ),
         deliver=("Where results go.", "[ { to: PACS } ]"),
-        if_not_run=("How a reader hears that nothing was scored." + LATER, "{ tell_reader: sr }"),
+        if_not_run=("How a reader hears that nothing was scored.", "{ tell_reader: sr }"),
         completion=("What this rule does differently from completion.", "{ if_incomplete: run }"),
         stop=("When it matches, rules of its level below it are not used.", "no"),
         expires=("Off from that day on.", "2026-12-31"),
@@ -248,7 +301,10 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         if_incomplete=("hold, run or discard a series that is proved incomplete.", "hold"),
         late_instances=("rerun_if_changed, ignore or hold.", "ignore"),
     ),
-    "IfNotRun": _meanings(tell_reader=("By which object.", "sr")),
+    "IfNotRun": _meanings(
+        tell_reader=("By which objects: sr, capture.", "[sr, capture]"),
+        after=("So long after the job was opened a reader hears that it still runs.", "30m"),
+    ),
     "ConditionLine": _meanings(
         equals=("This value, whatever its case. A bare value means the same.", "CT"),
         any_of=("One of these values.", "[HEAD, BRAIN]"),
@@ -302,25 +358,39 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Angles": _meanings(min=("Smallest.", "0deg"), max=("Largest.", "30deg")),
     "Destination": _meanings(
         to=("A peer with an address.", "PACS"),
-        send=("What is sent.", "[sr, seg, capture]"),
+        send=(
+            "What is sent: sr seg capture; or labelmap in place of seg, sr3d in place of sr, "
+            "outlines, text, pdf, rtstruct. Reports are sent last.",
+            "[sr, seg, capture]",
+        ),
         only_if=(
-            "Only where results are within these limits." + LATER,
+            "Only where results are within these limits.",
             "{ volume_ml: { min: 1 } }",
         ),
         series=("Series Number and Description of the results.", "{ number: 9101 }"),
-        if_refused=("What is sent in place of what is not taken." + LATER, "{ seg: capture }"),
-        confirm=("How it is proved that they are there." + LATER, "[commitment, find]"),
+        if_refused=("What is sent in place of what it does not take.", "{ seg: capture }"),
+        confirm=("How it is proved that they are there.", "[commitment, find]"),
         retry=("When it is tried again.", "{ after: [30s, 10m], give_up: 3d }"),
     ),
     "Limits": _meanings(min=("Lowest.", "0"), max=("Highest.", "400")),
     "ResultSeries": _meanings(
-        number=("Of the sr; the seg takes the next, the capture the one after it.", "9101"),
+        number=(
+            "Of the sr; the seg takes the next, then capture, labelmap, sr3d, outlines, text, pdf, "
+            "rtstruct.",
+            "9101",
+        ),
         description=("At most 64 characters; the rule's name where left out.", "AI ICH"),
     ),
     "Fallbacks": _meanings(
         seg=("capture or sr.", "capture"),
-        sr=("pdf or capture.", "pdf"),
+        labelmap=("capture or sr.", "capture"),
+        rtstruct=("capture or sr.", "capture"),
+        sr=("text, pdf or capture.", "pdf"),
+        sr3d=("sr, text, pdf or capture.", "sr"),
+        outlines=("capture or text.", "capture"),
+        text=("pdf or capture.", "pdf"),
         capture=("pdf or sr.", "pdf"),
+        pdf=("capture.", "capture"),
     ),
     "Retry": _meanings(
         after=("Waits before the next attempts; the last one repeats.", "[30s, 2m, 10m, 1h]"),

@@ -10,8 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, INNER, Flag, Seconds
+from node.config.base import CLOSED, DAY_SECONDS, INNER, Flag, Seconds, Text
+from node.config.completion import PeerCompletion
 from node.config.quantities import listed, scalar, text, texts, whole, word
+from node.config.secrets import secret, url
+from node.config.windows import DayWindow, day_window
 
 Network = IPv4Network | IPv6Network
 ANY_AE_TITLE = "*"
@@ -124,6 +127,51 @@ class PeerTLS:
 
 
 @dataclass(frozen=True)
+class Sending:
+    """How results are sent to a peer.
+
+    Parameters
+    ----------
+    ae_title : str or None
+        Ours when we call it; None: that of the node.
+    associations : int
+        Most at a time.
+    window : DayWindow or None
+        Hours in which it is called, local time.
+    connect_seconds, association_seconds, answer_seconds : float or None
+        How long to wait for TCP, for the answer to A-ASSOCIATE-RQ, for each answer to a message;
+        None: the peer's timeout (10 s for TCP at most).
+    report_seconds : float
+        Within which it must report on a storage commitment; then the objects are sent again.
+    """
+
+    __pydantic_config__ = CLOSED
+
+    ae_title: AETitle | None = None
+    associations: Annotated[int, BeforeValidator(whole(1, 32))] = 1
+    window: Annotated[DayWindow | None, BeforeValidator(day_window)] = None
+    connect_seconds: Annotated[Seconds | None, Field(alias="connect_timeout")] = None
+    association_seconds: Annotated[Seconds | None, Field(alias="association_timeout")] = None
+    answer_seconds: Annotated[Seconds | None, Field(alias="answer_timeout")] = None
+    report_seconds: Annotated[Seconds, Field(alias="report_within")] = DAY_SECONDS
+
+
+def _web_url(value: object, info: ValidationInfo) -> str:
+    return url(("https", "http"), value, info).rstrip("/")
+
+
+@dataclass(frozen=True)
+class DICOMweb:
+    """A destination that is called by DICOMweb (STOW-RS, QIDO-RS)."""
+
+    __pydantic_config__ = CLOSED
+
+    url: Annotated[str, BeforeValidator(_web_url)]
+    token: Annotated[str, BeforeValidator(secret)] = field(default="", repr=False)
+    authorities: Annotated[FilePath | None, Field(alias="ca")] = None
+
+
+@dataclass(frozen=True)
 class Supports:
     """Services a peer offers; None: not declared."""
 
@@ -136,6 +184,16 @@ class Supports:
 
 
 @dataclass(frozen=True)
+class User:
+    """The user that a peer must name when it calls; the passcode stands outside the file."""
+
+    __pydantic_config__ = CLOSED
+
+    name: Text
+    passcode: Annotated[str, BeforeValidator(secret)] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Peer:
     """Another Application Entity.
 
@@ -144,7 +202,12 @@ class Peer:
     name : str
         Its key in the file.
     address : Address or None
-        None: nothing is sent to it.
+        Where it is called by DIMSE.
+    dicomweb : DICOMweb or None
+        Where it is called by DICOMweb.
+    folder : Path or None
+        Where its objects are put as files.
+    sending : Sending
     sends_as : tuple of str
         Calling AE titles it uses; ``*``: any. Empty: it sends nothing.
     from_networks : tuple of network
@@ -157,17 +220,24 @@ class Peer:
         Common names or DNS names, of which its certificate must have one.
     fingerprints : tuple of str
         SHA-256 of its certificate; several, so that it can be renewed.
+    user : User or None
+        None: user identities are not looked at.
     max_associations : int
     takes_demonstration : bool
         Whether results of demonstration models may go there.
     timeout_seconds : float
         Of connecting to it, and of each answer.
+    completion : PeerCompletion or None
+        What is different for the series it sends.
     """
 
     __pydantic_config__ = CLOSED
 
     name: Annotated[str, Field(alias=f"{INNER}name")]
     address: Address | None = None
+    dicomweb: DICOMweb | None = None
+    folder: FilePath | None = None
+    sending: Sending = field(default_factory=Sending)
     sends_as: Annotated[tuple[str, ...], BeforeValidator(ae_titles)] = ()
     from_networks: Annotated[tuple[Network, ...], BeforeValidator(networks)] = ()
     tls: Annotated[PeerTLS, BeforeValidator(_tls)] = field(default_factory=PeerTLS)
@@ -175,6 +245,18 @@ class Peer:
     client_certificate: _Demand = "required"
     certificate_names: Annotated[tuple[str, ...], BeforeValidator(texts)] = ()
     fingerprints: Annotated[tuple[str, ...], BeforeValidator(fingerprints)] = ()
+    user: User | None = None
     max_associations: Annotated[int, BeforeValidator(whole(1, 10000))] = 32
     takes_demonstration: Flag = False
     timeout_seconds: Annotated[Seconds, Field(alias="timeout")] = 30.0
+    completion: PeerCompletion | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it can be asked how many instances of a series it holds."""
+        return bool(self.sends_as and self.address and self.supports.find)
+
+    @property
+    def takes_results(self) -> bool:
+        """Whether anything can be sent to it."""
+        return any((self.address, self.dicomweb, self.folder))

@@ -11,9 +11,12 @@ from node.config.conditions import Condition
 from node.config.image import Counts, ImageGate, Lengths
 from node.config.inputs import PriorInput, ResultInput, SeriesInput, TableInput
 from node.config.parts import Found, Parts
+from node.config.peers import Peer
 from node.config.problems import did_you_mean
 from node.config.rules import LONGEST_TIMEOUT_SECONDS, Rule
 from node.config.yaml_lines import Path as Place
+from pipelines.base import ModelKind
+from pipelines.catalogue import PIPELINES
 
 SOON = timedelta(days=30)
 
@@ -31,6 +34,14 @@ class ModelCard:
         ``any`` where it does not matter.
     slices, coverage_mm : tuple of float
         Lowest and highest, both included.
+    kind : str
+        ``segmentation`` or ``prognosis``.
+    scores : frozenset of str
+        Fields of a table without which a prognosis is not made.
+    status : str
+        ``active``, ``recalled`` or ``withdrawn``.
+    inputs : tuple of str
+        Names of the series a model of several takes, in its order; empty: it takes one.
     """
 
     version: str
@@ -38,6 +49,10 @@ class ModelCard:
     plane: str = "any"
     slices: tuple[float, float] = (0.0, float("inf"))
     coverage_mm: tuple[float, float] = (0.0, float("inf"))
+    kind: ModelKind = "segmentation"
+    scores: frozenset[str] = frozenset()
+    status: str = "active"
+    inputs: tuple[str, ...] = ()
 
 
 def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
@@ -70,10 +85,54 @@ def against_models(parts: Parts, cards: Mapping[str, ModelCard]) -> Iterator[Fou
         if not rule.run.takes_version(card.version):
             sentence = f"The model {rule.run.model} that is installed has version {card.version}."
             yield (*place, "run", "version"), sentence
+        if card.status != "active":
+            sentence = f"The model {rule.run.model} is {card.status}: its jobs are held."
+            yield (*place, "run", "model"), sentence, "warning"
         yield from _intended_use(parts, rule, card, place)
+        yield from _kind(parts, rule, card, place)
+        yield from _series(rule, card, place)
         for one in rule.inputs:
             if isinstance(one, SeriesInput) and one.image is not None:
                 yield from _gate(one.image, card, (*place, "inputs", one.name, "image"))
+
+
+def _series(rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
+    """Find series that a model takes by name and a rule does not give, in the model's order."""
+    if not card.inputs:
+        return
+    named = [one.name for one in rule.inputs if isinstance(one, (SeriesInput, PriorInput))]
+    missing = [name for name in card.inputs if name not in named]
+    if missing:
+        sentence = f"The model {rule.run.model} takes an input {missing[0]}; the rule names none."
+        yield (*place, "inputs"), sentence
+    elif named[0] != card.inputs[0]:
+        sentence = f"The model's first input is {card.inputs[0]}; the rule must name it first."
+        yield (*place, "inputs"), sentence
+
+
+def _kind(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
+    """Find a model of another kind than the pipeline's, and scores that no table gives."""
+    wanted = PIPELINES[rule.run.pipeline].models if rule.run.pipeline in PIPELINES else card.kind
+    if wanted != card.kind:
+        sentence = (
+            f"The pipeline {rule.run.pipeline} runs a {wanted}; {rule.run.model} is a {card.kind}."
+        )
+        yield (*place, "run", "model"), sentence
+        return
+    tables = [
+        parts.tables[one.table]
+        for one in rule.inputs
+        if isinstance(one, TableInput) and one.table in parts.tables
+    ]
+    if any(not table.fields for table in tables):
+        return  # all columns, whatever they are called
+    given = {field for table in tables for field in table.fields}
+    for score in sorted(card.scores - given):
+        sentence = (
+            f"The model {rule.run.model} needs the score {score}, which no table of the inputs has "
+            "as a field."
+        )
+        yield (*place, "inputs") if rule.inputs else place, sentence
 
 
 def _intended_use(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
@@ -189,17 +248,31 @@ def _proof(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
         here = (*place, "deliver", index)
         peer = parts.peers.get(destination.peer)
         for way in destination.confirm:
-            if peer is not None and peer.address and not getattr(peer.supports, way):
-                sentence = (
-                    f"The peer {peer.name} is not said to support {way}. Write supports: "
-                    f"{{ {way}: yes }} there, or leave it out here."
-                )
-                yield (*here, "confirm"), sentence
+            if peer is not None:
+                yield from _way(peer, way, (*here, "confirm"))
         if rule.mode == "live" and not destination.confirm:
             sentence = "No confirm: that the results are there will never be proved."
             yield here, sentence, "warning"
     if rule.mode == "live" and not rule.tell_reader:
         sentence = "No if_not_run: a reader is not told when nothing was scored, nor why."
+        yield place, sentence, "warning"
+
+
+def _way(peer: Peer, way: str, place: Place) -> Iterator[Found]:
+    """Find why a peer cannot prove what it holds in this way."""
+    if peer.address and not getattr(peer.supports, way):
+        sentence = (
+            f"The peer {peer.name} is not said to support {way}. Write supports: "
+            f"{{ {way}: yes }} there, or leave it out here."
+        )
+        yield place, sentence
+    elif way == "commitment" and not peer.address and peer.takes_results:
+        yield place, f"The peer {peer.name} has no address: storage commitment needs DIMSE."
+    elif way == "commitment" and peer.address and not peer.sends_as:
+        sentence = (
+            f"The peer {peer.name} has no sends_as: it may report only in the association in which "
+            "it is asked, and many report in one that they open themselves."
+        )
         yield place, sentence, "warning"
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, DAY_SECONDS, Name, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, Flag, Name, Seconds, Text
+from node.config.completion import Completion
 from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
     FreeSpace,
@@ -25,7 +26,6 @@ from node.config.quantities import (
     whole,
     word,
 )
-from node.config.rules import INCOMPLETE, LATE, IfIncomplete, LateInstances
 from node.config.secrets import url
 
 PYDICOM_UID_ROOT = "1.2.826.0.1.3680043.8.498."
@@ -160,11 +160,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Memory:
-    """Most memory one step may take."""
+    """Most memory one step may take; and the receiver, for what it reads from the network."""
 
     __pydantic_config__ = CLOSED
 
     step_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="step")] = 8 * 10**9
+    receive_bytes: Annotated[int, BeforeValidator(size_bytes), Field(alias="receive")] = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class NodeSection:
     max_associations : int
     on_conflict : str
         What to do with other bytes under the UID of an instance that we hold.
+    storage_commitment : bool
+        Whether we vouch for what we hold (PS3.4 annex J), for as long as we keep it.
     """
 
     __pydantic_config__ = CLOSED
@@ -229,27 +232,7 @@ class NodeSection:
         Literal["keep_first", "refuse", "replace"],
         BeforeValidator(word("keep_first", "refuse", "replace")),
     ] = "keep_first"
-
-
-Evidence = Literal["mpps", "header_counts", "pacs_count"]
-EVIDENCE: tuple[Evidence, ...] = ("mpps", "header_counts", "pacs_count")
-
-
-def _evidence(value: object) -> tuple[str, ...]:
-    return () if value == "none" else WordList(EVIDENCE)(value)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What proves a series complete or not, and when it counts as complete without."""
-
-    __pydantic_config__ = CLOSED
-
-    evidence: Annotated[tuple[Evidence, ...], BeforeValidator(_evidence)] = ("header_counts",)
-    quiet_seconds: Annotated[Seconds, Field(alias="quiet")] = 45.0
-    max_wait_seconds: Annotated[Seconds, Field(alias="max_wait")] = 1200.0
-    if_incomplete: Annotated[IfIncomplete, BeforeValidator(INCOMPLETE)] = "hold"
-    late_instances: Annotated[LateInstances, BeforeValidator(LATE)] = "rerun_if_changed"
+    storage_commitment: Flag = False
 
 
 @dataclass(frozen=True)
@@ -259,6 +242,9 @@ class ModelsSection:
     __pydantic_config__ = CLOSED
 
     folders: Annotated[tuple[Path, ...], BeforeValidator(paths)] = ()
+    trust: Mapping[Name, Annotated[str, BeforeValidator(word("code"))]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
 ANY_AE_TITLE = "*"
+_USERNAME_AND_PASSCODE = 2
 
 Address = IPv4Address | IPv6Address
 
@@ -29,6 +31,23 @@ class PeerCertificate:
 
 
 @dataclass(frozen=True)
+class User:
+    """Username and passcode that a peer must give (PS3.7 D.3.3.7)."""
+
+    name: str
+    passcode: str = field(repr=False)
+
+    def is_named_by(self, request: AssociationRequest) -> bool:
+        """Whether a request names this user; never in the clear."""
+        found = request.identity
+        if found is None or found.kind != _USERNAME_AND_PASSCODE or not request.is_tls:
+            return False
+        return hmac.compare_digest(found.primary, self.name.encode()) & hmac.compare_digest(
+            found.secondary, self.passcode.encode()
+        )
+
+
+@dataclass(frozen=True)
 class PeerRule:
     """A peer that may open associations.
 
@@ -47,6 +66,8 @@ class PeerRule:
     certificate_names, fingerprints : tuple of str
         What its certificate must say: one of these names, be one of these; empty: anything that
         an authority has signed.
+    user : User or None
+        Whom it must name; None: user identities are not looked at.
     """
 
     name: str
@@ -57,6 +78,7 @@ class PeerRule:
     needs_certificate: bool = True
     certificate_names: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
+    user: User | None = None
 
     def is_at(self, address: Address) -> bool:
         """Whether it may call from an address."""
@@ -172,5 +194,6 @@ def identify(
     named = [peer for peer in fitting if title in peer.ae_titles]
     for peer in named or fitting:
         if peer.is_proved_by(request):
-            return peer
+            is_known = peer.user is None or peer.user.is_named_by(request)
+            return peer if is_known else USER_NOT_AUTHENTICATED
     return CALLING_AE_TITLE_NOT_RECOGNIZED

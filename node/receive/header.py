@@ -8,17 +8,16 @@ element without a check of its length against the end. It runs for every instanc
 from __future__ import annotations
 
 import struct
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
+from node.receive.effort import Effort, LimitReached
 from node.receive.header_values import Value, decode, encodings_of, parse_tag, tag_text, vr_of
 
 DEEPEST = 16
-MOST_ELEMENTS = 20_000
-SECONDS = 1.0
+MOST_ELEMENTS = 50_000
 LONGEST_VALUE = 65_536
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -62,16 +61,11 @@ class HeaderScan:
     """Values found, by the names they were asked by.
 
     An absent element has no entry, an empty one (or one over 64 KiB) an empty list, a sequence
-    asked for by itself the number of its items. `complete` is False when the walk stopped at the
-    limit of elements or of time: what follows was not looked at.
+    asked for by itself the number of its items. None: the walk stopped at the limit of elements
+    or of time before it came there, so that nobody knows.
     """
 
-    values: dict[str, list[Value]]
-    complete: bool
-
-
-class _LimitReached(Exception):
-    """Raised inside a walk when it looked at enough."""
+    values: dict[str, list[Value] | None]
 
 
 @dataclass
@@ -180,6 +174,13 @@ def _plan(wanted: tuple[int | str, ...], encoding: _Encoding) -> _Plan:
     return root
 
 
+def _names(wish: _Wish) -> Iterator[str]:
+    """Names asked for at one tag and below it."""
+    yield from wish.names
+    for child in wish.children.values():
+        yield from _names(child)
+
+
 def _add(plan: _Plan, tag: int, encoding: _Encoding) -> None:
     plan.setdefault(encoding.tag(tag), _Wish(tag))
 
@@ -202,21 +203,32 @@ class _Walk:
         self._have = len(data)
         self._end = size
         self._left = MOST_ELEMENTS
-        self._deadline = time.monotonic() + SECONDS
+        self._effort = Effort()
+        self._entered: _Wish | None = None
         self._encoding = encoding
-        self.values: dict[str, list[Value]] = {}
+        self.values: dict[str, list[Value] | None] = {}
 
     def run(self, plan: _Plan) -> HeaderScan:
         """Walk from the first element to the last byte."""
         try:
             self._elements(0, self._end, plan, _Level(), 0, delimited=False)
-        except _LimitReached:
-            return HeaderScan(self.values, complete=False)
+        except LimitReached:
+            self._mark_unread(plan)
         except struct.error:
             if self._have == self._end:
                 raise
             raise StartTooShort from None
-        return HeaderScan(self.values, complete=True)
+        finally:
+            self._effort.end()
+        return HeaderScan(self.values)
+
+    def _mark_unread(self, plan: _Plan) -> None:
+        """Say of what was not found, and of the sequence that was left, that nobody knows."""
+        children = self._entered.children.values() if self._entered else ()
+        half_read = {name for child in children for name in _names(child)}
+        for name in [name for wish in plan.values() for name in _names(wish)]:
+            if name in half_read or name not in self.values:
+                self.values[name] = None
 
     def _elements(
         self, at: int, end: int, plan: _Plan, level: _Level, depth: int, *, delimited: bool
@@ -247,6 +259,7 @@ class _Walk:
                     continue
             wish = wish_of(tag)
             if length == _UNDEFINED:
+                self._entered = self._entered if depth else wish
                 at = self._undefined(tag, vr, at, end, wish, level, depth)
                 continue
             if at + length > end:
@@ -258,6 +271,7 @@ class _Walk:
                     for key in wish.names:
                         self.values[key] = known
                 else:
+                    self._entered = self._entered if depth else wish
                     self._take(wish, vr, at, length, level, depth)
             at += length
         return self._finish(at, end, delimited=delimited)
@@ -387,8 +401,8 @@ class _Walk:
             else:
                 break
             steps += 1
-            if not steps & 1023 and time.monotonic() > self._deadline:
-                raise _LimitReached
+            if not steps & 1023:
+                self._effort.step()
         raise self._truncated(tag)
 
     def _take(
@@ -415,7 +429,7 @@ class _Walk:
         values = decode(raw, name, self._encoding.order, level.encodings)
         for key in wish.names:
             if depth:
-                self.values.setdefault(key, []).extend(values)
+                cast(list[Value], self.values.setdefault(key, [])).extend(values)
             else:
                 self.values[key] = values
         sets_level = wish.tag in (_SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION)
@@ -442,8 +456,9 @@ class _Walk:
                 self.values[key] = [float(items)] if items else []
 
     def _check_limits(self) -> None:
-        if self._left <= 0 or time.monotonic() > self._deadline:
-            raise _LimitReached
+        if self._left <= 0:
+            raise LimitReached
+        self._effort.step()
 
     def _tag(self, tag: int) -> int:
         return self._encoding.tag(tag)

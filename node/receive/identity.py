@@ -58,7 +58,7 @@ def refusal_of_request(request: StoreRequest) -> Status | None:
 
 
 def refusal_of_identity(
-    request: StoreRequest, values: Mapping[str, Sequence[Value]]
+    request: StoreRequest, values: Mapping[str, Sequence[Value] | None]
 ) -> Status | None:
     """Why a data set is not what its request names; None when it is.
 
@@ -68,16 +68,20 @@ def refusal_of_identity(
     values : mapping
         What the header scan found for `IDENTITY_KEYS`.
     """
+    asked = {
+        "SOPInstanceUID": request.sop_instance_uid,
+        "SOPClassUID": request.sop_class_uid,
+    }
     for keyword in IDENTITY_KEYS:
         found = values.get(keyword, ())
+        if found is None:
+            return _mismatch(keyword, f"header is too long to reach {keyword}")
         if not found or not found[0]:
             return _mismatch(keyword, f"{keyword} is missing or empty in the data set")
         if len(found) > 1 or not is_uid(str(found[0])):
             return _mismatch(keyword, f"{keyword} in the data set is not a UID")
-    if values["SOPInstanceUID"][0] != request.sop_instance_uid:
-        return _mismatch("SOPInstanceUID", "SOPInstanceUID differs between request and data set")
-    if values["SOPClassUID"][0] != request.sop_class_uid:
-        return _mismatch("SOPClassUID", "SOPClassUID differs between request and data set")
+        if found[0] != asked.get(keyword, found[0]):
+            return _mismatch(keyword, f"{keyword} differs between request and data set")
     return None
 
 

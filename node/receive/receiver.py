@@ -20,14 +20,15 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
+from node.commitment import COMMITMENT, CommitmentService
 from node.log import is_debugging
 from node.receive.access import (
     NO_REASON_GIVEN,
-    USER_NOT_AUTHENTICATED,
     AssociationRequest,
     PeerRule,
     Rejection,
     address_of,
+    identify,
     is_listed,
 )
 from node.receive.admission import Admission, Session
@@ -36,7 +37,7 @@ from node.receive.connection import GuardSettings
 from node.receive.engine.host import Engine
 from node.receive.engine.listener import Listener
 from node.receive.engine.negotiation import Negotiator
-from node.receive.engine.read_buffer import BufferPool
+from node.receive.engine.read_buffer import BUFFER_BYTES, BufferPool
 from node.receive.engine.upper_layer import Limits
 from node.receive.guard import (
     GuardedAssociation,
@@ -65,10 +66,6 @@ Context = Callable[[], ssl.SSLContext]
 Facts = Mapping[str, object]
 OnEvent = Callable[[str, Facts], None]
 """Told every event that is logged, with the same facts: for metrics."""
-
-
-Authenticate = Callable[[AssociationRequest], bool]
-"""Says whether the user that a request names (or does not name) may come in."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,8 @@ class ReceiverSettings:
     tls : TLSSettings or None
     is_plain : bool
         Whether there is a port without TLS, too.
+    buffer_bytes : int
+        For what is read from the network, as long as it lasts.
     """
 
     ae_title: str
@@ -117,6 +116,7 @@ class ReceiverSettings:
     owner: str = ""
     tls: TLSSettings | None = None
     is_plain: bool = True
+    buffer_bytes: int = 64 << 20
 
 
 class Receiver:
@@ -133,8 +133,8 @@ class Receiver:
     on_event : callable
     guard : mapping
         Other values for fields of `GuardSettings`.
-    authenticate : callable or None
-        None: user identities are not looked at. A passcode that comes without TLS is refused.
+    commitment : CommitmentService or None
+        Takes storage commitments and reports on them; None: they are not accepted.
     engine : bool
         Whether our own engine serves what it can; otherwise pynetdicom serves everything.
     """
@@ -147,7 +147,7 @@ class Receiver:
         on_event: OnEvent | None = None,
         guard: Mapping[str, Any] | None = None,
         *,
-        authenticate: Authenticate | None = None,
+        commitment: CommitmentService | None = None,
         engine: bool = True,
     ) -> None:
         self._service = service
@@ -159,7 +159,7 @@ class Receiver:
         self._admission = Admission(service.has_room)
         self._lock = threading.Lock()
         self._server: GuardedServer | None = None
-        self._authenticate = authenticate
+        self._commitment = commitment
         self._has_engine = engine
         self._listeners: list[Listener] = []
         self._tls_socket: socket.socket | None = None
@@ -193,9 +193,15 @@ class Receiver:
     def reconfigure(self, settings: ReceiverSettings) -> None:
         """Admit by other rules from now on; addresses and ports stay.
 
-        Certificates are read again; where they cannot be used the old ones stay.
+        Certificates are read again; where they cannot be used the old ones stay. Who would not be
+        admitted any more, or as somebody else, is cut off.
         """
         self.settings = settings
+        for listener in self._listeners:
+            listener.cut(self._is_unwelcome)
+        for assoc in self._server.live if self._server else ():
+            if assoc.session is not None and self._is_unwelcome(assoc.session):
+                assoc.cut()
         if self._context is not None and settings.tls is not None:
             try:
                 self._context = self._new_context(settings.tls.files)
@@ -239,11 +245,17 @@ class Receiver:
             request_seconds=self._guard.request_seconds,
             idle_seconds=self.settings.idle_seconds,
         )
+        handlers: list[Any] = []
+        if self._commitment is not None:
+            # Both roles: peers ask us, and report to us what we asked of them.
+            ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
+            handlers = self._commitment.handlers()
         server = ae.make_server(
             address,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
+                *handlers,
             ],
             server_class=GuardedServer,
             request_handler=GuardedHandler,
@@ -312,9 +324,9 @@ class Receiver:
             negotiator=Negotiator(
                 server.contexts,
                 self.settings.max_pdu_bytes,
-                identifies_users=self._authenticate is not None,
+                served_elsewhere=[COMMITMENT],
             ),
-            buffers=BufferPool(),
+            buffers=BufferPool(max(1, self.settings.buffer_bytes // BUFFER_BYTES)),
             limits=self._limits,
             largest_instance_bytes=self._guard.largest_instance_bytes,
         )
@@ -363,6 +375,10 @@ class Receiver:
     def _is_listed(self, address: str) -> bool:
         return is_listed(self.settings.peers, address_of(address))
 
+    def _is_unwelcome(self, session: Session) -> bool:
+        found = identify(session.request, self.settings.peers, self.settings.ae_title)
+        return isinstance(found, Rejection) or found.name != session.peer.name
+
     def _on_requested(self, event: evt.Event) -> None:
         """Admit or reject; whatever goes wrong here rejects."""
         assoc = cast(GuardedAssociation, event.assoc)
@@ -382,9 +398,6 @@ class Receiver:
         verdict = self._admission.admit(
             request, settings.peers, settings.ae_title, settings.max_associations
         )
-        if isinstance(verdict, Session) and not self._is_authentic(request):
-            self._admission.leave(verdict)
-            verdict = USER_NOT_AUTHENTICATED
         if isinstance(verdict, Rejection):
             self._tell(
                 "association.rejected",
@@ -398,15 +411,6 @@ class Receiver:
         if self._rows is not None:
             self._rows.opened(_opened(verdict, settings.owner))
         return verdict
-
-    def _is_authentic(self, request: AssociationRequest) -> bool:
-        """Whether the user may come in, where somebody was asked to say so."""
-        if self._authenticate is None:
-            return True
-        identity = request.identity
-        if identity is not None and identity.secondary and not request.is_tls:
-            return False
-        return self._authenticate(request)
 
     def _reject(self, assoc: GuardedAssociation, rejection: Rejection) -> None:
         assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)

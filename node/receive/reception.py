@@ -162,8 +162,8 @@ class Reception:
             raise AssertionError("nothing was written")
         request = self._request
         received = ReceivedInstance(
-            study_instance_uid=str(found.values["StudyInstanceUID"][0]),
-            series_instance_uid=str(found.values["SeriesInstanceUID"][0]),
+            study_instance_uid=_uid(found, "StudyInstanceUID"),
+            series_instance_uid=_uid(found, "SeriesInstanceUID"),
             sop_instance_uid=request.sop_instance_uid,
             sop_class_uid=request.sop_class_uid,
             transfer_syntax_uid=request.transfer_syntax_uid,
@@ -194,6 +194,11 @@ class Reception:
             parts = [part10_header(self._request), *parts]
         self._spool.write_all(parts)
         self._held.clear()
+
+
+def _uid(found: HeaderScan, keyword: str) -> str:
+    """One of the UIDs that `refusal_of_identity` has seen."""
+    return str((found.values[keyword] or [""])[0])
 
 
 def _status_of(error: Exception) -> Status:

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Code, Findings, ModelIdentity, Number, Segment, Volume
+from models.base import (
+    CasePrognosis,
+    Code,
+    Findings,
+    ModelIdentity,
+    Number,
+    Reason,
+    Segment,
+    UsedFeature,
+    Volume,
+)
 from pipelines.steps.nifti import load_nifti, save_nifti
 
 VOLUME = "volume.npy"
@@ -20,6 +30,8 @@ FACTS = "facts.json"
 MASK = "mask.nii.gz"
 LABELS = "labels.npz"
 FINDINGS = "findings.json"
+OVERLAPPING = "overlapping.npz"
+ELEMENTS = "elements.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +96,9 @@ def save_findings(
         save_nifti(straight.array.astype(np.uint8), straight.affine, folder / MASK)
     elif labels is not None:
         save_nifti(labels, volume.affine, folder / MASK)
+    if scored.findings.overlapping:
+        whole = {str(number): mask for number, mask in scored.findings.overlapping.items()}
+        np.savez_compressed(folder / OVERLAPPING, **whole)  # type: ignore[arg-type]
     write_json(findings_summary(scored), folder / FINDINGS)
 
 
@@ -93,6 +108,9 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "present": scored.findings.present,
         "numbers": [asdict(number) for number in scored.findings.numbers],
         "segments": [asdict(segment) for segment in scored.findings.segments],
+        **_prognosis_summary(scored.findings.prognosis),
+        "texts": list(scored.findings.texts),
+        "priority": scored.findings.priority,
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -103,8 +121,12 @@ def load_findings(folder: Path) -> Scored:
     findings = Findings(
         labels=_labels(folder),
         segments=tuple(_segment(item) for item in data["segments"]),
-        numbers=tuple(Number(**item) for item in data["numbers"]),
+        numbers=tuple(_number(item) for item in data["numbers"]),
         present=data["present"],
+        prognosis=_prognosis(data["prognosis"]) if "prognosis" in data else None,
+        overlapping=_overlapping(folder),
+        texts=tuple(data.get("texts", ())),
+        priority=data.get("priority"),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))
@@ -125,6 +147,18 @@ def _labels(folder: Path) -> NDArray[np.uint8] | None:
     return array.astype(np.uint8)
 
 
+def _overlapping(folder: Path) -> dict[int, NDArray[np.bool_]]:
+    if not (folder / OVERLAPPING).exists():
+        return {}
+    with np.load(folder / OVERLAPPING, allow_pickle=False) as stored:
+        return {int(name): np.asarray(stored[name], bool) for name in stored.files}
+
+
+def _number(item: Mapping[str, Any]) -> Number:
+    code = item.get("code")
+    return Number(**{**item, "code": _code(code) if code else None})
+
+
 def _segment(item: Mapping[str, Any]) -> Segment:
     region = item["anatomic_region"]
     return Segment(
@@ -134,9 +168,42 @@ def _segment(item: Mapping[str, Any]) -> Segment:
         type=_code(item["type"]),
         anatomic_region=_code(region) if region else None,
         color=tuple(item["color"]),
+        side=item.get("side"),
     )
 
 
 def _code(item: list[str]) -> Code:
     scheme, value, meaning = item
     return scheme, value, meaning
+
+
+def _prognosis_summary(case: CasePrognosis | None) -> dict[str, Any]:
+    """Give a prognosis, with its features and volumes by name besides, for report templates."""
+    return {} if case is None else {"prognosis": asdict(case)}
+
+
+def _prognosis(item: Mapping[str, Any]) -> CasePrognosis:
+    """Read what `asdict` made of a prognosis, after JSON."""
+    low, high = item["projection_interval"]
+    p_low, p_high = item["probability_interval"]
+    return CasePrognosis(
+        **{
+            **item,
+            "projection_interval": (low, high),
+            "probability_interval": (p_low, p_high),
+            "features": tuple(_used(one) for one in item["features"]),
+            "reasons": tuple(Reason(**one) for one in item["reasons"]),
+        }
+    )
+
+
+def _used(item: Mapping[str, Any]) -> UsedFeature:
+    usual, code = item["usual"], item["code"]
+    return UsedFeature(
+        **{
+            **item,
+            "usual": (usual[0], usual[1]) if usual else None,
+            "code": _code(code) if code else None,
+            "regions": tuple(item["regions"]),
+        }
+    )

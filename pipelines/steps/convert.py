@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
-from models.base import Volume
-from pipelines.base import NotScored, StepContext
-from pipelines.steps.artefacts import save_volume
-from pipelines.steps.packages import package_of, refuse_unfit
+from models.base import ElementValue, Volume
+from models.manifest import Element
+from pipelines.base import Misconfigured, NotScored, StepContext
+from pipelines.steps.artefacts import ELEMENTS, save_volume, write_json
+from pipelines.steps.packages import Package, package_of, refuse_unfit
 from pipelines.steps.read import third_party_warnings_off
 from pipelines.steps.series import open_whole_series
 from pipelines.steps.volume import volume_from_series
@@ -39,22 +42,76 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     with ThreadPoolExecutor(1) as meanwhile:
         package = meanwhile.submit(package_of, context.spec.model)
         context.progress(0.0, "reading files")
-        volume = _read(context, modalities)
+        volume, header = _read(context.spec.inputs, modalities)
         ready_at = datetime.now(UTC)
+        _refuse_other_first(context, package.result())
         refuse_unfit(package.result(), volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
+    manifest = package.result().manifest
+    for name in list(manifest.channels)[1:]:
+        _convert_other(context, package.result(), name, modalities)
+    if manifest.elements:
+        write_json(_elements(header, manifest.elements), context.folder / ELEMENTS)
     return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
 
 
-def _read(context: StepContext, modalities: Collection[str]) -> Volume:
-    instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
+def _read(inputs: Sequence[str], modalities: Collection[str]) -> tuple[Volume, Dataset]:
+    """Volume of a series, and one of its headers."""
+    instances = open_whole_series([Place.from_text(text) for text in inputs])
     with third_party_warnings_off():
         headers = [instance.header for instance in instances if instance.like is None]
         _refuse_homeless(headers)
         _refuse_modality(headers, modalities)
-    context.progress(0.3, "building the volume")
-    return volume_from_series(instances)
+    return volume_from_series(instances), headers[0]
+
+
+def _refuse_other_first(context: StepContext, package: Package) -> None:
+    """Results lie on the rule's first input; it must be the one the model takes as its first."""
+    name = next(iter(package.manifest.channels))
+    named = context.spec.named.get(name)
+    if named is not None and set(named) != set(context.spec.inputs):
+        raise Misconfigured(
+            f"The first input of the model {package.identity.family} is {name}; the rule must name "
+            "it first, too."
+        )
+
+
+def _convert_other(
+    context: StepContext, package: Package, name: str, modalities: Collection[str]
+) -> None:
+    """Write the volume of a further input into a folder of its name."""
+    paths = context.spec.named.get(name)
+    if not paths:
+        raise Misconfigured(
+            f"The model {package.identity.family} takes an input {name}, and the rule names none."
+        )
+    volume, _ = _read(paths, modalities)
+    refuse_unfit(package, volume, name)
+    folder = context.folder / name
+    folder.mkdir()
+    save_volume(volume, folder)
+
+
+def _elements(header: Dataset, wanted: Mapping[str, Element]) -> dict[str, ElementValue]:
+    """Values of DICOM elements by the name the manifest gives them; None where there is none."""
+    found: dict[str, ElementValue] = {}
+    for name, element in wanted.items():
+        value = header.get(element.keyword)
+        if value in (None, ""):
+            if element.required:
+                raise NotScored(
+                    "element_missing",
+                    f"The images have no {element.keyword}, which the model needs.",
+                )
+            found[name] = None
+        elif isinstance(value, (int, float, Decimal)):
+            found[name] = float(value)
+        elif isinstance(value, MultiValue):
+            found[name] = tuple(v if isinstance(v, str) else float(v) for v in value)
+        else:
+            found[name] = str(value)
+    return found
 
 
 def _refuse_homeless(datasets: Sequence[Dataset]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import gzip
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -244,3 +244,25 @@ def _compact_kind(arrays: Sequence[NDArray[np.generic]]) -> np.dtype[np.generic]
             if not (low >= -32768 and high <= 32767) or (part.astype(np.int16) != part).any():
                 return np.dtype("<f4")
     return np.dtype("<i2")
+
+
+def volume_of_files(path: Path, others: Mapping[str, Path] | None = None) -> Volume:
+    """Read a NIfTI image as a volume, and further inputs of a model on the same grid.
+
+    Raises
+    ------
+    ValueError
+        An image has not three axes, or does not lie on the grid of the first.
+    OSError
+        A file cannot be read.
+    """
+    array, affine = load_nifti(path)
+    if array.ndim != 3:
+        raise ValueError(f"{path.name} has {array.ndim} axes, wanted three.")
+    found = {}
+    for name, other in (others or {}).items():
+        more, its = load_nifti(other)
+        if more.shape != array.shape or not np.allclose(its, affine, atol=AFFINE_TOLERANCE_MM):
+            raise ValueError(f"{other.name} does not lie on the grid of {path.name}.")
+        found[name] = Volume(more.astype(np.float32), affine)
+    return Volume(array.astype(np.float32), affine, facts={"plane": "any"}, others=found)

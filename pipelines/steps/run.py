@@ -10,7 +10,9 @@ import shutil
 import traceback
 from pathlib import Path
 
-from models.base import UnfitInput
+from models.base import BrokenPackage, Recalled, UnfitInput
+from models.package import refuse_recalled
+from models.status import status_of
 from pipelines.base import (
     FaultyResult,
     JobSpec,
@@ -19,6 +21,7 @@ from pipelines.base import (
     Progress,
     Step,
     StepContext,
+    StepFunction,
     Transient,
     Verdict,
 )
@@ -51,7 +54,7 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     part = job_folder / f"{step}.part-{secrets.token_hex(4)}"
     try:
         part.mkdir(parents=True)
-        function = pipeline_named(spec.pipeline).step(step)
+        function = _function(spec, step)
         facts = dict(function(StepContext(spec, part, job_folder, progress)))
         json.dumps(facts)
         put_in_place(part, job_folder / step)
@@ -60,6 +63,26 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Verdict("ok", facts=facts)
+
+
+def _function(spec: JobSpec, step: Step) -> StepFunction:
+    if spec.notice is not None:
+        from pipelines.steps.notice import notice  # loads highdicom
+
+        return notice
+    _refuse_recalled(Path(spec.model))
+    return pipeline_named(spec.pipeline).step(step)
+
+
+def _refuse_recalled(model: Path) -> None:
+    """Stop at a model that was recalled since the job was opened, whatever the step."""
+    try:
+        status, reason = status_of(model)
+        refuse_recalled(model, status, reason)
+    except Recalled as error:
+        raise Misconfigured(str(error)) from error
+    except BrokenPackage:
+        return  # the step that needs the package says what is wrong with it
 
 
 def verdict_of(error: Exception, step: Step) -> Verdict:

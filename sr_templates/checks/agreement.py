@@ -10,10 +10,10 @@ from sr_templates.base import UnfitSource
 from sr_templates.checks.base import Found, Subject
 from sr_templates.checks.coded import value_of
 from sr_templates.checks.measurements import TRACKING_UID, groups_of
-from sr_templates.checks.tree import children, name
+from sr_templates.checks.tree import children, code, name
 from sr_templates.checks.voxels import ml_by_segment
 
-VOLUME = "118565006"
+VOLUME, METHOD, SUM_OF_VOXELS = "118565006", "370129005", "126030"
 SAME_VOLUME_ML = 0.1
 ML = {"ml": 1.0, "mL": 1.0, "cm3": 1.0, "mm3": 1e-3, "dm3": 1e3, "l": 1e3, "L": 1e3}
 """Millilitres in the units a volume is given in (UCUM)."""
@@ -24,7 +24,11 @@ def agreement(subject: Subject) -> Iterator[Found]:
     seg = subject.seg
     if seg is None:
         return
-    tracking = {int(i.SegmentNumber): str(i.get("TrackingUID", "")) for i in seg.SegmentSequence}
+    tracking = {
+        int(i.SegmentNumber): str(i.get("TrackingUID", ""))
+        for i in seg.SegmentSequence
+        if int(i.SegmentNumber)  # 0 is the background of a label map
+    }
     ml = _volumes(subject, seg)
     reported: set[int] = set()
     for item in groups_of(subject.ds):
@@ -85,10 +89,16 @@ def _tracking_uid(group: Dataset) -> str:
     return str(uids[0]) if uids else ""
 
 
+def _is_counted(item: Dataset) -> bool:
+    """Whether a volume is a count of voxels, not something finer measured another way."""
+    methods = [code(one) for one in item.get("ContentSequence") or () if name(one) == METHOD]
+    return methods in ([], [SUM_OF_VOXELS])
+
+
 def _volume(group: Dataset) -> float | None:
     for item in group.get("ContentSequence") or ():
         measured = item.get("MeasuredValueSequence")
-        if name(item) != VOLUME or not measured:
+        if name(item) != VOLUME or not measured or not _is_counted(item):
             continue
         units = measured[0].get("MeasurementUnitsCodeSequence")
         factor = ML.get(value_of(units[0])) if units else None

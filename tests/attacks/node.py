@@ -24,6 +24,7 @@ from tests.node.receive.engine.conversations import (
     store,
 )
 from tests.peers import ct_image, encoded
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CALLED, HONEST = "ANY", "HONEST"
@@ -85,8 +86,7 @@ class Child:
 @contextmanager
 def running_child(folder: Path) -> Iterator[Child]:
     """Run a receiver, durable, with peers told by network."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.ours", str(port), str(folder / "node")],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,20 +20,14 @@ from storage import queries
 from storage.base import StoreUnavailable
 from storage.database import Database
 from tests import privacy
+from tests.ports import free_port
 from tests.tools import tool
 
 PATIENT_NAME = "Jürgensen^Planted"
 PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 WORK_SECONDS = 180.0
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = WORK_SECONDS) -> None:
@@ -57,8 +50,16 @@ class NodeUnderTest:
     store_kind: str = "files"
     quiet: str = "1s"
     when: str = "{ Modality: CT }"
+    rules: str = ""
+    """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
+    peers: str = ""
+    rule: str = ""
+    """More lines of the peers, and of the rule."""
+    confirm: bool = False
     data: Path | None = None
+    run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
+    models: str = ""
     port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -84,6 +85,11 @@ class NodeUnderTest:
     def write_config(self) -> None:
         """Write the configuration an admin would write for this test."""
         database = f"database: {self.database}" if self.database else ""
+        reports = confirm = ""
+        if self.confirm:
+            reports = "sends_as: [PACS], supports: { commitment: yes, find: yes },"
+            confirm = "confirm: [commitment, find]"
+        models = f"models: {self.models}" if self.models else ""
         self.config.write_text(f"""\
 schema: 1
 node:
@@ -100,23 +106,27 @@ peers:
   SENDER:
     sends_as: [STORESCU, SENDER]
     from_networks: [127.0.0.0/8]
-  PACS:
-    address: {{ host: 127.0.0.1, port: {self.destination_port},
-                ae_title: {self.destination_ae_title} }}
-    takes_demonstration: yes
-    timeout: 10s
-completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+  PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
+                      ae_title: {self.destination_ae_title} }},
+          {reports} takes_demonstration: yes, timeout: 10s }}
+{self.peers}completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{models}
+{self.rules or self._head_ct(confirm)}""")
+
+    def _head_ct(self, confirm: str) -> str:
+        return f"""\
 rules:
   - name: head-ct
     mode: live
     when: {self.when}
-    run: {{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }}
+    run: {self.run}
     deliver:
       - to: PACS
         send: [seg, sr, capture]
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
-""")
+        {confirm}
+{self.rule}"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
@@ -127,7 +137,11 @@ rules:
                 stderr=log,
                 env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
             )
-        until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        try:
+            until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        except AssertionError:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         """Whether it answers C-ECHO."""
@@ -147,7 +161,7 @@ rules:
             self._process.kill()
             self._process.wait()
             self._process = None
-            until(lambda: not self.answers(), "the killed node to be gone", 20)
+            until(lambda: not self.answers(), "the killed node to be gone", 60)
 
     def hang_up(self) -> None:
         """Ask it to read its configuration again, as an admin may."""

@@ -16,12 +16,14 @@ from typing import Any
 import pydicom
 
 from node.pacs import Arrival, StandInPACS
-from tests.end_to_end.harness import free_port, until
+from tests.end_to_end.harness import until
+from tests.ports import free_port
 from tests.services import missing
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SC = "1.2.840.10008.5.1.4.1.1.7"
+DICOM_WEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 
 
 class RememberingPACS(StandInPACS):
@@ -63,7 +65,7 @@ def remembering_pacs(folder: Path) -> Iterator[RememberingPACS]:
 class Orthanc:
     """The real thing, on ports of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, node_port: int = 0, *, dicom_web: bool = False) -> None:
         self.folder = folder
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -80,7 +82,18 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomAlwaysAllowStore": True,
-                    "Plugins": [],
+                    "Plugins": [DICOM_WEB_PLUGIN] if dicom_web else [],
+                    "UnknownSopClassAccepted": True,
+                    "DefaultEncoding": "Utf8",
+                    "DicomWeb": {
+                        "Enable": True,
+                        "Root": "/dicom-web/",
+                        "StudiesMetadata": "Full",
+                        "SeriesMetadata": "Full",
+                    },
+                    "DicomModalities": (
+                        {"node": ["SCORENODE", "127.0.0.1", node_port]} if node_port else {}
+                    ),
                 }
             )
         )
@@ -91,6 +104,25 @@ class Orthanc:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def post(self, path: str, value: Any) -> Any:
+        """Tell its REST interface something."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(url, json.dumps(value).encode(), timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def delete(self, path: str) -> None:
+        """Have it forget something."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10):
+            pass
+
+    def instance_uids(self) -> list[str]:
+        """SOP Instance UID of everything it holds."""
+        return [
+            self.get(f"/instances/{one}/simplified-tags")["SOPInstanceUID"]
+            for one in self.get("/instances")
+        ]
+
     def is_up(self) -> bool:
         """Whether it answers."""
         with contextlib.suppress(OSError):
@@ -99,12 +131,14 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Run Orthanc; skips without it, fails without it in CI."""
+def orthanc(folder: Path, node_port: int = 0, *, dicom_web: bool = False) -> Iterator[Orthanc]:
+    """Run Orthanc, which knows our node at a port; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         missing("Orthanc")
-    found = Orthanc(folder)
+    if dicom_web and not Path(DICOM_WEB_PLUGIN).exists():
+        missing("Orthanc's DICOMweb plugin")
+    found = Orthanc(folder, node_port, dicom_web=dicom_web)
     with (folder / "orthanc.log").open("w") as log:
         process = subprocess.Popen([program, str(found.configuration)], stdout=log, stderr=log)
         try:

@@ -16,6 +16,7 @@ from models.base import Volume
 from tests.end_to_end.harness import NodeUnderTest
 from tests.end_to_end.pacs import SC, SEG, SR, orthanc, remembering_pacs
 from tests.end_to_end.studies import head_with_bleed, head_without_bleed, write_study
+from tests.ports import free_port
 from tests.services import RABBITMQ, postgresql_database, require_port
 from tests.shared_data import shared
 from tests.tools import dciodvfy_errors, run
@@ -154,15 +155,20 @@ def test_the_report_says_absent_when_nothing_is_found(tmp_path: Path) -> None:
     assert "Absent" in str(received[SR])
 
 
-def test_orthanc_lists_the_results_under_the_source_study(tmp_path: Path) -> None:
+def test_orthanc_lists_the_results_under_the_source_study_and_proves_it_has_them(
+    tmp_path: Path,
+) -> None:
     sources = write_study(head_with_bleed(), tmp_path / "study")
     study_uid = str(pydicom.dcmread(sources[0], stop_before_pixels=True).StudyInstanceUID)
-    with orthanc(tmp_path / "orthanc") as pacs:
-        node = NodeUnderTest(tmp_path / "node", pacs.port)
+    port = free_port()
+    with orthanc(tmp_path / "orthanc", port) as pacs:
+        node = NodeUnderTest(tmp_path / "node", pacs.port, port=port, confirm=True)
         node.start()
         try:
             node.push(tmp_path / "study")
             node.wait_idle()
+            checked = node.json("peers", "check", "PACS")
+            deliveries = node.json("deliveries", "ls")
         finally:
             node.stop()
         [study] = pacs.get("/studies?expand")
@@ -172,6 +178,9 @@ def test_orthanc_lists_the_results_under_the_source_study(tmp_path: Path) -> Non
     modalities = sorted(one["MainDicomTags"]["Modality"] for one in series)
     assert modalities == ["OT", "SEG", "SR"]
     assert {one["MainDicomTags"]["SeriesNumber"] for one in series} == {"9101", "9102", "9103"}
+    assert [row["proof"] for row in deliveries] == ["commitment, find"] * 3
+    assert {row["state"] for row in deliveries} == {"proved"}
+    assert checked[0]["is_good"]
 
 
 def test_real_series_are_scored_right_or_not_at_all_and_the_node_says_why(tmp_path: Path) -> None:

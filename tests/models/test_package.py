@@ -338,7 +338,8 @@ def test_every_file_of_the_manifest_is_verified() -> None:
     """A new kind of file in the schema must be verified, too."""
     files = Manifest.model_fields["files"].annotation
 
-    assert set(files.model_fields) == {"weights", "config", "test_vector"}  # type: ignore[union-attr]
+    kinds = {"weights", "config", "test_vector", "code"}
+    assert set(files.model_fields) == kinds  # type: ignore[union-attr]
 
 
 # What a hostile or careless author could sign

@@ -21,6 +21,7 @@ from models.base import Volume
 from models.catalogue import MANIFEST
 from models.network import NetworkConfig, build
 from models.package import Manifest, Postprocess, write_manifest
+from models.recipe import Recipe, load_recipe, recipe_path
 from models.training_package import write_package
 from models.unet import channels_of, resampled
 
@@ -113,7 +114,7 @@ def write_tiny_package(folder: Path) -> Path:
     """Write a package around the tiny network, for any volume."""
     folder.mkdir()
     sample, _ = ball_volume(shape=(96, 96, 9), center=(60.0, 80.0, 16.0), radius_mm=30.0)
-    write_package(folder, tiny_network(), CONFIG, sample, {"steps": 120}, "1.2.3")
+    write_package(folder, tiny_network(), _recipe(), sample, {"steps": 120})
     manifest = Manifest.model_validate(read_yaml(folder))
     free = manifest.model_copy(
         update={
@@ -123,6 +124,14 @@ def write_tiny_package(folder: Path) -> Path:
     )
     write_manifest(folder, free)
     return folder
+
+
+def _recipe() -> Recipe:
+    """Change the recipe for haemorrhage to the tiny network."""
+    recipe = load_recipe(recipe_path("haemorrhage"))
+    package = recipe.package.model_copy(update={"version": "1.2.3"})
+    network = {"channels": list(CONFIG.channels), "spacing_mm": CONFIG.spacing_mm}
+    return recipe.model_copy(update={"package": package, "network": network})
 
 
 def copy_of(package: Path, folder: Path) -> Path:

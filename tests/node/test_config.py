@@ -438,6 +438,8 @@ AGAINST_MODELS = [
      "takes axial slices"),
     ("note: ask", "inputs: { a: { image: { min_coverage: 50mm } } }\n    note: ask", CARD,
      "takes 80 to 400 mm"),
+    ("timeout: 4m", "timeout: 4m", ModelCard("1.2.0", "clinical", kind="prognosis"),
+     "runs a segmentation; haemorrhage-demo is a prognosis"),
 ]  # fmt: skip
 
 
@@ -452,6 +454,34 @@ def test_a_rule_may_not_contradict_the_card_of_its_model(
 
     assert [problem.severity for problem in problems] == ["error"] * bool(sentence)
     assert all(sentence in problem.sentence for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentences"),
+    [
+        ("{ mmse: {}, other: {} }", []),
+        ("{ other: {} }", ["needs the score mmse, which no table of the inputs has as a field"]),
+        ("{}", []),
+    ],
+)
+def test_a_prognosis_needs_its_scores_from_a_table(
+    tmp_path: Path, fields: str, sentences: list[str]
+) -> None:
+    text = GOOD.replace("pipeline: haemorrhage", "pipeline: dementia").replace(
+        "note: ask", "inputs: { s: { table: scores } }\n    note: ask"
+    )
+    text += f"tables:\n  scores: {{ csv: {{ file: s.csv }}, id: patient, fields: {fields} }}\n"
+    card = ModelCard("1.2.0", "clinical", kind="prognosis", scores=frozenset({"mmse"}))
+
+    problems = check(
+        _write(tmp_path, text),
+        pipelines={*PIPELINES, "dementia"},
+        models=MODELS,
+        cards={"haemorrhage-demo": card},
+    )
+
+    assert len(problems) == len(sentences), problems
+    assert all(part in problem.sentence for part, problem in zip(sentences, problems, strict=True))
 
 
 def test_rules_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:

@@ -129,8 +129,13 @@ def _checked(path: Path) -> list[str]:
     problems = check(
         path,
         pipelines={"haemorrhage", "dementia"},
-        models={"haemorrhage", "dementia-gmlvq"},
-        cards={"haemorrhage": ModelCard("1.4.0", "clinical")},
+        models={"haemorrhage", "dementia-demo"},
+        cards={
+            "haemorrhage": ModelCard("1.4.0", "clinical"),
+            "dementia-demo": ModelCard(
+                "1.0.0", "demonstration", kind="prognosis", scores=frozenset({"mmse"})
+            ),
+        },
     )
     return [str(problem) for problem in problems if problem.severity == "error"]
 

@@ -104,7 +104,7 @@ ONE_INSTANCE = [
      {"AcquisitionDateTime": ["20260101000000.0+0100"]}, "met"),
     # missing
     ("Modality: CT", {}, "not_met"),
-    ("Modality: CT", {"Modality": None}, "not_met"),
+    ("Modality: CT", {"Modality": None}, "missing_hold"),
     ("Modality: CT", {"Modality": [" "]}, "not_met"),
     ("Modality: { equals: CT, if_missing: ignore }", {}, "missing_ignored"),
     ("Modality: { equals: CT, if_missing: hold }", {"Modality": []}, "missing_hold"),
@@ -167,6 +167,26 @@ def test_values_are_taken_from_all_instances(
     tmp_path: Path, line: str, headers: list[Header], outcome: str, found: str
 ) -> None:
     assert _outcome(tmp_path, line, headers) == (outcome, found)
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "outcome"),
+    [
+        ("Modality: CT", [{"Modality": None}], "missing_hold"),
+        ("Modality: CT", [{"Modality": ["CT"]}, {"Modality": None}], "missing_hold"),
+        ("Modality: CT", [{"Modality": ["MR"]}, {"Modality": None}], "not_met"),
+        ("Modality: { present: yes }", [{"Modality": None}], "missing_hold"),
+        ("Modality: { present: no }", [{"Modality": None}], "missing_hold"),
+        ("Modality: { present: no }", [{"Modality": ["CT"]}, {"Modality": None}], "not_met"),
+        ("Modality: { not: MR, if_missing: ignore }", [{"Modality": None}], "missing_hold"),
+    ],
+)
+def test_what_a_header_is_too_long_to_tell_holds_a_rule(
+    tmp_path: Path, line: str, headers: list[Header], outcome: str
+) -> None:
+    found = _outcome(tmp_path, line, headers)
+    assert found[0] == outcome
+    assert ("too long" in found[1]) == any(header["Modality"] is None for header in headers)
 
 
 def test_the_worst_pattern_that_is_allowed_ends_soon_on_the_worst_text(tmp_path: Path) -> None:
@@ -274,7 +294,7 @@ def test_our_own_results_are_never_scored(tmp_path: Path) -> None:
     (decision,) = decide(rules, _facts([CT], own_result=True))
 
     assert decision.outcome == "not_matched"
-    assert "this node made this series" in decision.sentence
+    assert "scorenode made this series" in decision.sentence
 
 
 def _real_series(folder: Path, rules: Sequence[Rule]) -> dict[str, list[Header]]:
@@ -286,7 +306,8 @@ def _real_series(folder: Path, rules: Sequence[Rule]) -> dict[str, list[Header]]
             read_preamble(file, force=False)
             syntax = str(_read_file_meta_info(file).TransferSyntaxUID)
             values = scan(file.read(), syntax, keys).values
-        series.setdefault(str(values["SeriesInstanceUID"][0]), []).append(values)
+        [uid] = values["SeriesInstanceUID"] or [""]
+        series.setdefault(str(uid), []).append(values)
     return series
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from storage.base import Acceptance, OnConflict, SeriesState
 from storage.database import Database
-from storage.intake import Intake
+from storage.intake import LARGE_BYTES, Intake
 from storage.objects import FileObjects
-from storage.tables import Conflict, Instance, Series
+from storage.place import Place
+from storage.tables import Conflict, Instance, Series, Study
 from tests.storage.samples import close, push, received
 
 FIRST, OTHER = b"the first bytes", b"other bytes"
@@ -138,3 +140,34 @@ def test_bytes_made_to_have_the_digest_of_others_are_kept_all_the_same(
 
     kept, aside = held(database, objects)
     assert {b"bytes 1", b"bytes 2", b"bytes 3"} == {*kept, *aside}
+
+
+class WritingObjects(FileObjects):
+    """Objects that are compared only while everybody else can write rows."""
+
+    database: Database
+    compared = 0
+
+    def same_data(self, one: str | Place, other: str, size: int) -> bool | None:
+        with self.database.transaction() as tx:
+            tx.execute(sa.update(Study).values(last_at=tx.now))
+        self.compared += 1
+        return super().same_data(one, other, size)
+
+
+@pytest.mark.parametrize("ending", [b"same", b"else"])
+def test_a_large_instance_that_comes_again_is_compared_before_the_rows_are_written(
+    database: Database, tmp_path: Path, ending: bytes
+) -> None:
+    objects = WritingObjects(tmp_path / "large")
+    objects.database = database
+    first = b"x" * LARGE_BYTES
+    with started(database, objects, OnConflict.KEEP_FIRST) as intake:
+        accepted = sent(intake, first + b"same")
+        again = replace(received(1, first + b"same"), size=len(first) + 4)
+        accepted.append(push(intake, again, first + ending))
+
+    same = ending == b"same"
+    assert accepted == [Acceptance.STORED, Acceptance.DUPLICATE if same else Acceptance.CONFLICT]
+    assert objects.compared == 1
+    assert list(objects.incoming.iterdir()) == []

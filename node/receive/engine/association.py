@@ -71,6 +71,11 @@ class ServedAssociation:
         self.refusal = ""
         """Why there was no association, where it was not even rejected."""
 
+    @property
+    def session(self) -> Session | None:
+        """Who it is; None while nobody was admitted."""
+        return self._session
+
     def cut(self) -> None:
         """End it from another thread: with an A-ABORT, as soon as its own thread looks."""
         self._is_cut = True
@@ -235,7 +240,8 @@ class ServedAssociation:
             return
         self._session = verdict
         try:
-            answer = negotiator.answer(request, proposal)
+            confirms = verdict.peer.user is not None
+            answer = negotiator.answer(request, proposal, confirms_user=confirms)
         except InvalidPDU as error:
             self._refuse(error, now)
             return

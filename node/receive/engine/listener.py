@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
+from node.receive.admission import Session
 from node.receive.connection import GuardSettings
 from node.receive.engine.association import HandOver, ServedAssociation
 from node.receive.engine.channel import Channel
@@ -98,12 +99,14 @@ class Listener:
         with self._changed:
             return self._changed.wait_for(lambda: not self._live, seconds)
 
-    def cut(self) -> None:
-        """Abort all associations."""
+    def cut(self, which: Callable[[Session], bool] | None = None) -> None:
+        """Abort all associations, or those of some sessions."""
         with self._lock:
             live = list(self._live)
         for association in live:
-            association.cut()
+            session = association.session
+            if which is None or (session is not None and which(session)):
+                association.cut()
 
     # -- threads ---------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ DICOM PS3.8 section 9.3.2 (A-ASSOCIATE-RQ), PS3.7 annex D (user information item
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,8 +33,6 @@ from node.receive.engine.pdu import AbortReason, InvalidPDU
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 VERIFICATION = "1.2.840.10008.1.1"
-_STANDARD = "1.2.840.10008."
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 _FIXED_BYTES = 68
 _ITEM = struct.Struct(">BxH")
@@ -98,8 +96,8 @@ class Negotiator:
         What we accept.
     maximum_length : int
         Longest P-DATA-TF that we take.
-    identifies_users : bool
-        Whether user identities are looked at, so that a response to one is due.
+    served_elsewhere : collection of str
+        SOP classes of `supported` that are not for the engine.
     """
 
     def __init__(
@@ -107,12 +105,11 @@ class Negotiator:
         supported: list[PresentationContext],
         maximum_length: int,
         *,
-        identifies_users: bool = False,
+        served_elsewhere: Collection[str] = (),
     ) -> None:
         self._supported = supported
-        self._identifies_users = identifies_users
         self._maximum_length = maximum_length
-        self._storage = frozenset(str(context.abstract_syntax) for context in supported)
+        self._served_elsewhere = frozenset(served_elsewhere)
         self._proposals: dict[bytes, Proposal] = {}
         self._answers: dict[bytes, Answer] = {}
 
@@ -131,14 +128,11 @@ class Negotiator:
         return found
 
     def is_for_engine(self, proposal: Proposal) -> bool:
-        """Whether nothing but Storage and Verification is proposed (and private SOP classes)."""
-        return bool(proposal.abstract_syntax_uids) and all(
-            uid in self._storage or uid.startswith(_STORAGE) or not uid.startswith(_STANDARD)
-            for uid in proposal.abstract_syntax_uids
-        )
+        """Whether nothing is proposed that we support but the engine does not serve."""
+        return self._served_elsewhere.isdisjoint(proposal.abstract_syntax_uids)
 
-    def answer(self, request: bytes, proposal: Proposal) -> Answer:
-        """Negotiate presentation contexts and roles.
+    def answer(self, request: bytes, proposal: Proposal, *, confirms_user: bool = False) -> Answer:
+        """Negotiate presentation contexts and roles; say that the user is known, where so.
 
         Raises
         ------
@@ -148,7 +142,7 @@ class Negotiator:
         found = self._answers.get(request)
         if found is None:
             try:
-                found = self._negotiate(request)
+                found = self._negotiate(request, confirms_user=confirms_user)
             except InvalidPDU:
                 raise
             except Exception as error:  # whatever a hostile request provokes in pynetdicom
@@ -168,7 +162,7 @@ class Negotiator:
             memory.clear()
         memory[request] = found
 
-    def _negotiate(self, request: bytes) -> Answer:
+    def _negotiate(self, request: bytes, *, confirms_user: bool) -> Answer:
         asked = _decoded(request)
         roles = {
             cast(str, item.sop_class_uid): (item.scu_role, item.scp_role)
@@ -185,13 +179,16 @@ class Negotiator:
             for result in results
             if result.result == 0
         }
-        return Answer(self._accept(asked, results, roles_agreed), contexts)
+        accept = self._accept(asked, results, roles_agreed, confirms_user=confirms_user)
+        return Answer(accept, contexts)
 
     def _accept(
         self,
         asked: A_ASSOCIATE,
         results: list[PresentationContext],
         roles: list[SCP_SCU_RoleSelectionNegotiation],
+        *,
+        confirms_user: bool,
     ) -> bytes:
         maximum_length = MaximumLengthNotification()
         maximum_length.maximum_length_received = self._maximum_length
@@ -208,7 +205,7 @@ class Negotiator:
         # No asynchronous operations window and no SOP Class extended negotiation: neither is
         # answered, which declines it (PS3.7 D.3.3.3, D.3.3.5).
         answer.user_information = [maximum_length, class_uid, version, *roles]
-        if self._identifies_users and any(
+        if confirms_user and any(
             isinstance(item, UserIdentityNegotiation) and item.positive_response_requested
             for item in asked.user_information
         ):

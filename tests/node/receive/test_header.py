@@ -6,6 +6,7 @@ import contextlib
 import struct
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from node.receive.header import DEEPEST, HeaderError, scan
+from node.receive.header import DEEPEST, MOST_ELEMENTS, HeaderError, scan
 from node.receive.header_values import decode, encodings_of, tag_text
 from tests.shared_data import shared
 
@@ -146,14 +147,15 @@ def test_values_are_those_that_pydicom_reads(folder: str) -> None:
         syntax, data = data_set_of(path)
         ds = dcmread(path, stop_before_pixels=True)
         found = scan(data, syntax, (*KEYS, *PATHS))
-        assert found.complete
+        assert None not in found.values.values()
         for key in (*KEYS, *PATHS):
             values = expected(ds, key.split("."))
             if values is None:
                 assert key not in found.values, f"{path.name} {key}"
                 continue
-            assert len(found.values[key]) == len(values), f"{path.name} {key}"
-            assert all(map(same, found.values[key], values)), f"{path.name} {key}"
+            read = found.values[key] or []
+            assert len(read) == len(values), f"{path.name} {key}"
+            assert all(map(same, read, values)), f"{path.name} {key}"
             compared += 1
     assert compared > 20
 
@@ -323,16 +325,38 @@ def nested(levels: int) -> Dataset:
 
 
 def test_sixteen_levels_are_read_and_seventeen_refused() -> None:
-    assert scan(encoded(nested(DEEPEST)), ExplicitVRLittleEndian, KEYS).complete
+    scan(encoded(nested(DEEPEST)), ExplicitVRLittleEndian, KEYS)
     with pytest.raises(HeaderError, match="nested deeper"):
         scan(encoded(nested(DEEPEST + 1)), ExplicitVRLittleEndian, KEYS)
 
 
-def test_a_walk_stops_after_its_most_elements_and_says_so() -> None:
+def test_a_walk_stops_after_its_most_elements_and_says_what_nobody_knows() -> None:
     tiny = struct.pack("<HH2sH", 0x0028, 0x0010, b"US", 2) + b"\x07\0"
-    found = scan(tiny * 30_000, ExplicitVRLittleEndian, ("Rows",))
-    assert not found.complete
-    assert found.values == {"Rows": [7.0]}
+    wanted = ("Rows", "Columns", "SharedFunctionalGroupsSequence.PixelMeasuresSequence")
+    found = scan(tiny * (MOST_ELEMENTS + 200), ExplicitVRLittleEndian, wanted)
+    assert found.values == {"Rows": [7.0]} | dict.fromkeys(wanted[1:])
+
+
+def test_a_sequence_that_is_left_half_way_is_not_known() -> None:
+    ds = small(Rows=3)
+    ds.RequestAttributesSequence = [small(ScheduledProcedureStepID="A")] * MOST_ELEMENTS
+    wanted = ("RequestAttributesSequence.ScheduledProcedureStepID", "Rows", "Columns")
+    found = scan(encoded(ds), ExplicitVRLittleEndian, wanted)
+    assert found.values == {"Rows": [3.0], wanted[0]: None, "Columns": None}
+
+
+def test_long_walks_wait_for_each_other_and_short_ones_do_not() -> None:
+    items = MOST_ELEMENTS // 8
+    name = "RequestAttributesSequence.ScheduledProcedureStepID"
+    ds = small(Rows=3)
+    ds.RequestAttributesSequence = [small(ScheduledProcedureStepID="A")] * items
+    data = encoded(ds)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(scan, data, ExplicitVRLittleEndian, (name,)) for _ in range(4)]
+        short = scan(encoded(small(Rows=3)), ExplicitVRLittleEndian, ("Rows",))
+        assert not all(one.done() for one in found)
+    assert short.values == {"Rows": [3.0]}
+    assert [one.result().values for one in found] == [{name: ["A"] * items}] * 4
 
 
 @pytest.mark.parametrize(
@@ -357,7 +381,8 @@ def test_nonsense_is_refused_with_its_element(data: bytes, tag: int | None) -> N
 def test_zeros_that_pad_a_data_set_are_no_elements() -> None:
     data = encoded(small(Rows=3))
     for padding in (1, 2, 7, 8, 100):
-        assert scan(data + bytes(padding), ExplicitVRLittleEndian, ("Rows",)).complete
+        found = scan(data + bytes(padding), ExplicitVRLittleEndian, ("Rows",))
+        assert found.values == {"Rows": [3.0]}
 
 
 def test_a_deflated_data_set_is_refused() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -433,6 +434,17 @@ def test_other_rules_count_from_the_next_association_on(node: RunningReceiver) -
     node.receiver.reconfigure(type(settings)(**(vars(settings) | {"peers": (changed,)})))
     assert rejection(node) == (1, 1, 3)
     assert rejection(node, calling="RENAMED") is None
+
+
+def test_who_is_a_peer_no_more_is_cut_off_and_the_others_are_not(node: RunningReceiver) -> None:
+    settings = node.receiver.settings
+    guest = PeerRule("guest", ("GUEST",), (LOOPBACK,))
+    node.receiver.reconfigure(replace(settings, peers=(*settings.peers, guest)))
+    with associated(node.port) as stays, associated(node.port, calling="GUEST") as goes:
+        node.receiver.reconfigure(settings)
+        eventually(lambda: goes.is_aborted)
+        assert stays.send_c_echo().Status == SUCCESS
+    eventually(lambda: node.receiver.associations == 0)
 
 
 def test_a_deflated_context_is_not_accepted(node: RunningReceiver) -> None:

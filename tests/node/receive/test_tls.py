@@ -20,7 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE as CallingAE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
-from node.receive.access import AssociationRequest, PeerRule
+from node.receive.access import PeerRule, User
 from node.receive.receiver import TLSSettings
 from node.receive.tls import InvalidTLS, TLSFiles, end_dates, server_context
 from tests.certificates import Authority, Issued, authority
@@ -39,8 +39,6 @@ from tests.peers import (
     send_bytes,
 )
 from tests.tools import tool
-
-FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +89,12 @@ def dcmtk(
 
 @contextmanager
 def associated(
-    port: int, context: ssl.SSLContext, *abstract: str, calling: str = MODALITY, **values: Any
+    port: int, context: ssl.SSLContext, calling: str = MODALITY, **values: Any
 ) -> Iterator[Any]:
     """Open an association over TLS with pynetdicom."""
     ae = CallingAE(calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 20
-    for uid in (CTImageStorage, *abstract):
-        ae.add_requested_context(uid, [ExplicitVRLittleEndian])
+    ae.add_requested_context(CTImageStorage, [ExplicitVRLittleEndian])
     assoc = ae.associate("127.0.0.1", port, ae_title=AE_TITLE, tls_args=(context, "node"), **values)
     try:
         yield assoc
@@ -225,22 +222,6 @@ def test_a_peer_may_be_let_in_without_a_certificate(
         assert dcmtk("echoscu", port, ca, None, calling="NEW") != 0
 
 
-def test_what_pynetdicom_serves_is_identified_too(
-    tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued
-) -> None:
-    peer = PeerRule("ct", (MODALITY,), (LOOPBACK,), certificate_names=("scanner",))
-    ds = ct_image()
-    with tls_receiver(tmp_path, ca, ours, peer) as node:
-        port = node.receiver.tls_port
-        with associated(port, client_context(ca, scanner), FIND) as assoc:
-            assert len(node.receiver._server.live) == 1  # type: ignore[union-attr]
-            assert send_bytes(assoc, encoded(ds), ds.SOPInstanceUID).Status == 0
-        with associated(port, client_context(ca, ca.issue("other")), FIND) as assoc:
-            assert assoc.is_rejected
-        [accepted] = node.named("association.accepted")
-        assert accepted["peer"] == "ct"
-
-
 def test_plain_may_be_off(tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued) -> None:
     with tls_receiver(tmp_path, ca, ours, is_plain=False) as node:
         assert dcmtk("echoscu", node.receiver.tls_port, ca, scanner) == 0
@@ -332,23 +313,19 @@ def identity(user: bytes, passcode: bytes) -> UserIdentityNegotiation:
     return found
 
 
-def knows_the_passcode(request: AssociationRequest) -> bool:
-    found = request.identity
-    return found is not None and (found.primary, found.secondary) == (b"ct", b"secret")
+KNOWN = PeerRule("ct", (MODALITY,), (LOOPBACK,), user=User("ct", "secret"))
 
 
-@pytest.mark.parametrize("abstract", [(), (FIND,)], ids=["our engine", "pynetdicom"])
-def test_users_are_asked_for_where_somebody_can_tell_them(
-    tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued, abstract: tuple[str, ...]
+def test_a_peer_with_a_user_must_name_it(
+    tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued
 ) -> None:
-    peer = PeerRule("ct", (MODALITY,), (LOOPBACK,))
-    with tls_receiver(tmp_path, ca, ours, peer, authenticate=knows_the_passcode) as node:
+    with tls_receiver(tmp_path, ca, ours, KNOWN) as node:
         port, context = node.receiver.tls_port, client_context(ca, scanner)
         good, bad = identity(b"ct", b"secret"), identity(b"ct", b"guess")
-        with associated(port, context, *abstract, ext_neg=[good]) as assoc:
+        with associated(port, context, ext_neg=[good]) as assoc:
             assert assoc.is_established
         for others in ([bad], []):
-            with associated(port, context, *abstract, ext_neg=others) as assoc:
+            with associated(port, context, ext_neg=others) as assoc:
                 assert assoc.is_rejected
         ae = CallingAE(MODALITY)
         ae.add_requested_context(CTImageStorage, [ExplicitVRLittleEndian])
@@ -362,8 +339,7 @@ def test_users_are_asked_for_where_somebody_can_tell_them(
 def test_a_response_to_a_user_identity_comes_with_the_accept(
     tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued
 ) -> None:
-    peer = PeerRule("ct", (MODALITY,), (LOOPBACK,))
-    with tls_receiver(tmp_path, ca, ours, peer, authenticate=knows_the_passcode) as node:
+    with tls_receiver(tmp_path, ca, ours, KNOWN) as node:
         context = client_context(ca, scanner)
         asked = identity(b"ct", b"secret")
         with associated(node.receiver.tls_port, context, ext_neg=[asked]) as assoc:

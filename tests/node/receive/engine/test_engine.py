@@ -68,6 +68,7 @@ from tests.peers import (
     running_receiver,
     send_bytes,
 )
+from tests.ports import free_port
 from tests.shared_data import shared
 from tests.tools import tool
 
@@ -283,24 +284,19 @@ def test_a_sender_that_does_not_read_its_answers_is_cut(tmp_path: Path) -> None:
         eventually(lambda: node.receiver.associations == 0)
 
 
-def test_what_is_not_storage_is_served_by_pynetdicom_on_the_same_port(
+def test_who_proposes_more_than_we_support_is_served_by_the_engine(
     node: RunningReceiver,
 ) -> None:
     find = "1.2.840.10008.5.1.4.1.2.2.1"
     ds = ct_image()
     contexts = [(CTImageStorage, [ExplicitVRLittleEndian]), (find, [ExplicitVRLittleEndian])]
     with associated(node.port, contexts) as assoc:  # type: ignore[arg-type]
-        assert len(node.receiver._server.live) == 1  # type: ignore[union-attr]
+        assert not node.receiver._server.live  # type: ignore[union-attr]
+        assert [str(one.abstract_syntax) for one in assoc.rejected_contexts] == [find]
         assert assoc.send_c_echo().Status == SUCCESS
         assert send_bytes(assoc, encoded(ds), ds.SOPInstanceUID).Status == SUCCESS
         assert node.receiver.associations == 1
-    server = node.receiver._server
-    assert server is not None
-    eventually(lambda: not server.live)
-    with associated(node.port) as assoc:
-        assert not server.live
-        assert assoc.send_c_echo().Status == SUCCESS
-    eventually(lambda: len(node.named("association.released")) == 2)
+    eventually(lambda: len(node.named("association.released")) == 1)
     assert len(instances(node)) == 1
 
 
@@ -452,11 +448,6 @@ def orthanc_rest(port: int, path: str, data: bytes | None = None) -> bytes:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data)
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         return bytes(answer.read())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

@@ -94,7 +94,6 @@ ASKED: dict[str, bytes] = {
     "application context": associate_rq(application_context="1.2.840.10008.3.1.1.9"),
     "version 0": associate_rq(version=0),
     "version 2": associate_rq(version=2),
-    "find": associate_rq([(1, FIND, [IMPLICIT]), (3, CT, [EXPLICIT])]),
 }
 
 
@@ -162,19 +161,16 @@ def test_what_is_remembered_is_bounded(node: RunningReceiver) -> None:
     assert len(found._proposals) <= 128
 
 
-def test_only_storage_and_verification_is_for_the_engine(node: RunningReceiver) -> None:
-    found = negotiator(node)
+def test_what_is_served_elsewhere_is_not_for_the_engine(node: RunningReceiver) -> None:
+    found = Negotiator([], 16_384, served_elsewhere=[FIND])
 
     def is_ours(*uids: str) -> bool:
         contexts = [(2 * n + 1, uid, [IMPLICIT]) for n, uid in enumerate(uids)]
         return found.is_for_engine(found.read(associate_rq(contexts)[6:]))
 
     assert is_ours(CT)
-    assert is_ours(VERIFICATION)
-    assert is_ours(CT, "1.2.840.113619.4.26")
-    assert is_ours("1.2.840.10008.5.1.4.34.7")  # RT Beams Delivery Instruction Storage
+    assert is_ours(CT, VERIFICATION, "1.2.840.10008.1.20.1")
     assert not is_ours(CT, FIND)
-    assert not is_ours("1.2.840.10008.1.20.1")
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

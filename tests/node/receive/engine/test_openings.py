@@ -130,18 +130,18 @@ def _results(body: bytes) -> dict[int, int]:
     return found
 
 
-@pytest.mark.parametrize("for_pynetdicom", [False, True], ids=["our engine", "pynetdicom"])
+@pytest.mark.parametrize("and_find", [False, True], ids=["nothing else", "and C-FIND"])
 @pytest.mark.parametrize("name", OPENINGS)
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_an_opening_is_answered_as_the_standard_says(
-    node: RunningReceiver, name: str, for_pynetdicom: bool
+    node: RunningReceiver, name: str, and_find: bool
 ) -> None:
     opening, wanted = OPENINGS[name]
-    some = [*CONTEXTS, FIND] if for_pynetdicom else list(CONTEXTS)
+    some = [*CONTEXTS, FIND] if and_find else list(CONTEXTS)
 
     found = answer_to(node.port, opening(some))
 
-    if isinstance(wanted, dict) and for_pynetdicom:
+    if isinstance(wanted, dict) and and_find:
         wanted = wanted | {9: 3}
     assert found == wanted
     began = time.monotonic()

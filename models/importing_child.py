@@ -1,0 +1,42 @@
+"""The process that `models.importer` starts: shuts itself in, then reads a foreign file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from models.importer import MEMORY_BYTES, MOST_BYTES, SECONDS
+
+
+def main(source: Path, out: int) -> None:
+    """Convert one file; the only line of output is JSON, and says how it went."""
+    import torch  # before the doors close: it opens files and starts threads
+    from safetensors.torch import save
+
+    from models.foreign_weights import UnreadableWeights, read_weights
+    from models.sandbox import NoSandbox, shut_in
+
+    torch.set_num_threads(1)
+    save({"warm": torch.zeros(1)})
+    try:
+        shut_in(MEMORY_BYTES, SECONDS, MOST_BYTES)
+        tensors, facts = read_weights(source)
+        data = memoryview(save(tensors))
+        while data:
+            data = data[os.write(out, data) :]
+        answer = {"facts": facts}
+    except UnreadableWeights as error:
+        answer = {"error": str(error)}
+    except NoSandbox as error:
+        answer = {"error": f"{error}. Convert it elsewhere and bring safetensors."}
+    except MemoryError:
+        answer = {"error": f"it takes more than {MEMORY_BYTES >> 30} GiB of memory."}
+    except Exception as error:  # noqa: BLE001 - the rim: every error is an answer
+        answer = {"error": f"it could not be read ({type(error).__name__})."}
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,336 @@
+"""Labelled volumes in folders as people keep them: find them, and tell what is wrong with them.
+
+Layouts: nnU-Net and Decathlon (``imagesTr labelsTr dataset.json``), plain ``images labels`` (BHSD),
+CT-ICH of PhysioNet (``ct_scans masks *.csv``). A ``cases.csv`` with the columns ``case``,
+``patient`` and ``kind`` may lie beside any of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Volume
+
+ENDINGS = (".nii.gz", ".nii")
+IMAGE_FOLDERS = ("imagesTr", "images", "image", "ct_scans")
+LABEL_FOLDERS = ("labelsTr", "labels", "label", "masks", "ground truths", "ground_truths")
+MOST_MISTAKES = 30
+MOST_OFF_MM = 0.05
+"""Corners of a label map may lie this far from those of its image."""
+
+
+class BadData(ValueError):
+    """Raised when a folder of labelled volumes cannot be trained on.
+
+    Parameters
+    ----------
+    mistakes : sequence of str
+        Each names a file and what is wrong with it.
+    """
+
+    def __init__(self, folder: Path, mistakes: Sequence[str]) -> None:
+        told = list(mistakes[:MOST_MISTAKES])
+        if len(mistakes) > len(told):
+            told.append(f"and {len(mistakes) - len(told)} more")
+        super().__init__("\n".join([f"{folder} cannot be used:", *(f"- {one}" for one in told)]))
+        self.mistakes = tuple(mistakes)
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One volume and its label map.
+
+    Parameters
+    ----------
+    name : str
+        Of the image file, without ending and channel number.
+    patient : str
+        Cases of one patient are never split between training and test.
+    kind : str
+        Kinds are drawn equally often and spread over the folds; empty: there are none.
+    image, label : Path
+    """
+
+    name: str
+    patient: str
+    kind: str
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A folder of cases.
+
+    Parameters
+    ----------
+    folder : Path
+    cases : tuple of LabelledCase
+        In the order of their names.
+    values : mapping of int to int
+        From a value of a label map to a class, where they differ from 0, 1, 2 and so on.
+    """
+
+    folder: Path
+    cases: tuple[LabelledCase, ...]
+    values: Mapping[int, int]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, patients, kinds and the bytes of every file."""
+        digest = hashlib.sha256()
+        for case in self.cases:
+            digest.update(json.dumps([case.name, case.patient, case.kind]).encode())
+            for path in (case.image, case.label):
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def find_cases(folder: Path, classes: int) -> LabelledData:
+    """Find every case of a folder, and look at all of them before anything is done.
+
+    Parameters
+    ----------
+    folder : Path
+    classes : int
+        Background and the structures of the recipe.
+
+    Raises
+    ------
+    BadData
+        Something is missing or does not fit; everything is told at once.
+    """
+    if not folder.is_dir():
+        raise BadData(folder, ["there is no such folder"])
+    images = _folder(folder, IMAGE_FOLDERS, "images")
+    labels = _folder(folder, LABEL_FOLDERS, "label maps")
+    mistakes: list[str] = []
+    cases = list(_pairs(images, labels, mistakes))
+    cases = _described(folder, cases, mistakes)
+    values = _values(folder, classes, labels.name == "masks", mistakes)
+    for case in cases:
+        mistakes.extend(_wrong_with(case, values, classes))
+    mistakes.extend(_same_twice(cases))
+    if not cases and not mistakes:
+        mistakes.append(f"{images.name} holds no .nii or .nii.gz file")
+    if mistakes:
+        raise BadData(folder, mistakes)
+    return LabelledData(folder, tuple(sorted(cases, key=lambda case: case.name)), values)
+
+
+def read_case(case: LabelledCase, values: Mapping[int, int]) -> tuple[Volume, NDArray[np.uint8]]:
+    """Read a case.
+
+    Returns
+    -------
+    volume : Volume
+    labels : NDArray[np.uint8]
+        On its grid; 0 is background, 1 the first structure.
+    """
+    image = nib.load(case.image)
+    label = nib.load(case.label)
+    array = _three_axes(np.asarray(image.dataobj, np.float32))
+    found = _three_axes(np.asarray(label.dataobj))
+    labels = np.zeros(found.shape, np.uint8)
+    for value, number in values.items():
+        labels[found == value] = number
+    facts: dict[str, str | float | int | bool] = {"plane": "any"}
+    return Volume(array, np.asarray(image.affine, np.float64), facts=facts), labels
+
+
+def _folder(folder: Path, names: Sequence[str], what: str) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise BadData(folder, [f"there is no folder of {what}; looked for: {', '.join(names)}"])
+
+
+def _stem(path: Path) -> str | None:
+    for ending in ENDINGS:
+        if path.name.endswith(ending) and not path.name.startswith("."):
+            return path.name.removesuffix(ending)
+    return None
+
+
+def _pairs(images: Path, labels: Path, mistakes: list[str]) -> Iterator[LabelledCase]:
+    named = {stem: path for path in sorted(labels.iterdir()) if (stem := _stem(path)) is not None}
+    used = set()
+    for path in sorted(images.iterdir()):
+        stem = _stem(path)
+        if stem is None:
+            continue
+        name, channel = _channel(stem, named)
+        if channel not in (None, 0):
+            mistakes.append(f"{images.name}/{path.name} is channel {channel}; one channel is read")
+        elif name not in named:
+            mistakes.append(f"{images.name}/{path.name} has no label map in {labels.name}")
+        else:
+            used.add(name)
+            yield LabelledCase(name, name, "", path, named[name])
+    mistakes.extend(
+        f"{labels.name}/{named[name].name} has no image in {images.name}"
+        for name in sorted(named.keys() - used)
+    )
+
+
+def _channel(stem: str, labels: Mapping[str, Path]) -> tuple[str, int | None]:
+    """Name of a case and its channel; nnU-Net writes CASE_0000."""
+    found = re.fullmatch(r"(.+)_(\d{4})", stem)
+    if found is None or stem in labels:
+        return stem, None
+    return found[1], int(found[2])
+
+
+def _described(
+    folder: Path, cases: Sequence[LabelledCase], mistakes: list[str]
+) -> list[LabelledCase]:
+    """Add patients and kinds from ``cases.csv``, or kinds from the table of CT-ICH."""
+    own = folder / "cases.csv"
+    table = _read_csv(own, mistakes) if own.is_file() else []
+    if table and not {"case", "patient"} <= table[0].keys():
+        mistakes.append("cases.csv needs the columns case and patient")
+        return list(cases)
+    rows = {row["case"]: row for row in table} or _ct_ich(folder, mistakes)
+    if table:
+        missing = (case.name for case in cases if case.name not in rows)
+        mistakes.extend(f"cases.csv has no row for {name}" for name in missing)
+    return [
+        replace(case, patient=row.get("patient") or case.name, kind=row.get("kind") or "")
+        if (row := rows.get(case.name))
+        else case
+        for case in cases
+    ]
+
+
+def _read_csv(path: Path, mistakes: list[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        mistakes.append(f"{path.name} cannot be read as CSV in UTF-8 ({type(error).__name__})")
+        return []
+    return [
+        {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
+        for row in rows
+    ]
+
+
+_CT_ICH_KINDS = {
+    "intraventricular": "ivh",
+    "intraparenchymal": "iph",
+    "subarachnoid": "sah",
+    "epidural": "edh",
+    "subdural": "sdh",
+}
+
+
+def _ct_ich(folder: Path, mistakes: list[str]) -> dict[str, dict[str, str]]:
+    """Kind of each patient of CT-ICH: the kind that most of the slices show."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for path in sorted(folder.glob("*diagnosis*.csv")):
+        for row in _read_csv(path, mistakes):
+            number = next((v for k, v in row.items() if k.startswith("patient")), "")
+            if not number.isdigit():
+                continue
+            name = f"{int(number):03d}"
+            found[name]["none"] += 0
+            for column, kind in _CT_ICH_KINDS.items():
+                if row.get(column) == "1":
+                    found[name][kind] += 1
+    return {
+        name: {"patient": name, "kind": max(kinds, key=lambda kind: kinds[kind])}
+        for name, kinds in found.items()
+    }
+
+
+def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> Mapping[int, int]:
+    """Which value of a label map is which class."""
+    plain = {number: number for number in range(1, classes)}
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {1: 1, 255: 1} if is_mask and classes == 2 else plain
+    try:
+        content: Any = json.loads(path.read_text())
+        labels = content["labels"]
+        found = sorted(_number_of(key, value) for key, value in labels.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        mistakes.append(f"dataset.json cannot be read ({type(error).__name__})")
+        return plain
+    wanted = list(range(len(found)))
+    if found != wanted:
+        mistakes.append(f"dataset.json has labels {found}, wanted {wanted}: regions are not read")
+    elif len(found) != classes:
+        mistakes.append(
+            f"dataset.json has {len(found) - 1} structures, the recipe has {classes - 1}"
+        )
+    return plain
+
+
+def _number_of(key: str, value: Any) -> int:
+    """Decathlon writes ``"1": "name"``, nnU-Net v2 ``"name": 1``."""
+    return int(key) if isinstance(value, str) and key.isdigit() else int(value)
+
+
+def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> Iterator[str]:
+    try:
+        image, label = nib.load(case.image), nib.load(case.label)
+        array = np.asarray(image.dataobj, np.float32)
+        labels = np.asarray(label.dataobj)
+    except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on broken files
+        yield f"{case.name}: image or label map is no whole NIfTI file ({type(error).__name__})"
+        return
+    if array.ndim != 3 and not (array.ndim == 4 and array.shape[3] == 1):
+        yield f"{case.name}: the image has {array.ndim} axes, wanted 3"
+        return
+    if labels.shape != array.shape:
+        yield f"{case.name}: the label map is {_size(labels)}, the image {_size(array)}"
+        return
+    if not np.isfinite(array).all():
+        yield f"{case.name}: the image holds voxels that are no numbers"
+    elif array.min() == array.max():
+        yield f"{case.name}: all voxels of the image are the same"
+    off = _corners_apart(image.affine, label.affine, array.shape[:3])
+    if off > MOST_OFF_MM:
+        yield f"{case.name}: the label map lies up to {off:.1f} mm away from the image"
+    strange = sorted(set(np.unique(labels).tolist()) - {0, *values})
+    if strange:
+        told = ", ".join(f"{value:g}" for value in strange[:5])
+        yield f"{case.name}: the label map holds {told}; wanted 0 to {classes - 1}"
+
+
+def _corners_apart(one: Any, other: Any, shape: Sequence[int]) -> float:
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
+    apart = nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
+    return float(np.abs(apart).max())
+
+
+def _same_twice(cases: Sequence[LabelledCase]) -> Iterator[str]:
+    """Tell of an image that two patients have: it could be in training and in test."""
+    seen: dict[bytes, LabelledCase] = {}
+    for case in cases:
+        with case.image.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        other = seen.setdefault(digest, case)
+        if other is not case and other.patient != case.patient:
+            yield f"{case.name} and {other.name} are the same image; give them one patient"
+
+
+def _size(array: NDArray[Any]) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _three_axes(array: NDArray[Any]) -> NDArray[Any]:
+    return array[..., 0] if array.ndim == 4 else array

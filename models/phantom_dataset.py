@@ -1,0 +1,108 @@
+"""Head CT phantoms as a folder to train on, in nnU-Net's layout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from models.phantom_ct import KINDS, make_head_ct
+
+LEAST_PHANTOMS = 30
+"""With fewer, no head without blood is in some fold."""
+SLICES_MM = (4.0, 5.0, 6.0)
+TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
+"""Of the gantry, degrees, in turn."""
+BLOOD_KINDS = tuple(kind for kind in KINDS if kind != "none")
+SEEDS_APART = 100_003
+
+
+def write_phantoms(
+    folder: Path,
+    count: int,
+    seed: int,
+    progress: Callable[[float, str], None],
+    *,
+    pixel_mm: float = 1.0,
+    slices_mm: Sequence[float] = SLICES_MM,
+    processes: int = 2,
+) -> None:
+    """Make phantoms, kinds in turn; those that are there already are kept.
+
+    Parameters
+    ----------
+    folder : Path
+        ``imagesTr labelsTr dataset.json cases.csv`` come into it.
+    count, seed : int
+    progress : callable
+    pixel_mm : float
+        Pixel size.
+    slices_mm : sequence of float
+        Slice distances, in turn.
+    processes : int
+        How many make phantoms.
+
+    Raises
+    ------
+    ValueError
+        There are too few, or the seed is negative.
+    """
+    if count < LEAST_PHANTOMS:
+        raise ValueError(
+            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
+            "with and without blood are held out."
+        )
+    if seed < 0:
+        raise ValueError(f"The seed is {seed}; wanted is 0 or more.")
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    tasks = [
+        (
+            seed * SEEDS_APART + i,
+            kind_of(i),
+            (pixel_mm, pixel_mm, slices_mm[i % len(slices_mm)]),
+            folder,
+            i,
+        )
+        for i in range(count)
+    ]
+    missing = [task for task in tasks if not _label_path(task[3], task[4]).is_file()]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for done, _ in enumerate(pool.imap_unordered(_make_one, missing, chunksize=2)):
+            progress((done + 1) / len(missing), "making phantoms")
+    names = {"background": 0, "haemorrhage": 1}
+    content = {"channel_names": {"0": "CT"}, "labels": names, "file_ending": ".nii"}
+    (folder / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+    with (folder / "cases.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("case", "patient", "kind"))
+        table.writerows((f"head_{i:05d}", f"head_{i:05d}", kind_of(i)) for i in range(count))
+
+
+def kind_of(i: int) -> str:
+    """Give a fifth without blood, and each kind of bleeding as often."""
+    if i % 5 == 4:
+        return "none"
+    return BLOOD_KINDS[(i - i // 5) % len(BLOOD_KINDS)]
+
+
+def _label_path(folder: Path, i: int) -> Path:
+    return folder / "labelsTr" / f"head_{i:05d}.nii"
+
+
+def _make_one(task: tuple[int, str, tuple[float, float, float], Path, int]) -> None:
+    """Write one phantom; its label map last, so that it stands for both."""
+    seed, kind, spacing, folder, i = task
+    phantom = make_head_ct(seed, kind, spacing=spacing, tilt=TILTS[i % len(TILTS)])
+    volume = phantom.volume
+    array = np.round(volume.array).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, volume.affine), folder / "imagesTr" / f"head_{i:05d}_0000.nii")
+    label = nib.Nifti1Image((phantom.labels > 0).astype(np.uint8), volume.affine)
+    part = folder / "labelsTr" / f".part_{i:05d}.nii"
+    nib.save(label, part)
+    part.replace(_label_path(folder, i))

@@ -1,0 +1,224 @@
+"""Cases as a network sees them, on disk: only the patches in use are in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from models.base import Volume, Voxels
+from models.canonical import orientation_of
+from models.labelled_cases import LabelledCase, read_case
+from models.manifest import FIRST, GEOMETRY
+from models.network import NetworkConfig
+from models.preprocess import prepared
+from models.recipe import Recipe
+from models.unet import channels_of, resampled
+
+PLACES_A_SLICE = 16
+"""So many voxels of each class are remembered of each slice, so that small slices count too."""
+
+IMAGE, TRUTH, FACTS = "image.npy", "truth.npy", "case.json"
+Cut = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """A case in the cache; its voxels stay on disk.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+    labelled_ml : float
+        Of all structures.
+    shape : tuple of int
+        Of `truth`.
+    places : tuple of NDArray[np.int32]
+        For each class but the background, voxels that have it, shape (n, 3).
+    """
+
+    folder: Path
+    kind: str
+    labelled_ml: float
+    shape: tuple[int, ...]
+    places: tuple[NDArray[np.int32], ...]
+
+    @property
+    def image(self) -> NDArray[np.float16]:
+        """Mapped. 2.5-D: (slices, right, anterior), HU; else (channels, x, y, z)."""
+        mapped: NDArray[np.float16] = np.load(self.folder / IMAGE, mmap_mode="r")
+        return mapped
+
+    @property
+    def truth(self) -> NDArray[np.uint8]:
+        """Mapped; classes, the image's shape without channels."""
+        mapped: NDArray[np.uint8] = np.load(self.folder / TRUTH, mmap_mode="r")
+        return mapped
+
+
+def prepare(
+    cases: Sequence[LabelledCase],
+    values: Mapping[int, int],
+    recipe: Recipe,
+    cache: Path,
+    progress: Callable[[float], None],
+) -> list[PreparedCase]:
+    """Resample every case once and keep it in a folder; what is there already is taken.
+
+    Parameters
+    ----------
+    cases : sequence of LabelledCase
+    values : mapping of int to int
+        From values of label maps to classes.
+    recipe : Recipe
+    cache : Path
+        One folder a case is made in it.
+    progress : callable
+        Told the fraction done.
+    """
+    found = []
+    for number, case in enumerate(cases):
+        folder = cache / f"{number:05d}"
+        if not (folder / FACTS).is_file():
+            _write(folder, case, values, recipe)
+        found.append(_open(folder, case.kind, recipe.classes))
+        progress((number + 1) / len(cases))
+    return found
+
+
+def seen_case(
+    volume: Volume, labels: NDArray[np.uint8], recipe: Recipe
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring image and label map to the network's grid, the same way.
+
+    Returns
+    -------
+    image : Tensor
+        As `PreparedCase.image`, float32.
+    truth : Tensor
+        uint8.
+    """
+    parts = [(labels == number).astype(np.float32) for number in range(1, recipe.classes)]
+    if recipe.slices:
+        image = _in_slices(volume, volume.array, recipe.slices)
+        # Padding is -1024 for both: what is not padded becomes a share, 0 to 1.
+        shares = [
+            _in_slices(volume, part * 1024 - 1024, recipe.slices) / 1024 + 1 for part in parts
+        ]
+    else:
+        steps = recipe.package.preprocess
+        image = torch.from_numpy(prepared({FIRST: volume}, steps).array)
+        moves = [step for step in steps if step.name in GEOMETRY]
+        shares = [
+            torch.from_numpy(prepared({FIRST: replace(volume, array=part)}, moves).array[0])
+            for part in parts
+        ]
+    return image, argmax_of(torch.stack(shares)).to(torch.uint8)
+
+
+def _in_slices(volume: Volume, array: Voxels, config: NetworkConfig) -> torch.Tensor:
+    orientation = orientation_of(volume.affine)
+    spacing = volume.spacing[list(orientation.axes)]
+    return resampled(orientation.to_ras(array), spacing, config)
+
+
+def argmax_of(shares: torch.Tensor) -> torch.Tensor:
+    """Class of each voxel from the share of each class but the background, (classes - 1, ...)."""
+    background = 1 - shares.sum(0, keepdim=True)
+    return torch.cat([background, shares]).argmax(0)
+
+
+def _write(folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe) -> None:
+    volume, labels = read_case(case, values)
+    image, truth = seen_case(volume, labels, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / IMAGE, image.numpy().astype(np.float16))
+    np.save(folder / TRUTH, truth.numpy())
+    along = 0 if recipe.slices else 2
+    for number in range(1, recipe.classes):
+        np.save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
+    labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
+    told = {"name": case.name, "labelled_ml": labelled_ml, "shape": list(truth.shape)}
+    (folder / FACTS).write_text(json.dumps(told))
+
+
+def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
+    """Up to `PLACES_A_SLICE` voxels of each slice along one axis, evenly picked."""
+    found = np.argwhere(mask).astype(np.int32)
+    kept = [np.empty((0, 3), np.int32)]
+    for z in np.unique(found[:, along]):
+        inside = found[found[:, along] == z]
+        step = max(len(inside) // PLACES_A_SLICE, 1)
+        kept.append(inside[step // 2 :: step][:PLACES_A_SLICE])
+    return np.concatenate(kept)
+
+
+def _open(folder: Path, kind: str, classes: int) -> PreparedCase:
+    told = json.loads((folder / FACTS).read_text())
+    places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
+    return PreparedCase(folder, kind, told["labelled_ml"], tuple(told["shape"]), places)
+
+
+def patch_of(recipe: Recipe) -> tuple[int, ...]:
+    """Size of what is cut of a case: 2.5-D one slice in the plane, else the patch."""
+    return (1, *recipe.training.patch) if recipe.slices else recipe.training.patch
+
+
+def cut(case: PreparedCase, center: NDArray[np.int64], patch: Sequence[int], recipe: Recipe) -> Cut:
+    """Cut a patch of a case around a voxel, moved inside where the case is large enough.
+
+    Returns
+    -------
+    inputs : Tensor
+        (channels, *patch without the axis of a single slice), float32.
+    truth : Tensor
+        The same size, int64.
+    """
+    starts = [
+        int(np.clip(c - size // 2, 0, n - size)) if n >= size else (n - size) // 2
+        for c, size, n in zip(center, patch, case.shape, strict=True)
+    ]
+    image, truth = case.image, torch.from_numpy(_part(case.truth, starts, patch))
+    truth = _padded(truth, starts, patch, case, 0.0)
+    config = recipe.slices
+    if config:
+        z = starts[0]
+        near = slice(max(z - config.neighbours, 0), z + config.neighbours + 1)
+        rows, columns = (
+            slice(max(s, 0), s + p) for s, p in zip(starts[1:], patch[1:], strict=True)
+        )
+        stack = torch.from_numpy(np.asarray(image[near, rows, columns], np.float32))
+        inputs = channels_of(stack, torch.tensor([z - near.start]), config)[0]
+        inputs = _padded(inputs[:, None], starts, patch, case, -1.0)[:, 0]
+        return inputs, truth[0].long()
+    part = np.stack([_part(channel, starts, patch) for channel in image])
+    inputs = torch.from_numpy(part.astype(np.float32))
+    return _padded(inputs, starts, patch, case, 0.0), truth.long()
+
+
+def _part(
+    array: NDArray[np.generic], starts: Sequence[int], patch: Sequence[int]
+) -> NDArray[np.generic]:
+    where = tuple(slice(max(s, 0), s + p) for s, p in zip(starts, patch, strict=True))
+    return np.ascontiguousarray(array[where])
+
+
+def _padded(
+    part: torch.Tensor,
+    starts: Sequence[int],
+    patch: Sequence[int],
+    case: PreparedCase,
+    value: float,
+) -> torch.Tensor:
+    """Pad what lies outside of the case."""
+    around: list[int] = []
+    for start, size, n in reversed(list(zip(starts, patch, case.shape, strict=True))):
+        around += [max(-start, 0), max(start + size - n, 0)]
+    return F.pad(part, around, value=value)

@@ -1,0 +1,155 @@
+"""The infer step of a prognosis: a head and the rows of tables to a place between prototypes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from models.base import BrokenPackage, UnfitInput
+from models.dementia import TableScore, predict, refuse_unless_ready
+from models.prognosis_package import Prognosis, load_prognosis
+from pipelines.base import Misconfigured, NotScored, StepContext
+from pipelines.steps.artefacts import Scored, load_volume, write_json
+from pipelines.steps.infer import WARM_MODELS, keep
+from pipelines.steps.packages import package_of
+from pipelines.steps.read import read_series
+from pipelines.steps.straighten import straightened
+from storage.place import Place
+
+PERSON = "person.json"
+DAYS_IN_YEAR = 365.25
+DAYS_OF = {"D": 1.0, "W": 7.0, "M": DAYS_IN_YEAR / 12, "Y": DAYS_IN_YEAR}
+"""Days of the units of an Age String."""
+
+
+def keep_age(context: StepContext) -> None:
+    """Write ``person.json``: the patient's age at the study.
+
+    Raises
+    ------
+    NotScored
+        The images do not say it.
+    """
+    (header,) = read_series([Place.from_text(context.spec.inputs[0])], pixels=False)
+    age = age_years(header)
+    if age is None:
+        raise NotScored(
+            "no_age",
+            "The images say neither Patient's Birth Date (with a Study Date) nor Patient's Age; "
+            "what age does to the brain cannot be told from disease without it.",
+        )
+    write_json({"age_years": age}, context.folder / PERSON)
+
+
+def age_years(ds: Dataset) -> float | None:
+    """Age at the study, from birth date and study date, else as the scanner wrote it."""
+    born, studied = (_day(ds.get(keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
+    if born is not None and studied is not None and born <= studied:
+        return (studied - born).days / DAYS_IN_YEAR
+    told = re.fullmatch(r"([0-9]{3})([DWMY])", str(ds.get("PatientAge") or "").strip())
+    return int(told[1]) * DAYS_OF[told[2]] / DAYS_IN_YEAR if told else None
+
+
+def _day(value: object) -> date | None:
+    try:
+        return datetime.strptime(str(value or ""), "%Y%m%d").date()  # noqa: DTZ007 - only a day
+    except ValueError:
+        return None
+
+
+def infer(context: StepContext) -> Mapping[str, Any]:
+    """Write ``findings.json`` with the prognosis, and ``mask.nii.gz`` with the tissues.
+
+    Raises
+    ------
+    NotScored
+        The volume is no T1-weighted head, or a score is missing or cannot be.
+    Misconfigured
+        The model package is missing, altered, or fails its own test.
+    """
+    context.progress(0.0, "loading the model")
+    prognosis = warm_prognosis(context.spec.model)
+    scores = scores_of(context.spec.rows)
+    folder = context.output_of("convert")
+    age = float(json.loads((folder / PERSON).read_text())["age_years"])
+    try:
+        refuse_unless_ready(prognosis.manifest, scores, age)
+        source = load_volume(folder)
+        volume = straightened(source)
+        findings = predict(
+            prognosis,
+            volume,
+            scores,
+            age,
+            lambda done: context.progress(0.1 + 0.8 * done, "segmenting"),
+        )
+    except UnfitInput as error:
+        raise NotScored(error.reason, error.sentence) from error
+    context.progress(0.95, "writing findings")
+    keep(context, Scored(findings, prognosis.identity), source, volume)
+    case = findings.prognosis
+    return {
+        "numbers": {n.name: n.value for n in findings.numbers if n.segment is None},
+        "outcome": case.outcome if case else "",
+        "reasons": [reason.code for reason in case.reasons] if case else [],
+    }
+
+
+def scores_of(rows: Mapping[str, Any]) -> dict[str, TableScore]:
+    """Values of all rows of a job, by field.
+
+    Raises
+    ------
+    NotScored
+        A value is no number.
+    Misconfigured
+        Two tables have a field of the same name.
+    """
+    found: dict[str, TableScore] = {}
+    for row in filter(_is_row, rows.values()):
+        for name, value in row["values"].items():
+            if isinstance(value, str):
+                continue  # a remark, or a date; a score the model needs is then missing
+            if name in found:
+                raise Misconfigured(
+                    f"The tables {found[name].table} and {row['table']} both have a field {name}; "
+                    "leave it out of one of them."
+                )
+            found[name] = TableScore(
+                value=float(value),
+                unit=row["units"].get(name, ""),
+                table=row["table"],
+                date=row["date"] or "",
+                days_before=row["age_days"],
+            )
+    return found
+
+
+def _is_row(value: Any) -> bool:
+    """Whether an input is the row of a table, and not another rule's result or nothing."""
+    return isinstance(value, Mapping) and {"table", "values"} <= value.keys()
+
+
+def warm_prognosis(folder: str) -> Prognosis:
+    """Load a prognosis, or return the one that is loaded already; verified every time.
+
+    Raises
+    ------
+    Misconfigured
+        The package is missing, altered, or of another kind.
+    """
+    return _prognosis(folder, package_of(folder).identity.sha256)
+
+
+@lru_cache(maxsize=WARM_MODELS)
+def _prognosis(folder: str, sha256: str) -> Prognosis:
+    try:
+        return load_prognosis(folder)
+    except BrokenPackage as error:
+        raise Misconfigured(f"The model package cannot be used: {error}") from error

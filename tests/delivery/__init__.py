@@ -1,0 +1,1 @@
+"""Delivery against peers that misbehave, and against real ones."""
