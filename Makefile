@@ -7,7 +7,7 @@ INSTALL_VENV := test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -q
 STUDY ?=
 KEEP ?=
 
-.PHONY: demo run test quick check install tools powercut kill durability fuzz fuzz-series
+.PHONY: demo run test quick check install tools powercut kill durability fuzz fuzz-series delivery-faults
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,6 +53,10 @@ kill: $(STAMP)
 
 durability: $(STAMP)
 	$(BIN)/python -m benchmarks.durability --cuts $(or $(COUNT),25) --kills $(or $(COUNT),25)
+
+# A PACS that goes wrong: 500 faults unless COUNT says otherwise.
+delivery-faults: $(STAMP)
+	SCORENODE_DELIVERY_FAULTS=$(or $(COUNT),500) $(BIN)/python -m pytest -q -s tests/delivery/test_faults.py
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz

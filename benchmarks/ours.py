@@ -48,7 +48,7 @@ def main(
     log_setup.configure(sys.stderr, "info")
     database = Database(f"sqlite:///{folder / 'node.db'}")
     if not durable:
-        sa.event.listen(database.engine, "connect", _never_flush)
+        sa.event.listen(database.engine, "connect", never_flush)
     migrate(database)
     objects = FileObjects(folder / "data", durable=durable)
     arena = None
@@ -90,7 +90,8 @@ def _tls_files(certificate: Path, key: Path) -> TLSFiles:
     return TLSFiles(certificate, key, authorities=certificate)
 
 
-def _never_flush(connection: object, _record: object) -> None:
+def never_flush(connection: object, _record: object) -> None:
+    """Let SQLite leave flushing to the system."""
     connection.execute("pragma synchronous=OFF")  # type: ignore[attr-defined]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,22 @@ class Progressed:
 
     Parameters
     ----------
-    step : int
-        Steps that are done.
+    fingerprint : str
+        Of recipe, data and fold: only the same training goes on.
     losses : tuple of float
         Of every step.
     watched : tuple of (int, float)
         Step and mean Dice of the watched cases.
-    fingerprint : str
-        Of recipe, data and fold: only the same training goes on.
     """
 
     fingerprint: str
-    step: int = 0
     losses: tuple[float, ...] = ()
     watched: tuple[tuple[int, float], ...] = ()
 
-    def after(self, loss: float) -> Progressed:
-        """One step further."""
-        return replace(self, step=self.step + 1, losses=(*self.losses, loss))
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return len(self.losses)
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,6 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return Checkpoint(
             Progressed(
                 progressed["fingerprint"],
-                progressed["step"],
                 tuple(progressed["losses"]),
                 tuple((int(step), float(dice)) for step, dice in progressed["watched"]),
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ MEAN_OF = 20
 Progress = Callable[[float, str], None]
 Watch = Callable[[torch.nn.Module], float]
 """Mean Dice of the watched cases, by the network that is given."""
+
+
+class Diverged(ValueError):
+    """Raised when the loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,15 @@ class Fit:
             lambda_ce=rules.cross_entropy,
         )
         self._best: dict[str, torch.Tensor] | None = None
-        self._progressed = Progressed(fingerprint)
+        self._fingerprint = fingerprint
+        self._losses: list[float] = []
+        self._watched: list[tuple[int, float]] = []
         self._go_on()
 
     @property
     def progressed(self) -> Progressed:
         """How far it is."""
-        return self._progressed
+        return Progressed(self._fingerprint, tuple(self._losses), tuple(self._watched))
 
     def run(self, progress: Progress, watch: Watch | None = None) -> torch.nn.Module:
         """Train to the end, or until the watched cases get no better.
@@ -138,15 +144,19 @@ class Fit:
         -------
         torch.nn.Module
             The averaged network, on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        Diverged
+            The loss is no longer a number.
         """
         trained = self._distributed()
         trained.train()
         saved = time.monotonic()
         for inputs, truth in self._loader():
             self._step(trained, inputs, truth)
-            done = self._progressed
-            mean = float(np.mean(done.losses[-MEAN_OF:]))
-            progress(done.step / self._recipe.training.steps, f"step {done.step}, loss {mean:.3f}")
+            done, mean = len(self._losses), float(np.mean(self._losses[-MEAN_OF:]))
+            progress(done / self._recipe.training.steps, f"step {done}, loss {mean:.3f}")
             stop = self._should_stop(watch)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or stop:
                 self.save()
@@ -169,7 +179,7 @@ class Fit:
         save_checkpoint(
             self._path,
             Checkpoint(
-                self._progressed,
+                self.progressed,
                 states,
                 self._optimizer.state_dict(),
                 self._schedule.state_dict(),
@@ -181,12 +191,13 @@ class Fit:
         found = load_checkpoint(self._path)
         if found is None:
             return
-        if found.progressed.fingerprint != self._progressed.fingerprint:
+        if found.progressed.fingerprint != self._fingerprint:
             raise ValueError(
                 f"{self._path} belongs to another training: its recipe, its data, its fold or the "
                 f"number of processes was different. Remove {self._path.parent} to begin anew."
             )
-        self._progressed = found.progressed
+        self._losses = list(found.progressed.losses)
+        self._watched = list(found.progressed.watched)
         self._network.load_state_dict(found.states["network"])
         self._average.load_state_dict(found.states["average"])
         self._optimizer.load_state_dict(found.optimizer)
@@ -196,7 +207,7 @@ class Fit:
 
     def _loader(self) -> DataLoader[Any]:
         """Batches that are left; on a GPU other processes prepare them."""
-        steps = range(self._progressed.step, self._recipe.training.steps)
+        steps = range(len(self._losses), self._recipe.training.steps)
         on_gpu = self._processes.device.type == "cuda"
         return DataLoader(
             self._batches,
@@ -220,6 +231,10 @@ class Fit:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = network(inputs)
         loss = self._loss_of(outputs.float(), truth)
+        if not bool(loss.isfinite()):
+            raise Diverged(
+                f"The loss is no number at step {len(self._losses) + 1}; lower the learning_rate."
+            )
         self._optimizer.zero_grad()
         loss.backward()
         limit = self._recipe.training.clip_gradient
@@ -227,11 +242,11 @@ class Fit:
         self._optimizer.step()
         self._schedule.step()
         self._average.update_parameters(self._network)
-        self._progressed = self._progressed.after(float(loss.detach()))
+        self._losses.append(float(loss.detach()))
 
     def _should_stop(self, watch: Watch | None) -> bool:
         rules = self._recipe.training.early_stop
-        step = self._progressed.step
+        step = len(self._losses)
         if rules is None or step % rules.every:
             return False
         found = torch.zeros(1, dtype=torch.float64, device=self._processes.device)
@@ -240,17 +255,16 @@ class Fit:
         if self._processes.count > 1:
             dist.broadcast(found, 0)
         dice = round(float(found), 6)
-        if dice > max((d for _, d in self._progressed.watched), default=-1.0):
+        if dice > max((d for _, d in self._watched), default=-1.0):
             state = self._average.module.state_dict()
             self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
-        watched = (*self._progressed.watched, (step, dice))
-        self._progressed = replace(self._progressed, watched=watched)
+        self._watched.append((step, dice))
         return self._has_stopped()
 
     def _has_stopped(self) -> bool:
         """Whether the best look is too long ago."""
         rules = self._recipe.training.early_stop
-        dice = [d for _, d in self._progressed.watched]
+        dice = [d for _, d in self._watched]
         if rules is None or not dice:
             return False
         return len(dice) - 1 - int(np.argmax(dice)) >= rules.patience

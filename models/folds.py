@@ -37,22 +37,22 @@ def folds_of(
     count = int(groups.max()) + 1 if len(groups) else 0
     if count < folds:
         raise ValueError(f"{count} patients are too few for {folds} folds.")
-    strata = _strata(kinds, volumes)
-    splitter = StratifiedGroupKFold(_possible(folds), shuffle=True, random_state=seed)
+    strata = _strata(kinds, volumes, folds)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     found = np.empty(len(groups), np.intp)
     for number, (_, held_out) in enumerate(splitter.split(strata, strata, groups)):
         found[held_out] = number
     return found
 
 
-def _possible(folds: int) -> int:
-    return folds
-
-
-def _strata(kinds: Sequence[str], volumes: NDArray[np.float64]) -> NDArray[np.intp]:
+def _strata(kinds: Sequence[str], volumes: NDArray[np.float64], folds: int) -> NDArray[np.intp]:
+    """Give kind and size, or what of it leaves a case of each stratum for every fold."""
     some = volumes[volumes > 0]
     limits = np.quantile(some, TERCILES) if len(some) else np.zeros(2)
-    third = np.where(volumes > 0, 1 + np.searchsorted(limits, volumes), 0)
-    return np.unique([f"{k}/{t}" for k, t in zip(kinds, third, strict=True)], return_inverse=True)[
-        1
-    ]
+    sizes = np.where(volumes > 0, 1 + np.searchsorted(limits, volumes), 0)
+    number = np.unique(np.asarray(kinds), return_inverse=True)[1]
+    for strata in (number * (len(TERCILES) + 2) + sizes, number, sizes):
+        found: NDArray[np.intp] = np.unique(strata, return_inverse=True)[1]
+        if np.bincount(found).min() >= folds:
+            return found
+    return np.zeros(len(volumes), np.intp)

@@ -309,6 +309,7 @@ class Manifest(Closed):
     segments: tuple[SegmentEntry, ...] = ()
     outputs: Mapping[_Word, OutputEntry] = Field(default_factory=dict)
     postprocess: Postprocess = Postprocess()
+    priority_ml: Annotated[float, Field(ge=0)] | None = None
     test_vector: TestVector = TestVector()
     training: Mapping[str, str | int | float] = Field(default_factory=dict)
 

@@ -39,6 +39,8 @@ FIELD_MM = (216.0, 240.0, 170.0)
 """Field of view from right to left, front to back, bottom to top."""
 CENTER = np.array((0.0, -18.0, 8.0), np.float32)
 """Middle of the field of view, RAS+ mm; about it the head turns."""
+MOST_TILT = 30.0
+"""Degrees."""
 SAMPLE_MM = 5.0 / 3.0
 """Distance of the samples that a slice averages."""
 
@@ -73,6 +75,7 @@ def make_head_ct(
     kind: str | None = None,
     spacing: tuple[float, float, float] = (0.9, 0.9, 5.0),
     noise: float | None = None,
+    tilt: float = 0.0,
 ) -> HeadPhantom:
     """Make one non-contrast head CT.
 
@@ -86,6 +89,9 @@ def make_head_ct(
         Millimetres between columns, rows and slices; slices are as thick as their spacing.
     noise : float or None
         Standard deviation of the noise in HU; None: 2.5 to 6.
+    tilt : float
+        Of the gantry, degrees: slices are turned about the axis from ear to ear, positive with
+        the front edge up, and follow each other along the table all the same.
 
     Returns
     -------
@@ -94,17 +100,19 @@ def make_head_ct(
     Raises
     ------
     ValueError
-        The kind is unknown, or a spacing is not a positive number.
+        The kind is unknown, a spacing is not a positive number, or the tilt is above 30 degrees.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
     if not all(0 < step < min(FIELD_MM) / 4 for step in spacing):
         raise ValueError(f"spacing {spacing} mm does not fit a head")
+    if not abs(tilt) <= MOST_TILT:
+        raise ValueError(f"a gantry tilts by up to {MOST_TILT:g} degrees, not by {tilt}")
     build, bleed, place, image = (np.random.default_rng([seed, n]) for n in (1, 2, 3, 4))
     chosen = kind or _any_kind(seed)
     head = draw_head(build)
     blood = None if chosen == "none" else draw_blood(bleed, chosen, head)
-    grid = _Grid(spacing)
+    grid = _Grid(spacing, tilt)
     array, fraction = _scan(head, blood, _draw_pose(place), grid)
     _add_artefacts(array, grid, image, noise)
     labels = (fraction > 0.5).astype(np.uint8) * np.uint8(KINDS.index(chosen))
@@ -113,20 +121,28 @@ def make_head_ct(
 
 
 class _Grid:
-    """Voxel centres of the scan: columns to the left, rows to the back, slices up."""
+    """Voxel centres of the scan: columns to the left, rows to the back, slices up.
 
-    def __init__(self, spacing: tuple[float, float, float]) -> None:
+    `slope` is how far a slice rises for each millimetre to the front, as sine and cosine.
+    """
+
+    def __init__(self, spacing: tuple[float, float, float], tilt: float) -> None:
         self.spacing = spacing
         self.shape = tuple(int(field / step) for field, step in zip(FIELD_MM, spacing, strict=True))
-        self.affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+        self.slope = float(np.sin(np.deg2rad(tilt))), float(np.cos(np.deg2rad(tilt)))
+        self.steps = np.diag([-spacing[0], -spacing[1], spacing[2]])
         middle = (np.array(self.shape) - 1) / 2
+        self.start = CENTER - self.steps @ middle
+        self.affine = np.eye(4)
+        self.affine[:3, :3] = self.steps
+        self.affine[1:3, 1] = -spacing[1] * self.slope[1], -spacing[1] * self.slope[0]
         self.affine[:3, 3] = CENTER - self.affine[:3, :3] @ middle
 
     def axis(self, number: int, parts: int = 1) -> F32:
-        """RAS+ coordinates along one axis, of `parts` samples in each voxel."""
+        """RAS+ coordinates along one axis, of `parts` samples in each voxel, before the tilt."""
         count = self.shape[number] * parts
         index = (np.arange(count) + 0.5) / parts - 0.5
-        place: F32 = self.affine[number, 3] + self.affine[number, number] * index
+        place: F32 = self.start[number] + self.steps[number, number] * index
         return place.astype(np.float32)
 
 
@@ -194,13 +210,16 @@ class _Places:
 
     def __init__(self, pose: _Pose, grid: _Grid, parts: int) -> None:
         self.pose = pose
+        self.slope = grid.slope
         axes = [grid.axis(0), grid.axis(1), grid.axis(2, parts)]
         self.waves = [_waves(axes[i], float(CENTER[i]), FIELD_MM[i]) for i in range(3)]
         self.away = [axis - CENTER[i] for i, axis in enumerate(axes)]
 
     def of(self, plane: int) -> F32:
         """Coordinates of shape (3, columns, rows)."""
-        x, y, z = self.away[0][:, None], self.away[1][None, :], self.away[2][plane]
+        sine, cosine = self.slope
+        x, along, up = self.away[0][:, None], self.away[1][None, :], self.away[2][plane]
+        y, z = cosine * along, up + sine * along
         bend = np.tensordot(self.pose.bend, self.waves[2][:, plane], 1)
         bent = self.waves[0].T @ bend @ self.waves[1]
         turn, start = self.pose.matrix, CENTER + self.pose.shift

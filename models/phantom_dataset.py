@@ -14,8 +14,10 @@ import numpy as np
 from models.phantom_ct import KINDS, make_head_ct
 
 LEAST_PHANTOMS = 30
-"""With fewer, not every kind is in every fold."""
+"""With fewer, no head without blood is in some fold."""
 SLICES_MM = (4.0, 5.0, 6.0)
+TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
+"""Of the gantry, degrees, in turn."""
 BLOOD_KINDS = tuple(kind for kind in KINDS if kind != "none")
 SEEDS_APART = 100_003
 
@@ -52,8 +54,8 @@ def write_phantoms(
     """
     if count < LEAST_PHANTOMS:
         raise ValueError(
-            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads of "
-            "every kind are trained on and held out."
+            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
+            "with and without blood are held out."
         )
     if seed < 0:
         raise ValueError(f"The seed is {seed}; wanted is 0 or more.")
@@ -96,7 +98,7 @@ def _label_path(folder: Path, i: int) -> Path:
 def _make_one(task: tuple[int, str, tuple[float, float, float], Path, int]) -> None:
     """Write one phantom; its label map last, so that it stands for both."""
     seed, kind, spacing, folder, i = task
-    phantom = make_head_ct(seed, kind, spacing=spacing)
+    phantom = make_head_ct(seed, kind, spacing=spacing, tilt=TILTS[i % len(TILTS)])
     volume = phantom.volume
     array = np.round(volume.array).astype(np.int16)
     nib.save(nib.Nifti1Image(array, volume.affine), folder / "imagesTr" / f"head_{i:05d}_0000.nii")

@@ -8,7 +8,13 @@ from typing import Any
 
 from models.phantom_dataset import SLICES_MM, write_phantoms
 from models.recipe import load_recipe, recipe_path
-from models.training import Unusable, refuse_unusable, train_segmentation, work_folder
+from models.training import (
+    Unusable,
+    first_makes,
+    refuse_unusable,
+    train_segmentation,
+    work_folder,
+)
 
 MAKING = 0.3
 """Part of the progress bar."""
@@ -56,7 +62,8 @@ def train_on_phantoms(
     recipe = recipe.model_copy(update={"training": training})
     refuse_unusable(out, recipe, 0)
     data = work_folder(out) / f"phantoms-{seed}-{phantoms}"
-    try:
+
+    def make() -> None:
         write_phantoms(
             data,
             phantoms,
@@ -65,6 +72,9 @@ def train_on_phantoms(
             pixel_mm=pixel_mm,
             slices_mm=slices_mm,
         )
+
+    try:
+        first_makes(data / "cases.csv", make)
     except ValueError as error:
         raise Unusable(str(error)) from error
     return train_segmentation(

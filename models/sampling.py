@@ -64,5 +64,5 @@ class Batches(Dataset[Cut]):
             center = center + [int(random.integers(-r, r + 1)) for r in reach]
         else:
             case = self._cases[random.integers(len(self._cases))]
-            center = np.array([random.integers(n) for n in case.truth.shape])
+            center = np.array([random.integers(n) for n in case.shape])
         return cut(case, center, self._patch, self._recipe)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ def train_segmentation(
         The folder cannot be used; everything that is wrong is told.
     Unusable
         The fold is not there, `out` holds something else, or `work_folder` another training.
+    Diverged
+        The loss is no longer a number.
     """
     refuse_unusable(out, recipe, fold)
     found = find_cases(data, recipe.classes)
@@ -100,9 +103,7 @@ def train_segmentation(
             fit = _fit(found, cases, recipe, work, processes, split, fold)
             network = fit.run(
                 lambda done, note: progress(PREPARING + (FITTING - PREPARING) * done, note),
-                _watch(found, recipe, split, work)
-                if processes.is_first and split.watched
-                else None,
+                _watch(found, recipe, split, work) if processes.is_first else None,
             )
         if not processes.is_first:
             return {}
@@ -118,6 +119,16 @@ def train_segmentation(
         shutil.rmtree(work)
     progress(1.0, "done")
     return metrics
+
+
+def first_makes(path: Path, make: Callable[[], None]) -> None:
+    """Let the first of several processes make a file that is not there; the others wait for it."""
+    if os.environ.get("RANK", "0") == "0":
+        if not path.is_file():
+            make()
+        return
+    while not path.is_file():
+        time.sleep(0.5)
 
 
 def work_folder(out: Path) -> Path:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from models.canonical import orientation_of
 from models.labelled_cases import LabelledCase, read_case
 from models.manifest import FIRST, GEOMETRY
@@ -24,32 +24,43 @@ from models.unet import channels_of, resampled
 PLACES_A_SLICE = 16
 """So many voxels of each class are remembered of each slice, so that small slices count too."""
 
+IMAGE, TRUTH, FACTS = "image.npy", "truth.npy", "case.json"
 Cut = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A case in the cache.
+    """A case in the cache; its voxels stay on disk.
 
     Parameters
     ----------
+    folder : Path
     kind : str
     labelled_ml : float
         Of all structures.
-    image : NDArray[np.float16]
-        Mapped from disk. 2.5-D: (slices, right, anterior), HU; 3-D: (channels, right, anterior,
-        superior).
-    truth : NDArray[np.uint8]
-        Mapped from disk; classes, the image's shape without channels.
+    shape : tuple of int
+        Of `truth`.
     places : tuple of NDArray[np.int32]
         For each class but the background, voxels that have it, shape (n, 3).
     """
 
+    folder: Path
     kind: str
     labelled_ml: float
-    image: NDArray[np.float16]
-    truth: NDArray[np.uint8]
+    shape: tuple[int, ...]
     places: tuple[NDArray[np.int32], ...]
+
+    @property
+    def image(self) -> NDArray[np.float16]:
+        """Mapped. 2.5-D: (slices, right, anterior), HU; else (channels, x, y, z)."""
+        mapped: NDArray[np.float16] = np.load(self.folder / IMAGE, mmap_mode="r")
+        return mapped
+
+    @property
+    def truth(self) -> NDArray[np.uint8]:
+        """Mapped; classes, the image's shape without channels."""
+        mapped: NDArray[np.uint8] = np.load(self.folder / TRUTH, mmap_mode="r")
+        return mapped
 
 
 def prepare(
@@ -75,7 +86,7 @@ def prepare(
     found = []
     for number, case in enumerate(cases):
         folder = cache / f"{number:05d}"
-        if not (folder / "case.json").is_file():
+        if not (folder / FACTS).is_file():
             _write(folder, case, values, recipe)
         found.append(_open(folder, case.kind, recipe.classes))
         progress((number + 1) / len(cases))
@@ -112,7 +123,7 @@ def seen_case(
     return image, argmax_of(torch.stack(shares)).to(torch.uint8)
 
 
-def _in_slices(volume: Volume, array: NDArray[np.float32], config: NetworkConfig) -> torch.Tensor:
+def _in_slices(volume: Volume, array: Voxels, config: NetworkConfig) -> torch.Tensor:
     orientation = orientation_of(volume.affine)
     spacing = volume.spacing[list(orientation.axes)]
     return resampled(orientation.to_ras(array), spacing, config)
@@ -128,13 +139,14 @@ def _write(folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: 
     volume, labels = read_case(case, values)
     image, truth = seen_case(volume, labels, recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "image.npy", image.numpy().astype(np.float16))
-    np.save(folder / "truth.npy", truth.numpy())
+    np.save(folder / IMAGE, image.numpy().astype(np.float16))
+    np.save(folder / TRUTH, truth.numpy())
     along = 0 if recipe.slices else 2
     for number in range(1, recipe.classes):
         np.save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
-    told = {"name": case.name, "labelled_ml": float(np.count_nonzero(labels)) * volume.voxel_ml}
-    (folder / "case.json").write_text(json.dumps(told))
+    labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
+    told = {"name": case.name, "labelled_ml": labelled_ml, "shape": list(truth.shape)}
+    (folder / FACTS).write_text(json.dumps(told))
 
 
 def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
@@ -149,13 +161,9 @@ def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
 
 
 def _open(folder: Path, kind: str, classes: int) -> PreparedCase:
-    return PreparedCase(
-        kind,
-        float(json.loads((folder / "case.json").read_text())["labelled_ml"]),
-        np.load(folder / "image.npy", mmap_mode="r"),
-        np.load(folder / "truth.npy", mmap_mode="r"),
-        tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes)),
-    )
+    told = json.loads((folder / FACTS).read_text())
+    places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
+    return PreparedCase(folder, kind, told["labelled_ml"], tuple(told["shape"]), places)
 
 
 def patch_of(recipe: Recipe) -> tuple[int, ...]:
@@ -174,12 +182,11 @@ def cut(case: PreparedCase, center: NDArray[np.int64], patch: Sequence[int], rec
         The same size, int64.
     """
     starts = [
-        int(np.clip(c - size // 2, min(0, n - size), max(0, n - size)))
-        if n >= size
-        else (n - size) // 2
-        for c, size, n in zip(center, patch, case.truth.shape, strict=True)
+        int(np.clip(c - size // 2, 0, n - size)) if n >= size else (n - size) // 2
+        for c, size, n in zip(center, patch, case.shape, strict=True)
     ]
-    truth = _crop(torch.from_numpy(_part(case.truth, starts, patch)), starts, patch, case, 0.0)
+    image, truth = case.image, torch.from_numpy(_part(case.truth, starts, patch))
+    truth = _padded(truth, starts, patch, case, 0.0)
     config = recipe.slices
     if config:
         z = starts[0]
@@ -187,13 +194,13 @@ def cut(case: PreparedCase, center: NDArray[np.int64], patch: Sequence[int], rec
         rows, columns = (
             slice(max(s, 0), s + p) for s, p in zip(starts[1:], patch[1:], strict=True)
         )
-        stack = torch.from_numpy(np.asarray(case.image[near, rows, columns], np.float32))
+        stack = torch.from_numpy(np.asarray(image[near, rows, columns], np.float32))
         inputs = channels_of(stack, torch.tensor([z - near.start]), config)[0]
-        inputs = _crop(inputs[:, None], starts, patch, case, -1.0)[:, 0]
+        inputs = _padded(inputs[:, None], starts, patch, case, -1.0)[:, 0]
         return inputs, truth[0].long()
-    part = np.stack([_part(channel, starts, patch) for channel in case.image])
+    part = np.stack([_part(channel, starts, patch) for channel in image])
     inputs = torch.from_numpy(part.astype(np.float32))
-    return _crop(inputs, starts, patch, case, 0.0), truth.long()
+    return _padded(inputs, starts, patch, case, 0.0), truth.long()
 
 
 def _part(
@@ -203,7 +210,7 @@ def _part(
     return np.ascontiguousarray(array[where])
 
 
-def _crop(
+def _padded(
     part: torch.Tensor,
     starts: Sequence[int],
     patch: Sequence[int],
@@ -212,6 +219,6 @@ def _crop(
 ) -> torch.Tensor:
     """Pad what lies outside of the case."""
     around: list[int] = []
-    for start, size, n in reversed(list(zip(starts, patch, case.truth.shape, strict=True))):
+    for start, size, n in reversed(list(zip(starts, patch, case.shape, strict=True))):
         around += [max(-start, 0), max(start + size - n, 0)]
     return F.pad(part, around, value=value)

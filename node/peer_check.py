@@ -57,7 +57,7 @@ class Line:
     def row(self) -> dict[str, Any]:
         """Cells of a table."""
         mark = "yes" if self.is_offered else "NO" if self.is_wanted else "no"
-        return {"what": self.what, "is_good": mark, "sentence": self.sentence}
+        return {"what": self.what, "offered": mark, "sentence": self.sentence}
 
 
 @dataclass(frozen=True)

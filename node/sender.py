@@ -91,7 +91,7 @@ class Sender:
     ) -> list[tuple[str, str]]:
         """Name everything that may be sent, fallbacks too: an association agrees on it once."""
         wanted = {(item.sop_class_uid, item.transfer_syntax_uid) for item in items}
-        slots = {s for item in items for s in in_place_of(item.slot, terms.get("if_refused", {}))}
+        slots = {slot for item in items for slot in _in_place_of(item, terms)}
         if slots:
             with self._parts.database.snapshot() as tx:
                 wanted |= deliveries.kinds_of(tx, job.id, slots)
@@ -131,7 +131,7 @@ class Sender:
         keeper: _LeaseKeeper,
     ) -> list[Delivery] | None:
         """Put something in the place of an object; None: there is nothing to put there."""
-        slots = in_place_of(item.slot, terms.get("if_refused", {}))
+        slots = _in_place_of(item, terms)
         if not slots:
             return None
         with keeper.without(item), self._parts.database.transaction() as tx:
@@ -198,6 +198,10 @@ class Sender:
                 destinations.reached(tx, peer.name, last.sentence if last.kind != "sent" else "")
         if failures >= destinations.FAILURES_TO_REST:
             log.warning("destination.away", destination=peer.name, failures=failures)
+
+
+def _in_place_of(item: Delivery, terms: Mapping[str, Any]) -> tuple[str, ...]:
+    return in_place_of(item.slot, terms.get("send", ()), terms.get("if_refused", {}))
 
 
 class _LeaseKeeper:

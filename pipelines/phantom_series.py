@@ -185,9 +185,13 @@ def _write(series: Dataset, volume: Volume, folder: Path, name: str, uids: _Uids
 
 
 def _put_grid(ds: Dataset, volume: Volume) -> None:
-    column, row, slices = (_decimal(step) for step in volume.spacing)
+    column, row, _ = (_decimal(step) for step in volume.spacing)
     ds.PixelSpacing = [row, column]
-    ds.SliceThickness = ds.SpacingBetweenSlices = slices
+    across = volume.voxel_ml * 1000.0 / float(volume.spacing[0] * volume.spacing[1])
+    ds.SliceThickness = ds.SpacingBetweenSlices = _decimal(across)
+    if ds.Modality == "CT":
+        rise = volume.affine[2, 1] / volume.affine[1, 1]
+        ds.GantryDetectorTilt = _decimal(np.rad2deg(np.arctan(rise)))
     directions = (np.diag((-1.0, -1.0, 1.0)) @ volume.affine[:3, :3] / volume.spacing).T[:2]
     ds.ImageOrientationPatient = [_decimal(value) for value in directions.ravel()]
     ds.SamplesPerPixel = 1

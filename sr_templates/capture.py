@@ -105,7 +105,7 @@ def capture(
     DICOM PS3.3 A.8.1.
     """
     window = BRAIN if sources[0].get("Modality") == "CT" else None
-    numbers = _instance_numbers(volume, sources)
+    numbers = instance_numbers_of(volume, sources)
     pixels = page(findings, volume, maker, window=window, instance_numbers=numbers)
     return secondary_capture(pixels, sources, identity, maker)
 
@@ -115,7 +115,7 @@ def _any(findings: Findings) -> bool:
 
 
 def _holds(findings: Findings, segment: int) -> bool:
-    return findings.labels is not None and bool((findings.labels == segment).any())
+    return findings.labels is not None and bool(findings.mask(segment).any())
 
 
 def _draw_verdict(
@@ -259,7 +259,7 @@ def _draw_legend(sheet: Sheet, findings: Findings, x: int) -> None:
     sheet.draw.text((x, sheet.y + SCOUT[1] - 22), note, GRAY, font(22))
 
 
-def _instance_numbers(volume: Volume, sources: Sequence[Dataset]) -> dict[int, int] | None:
+def instance_numbers_of(volume: Volume, sources: Sequence[Dataset]) -> dict[int, int] | None:
     """Instance Number by slice, where every slice is an instance of its own."""
     known = {str(ds.SOPInstanceUID): ds.get("InstanceNumber") for ds in sources}
     uids = volume.source_instance_uids

@@ -12,9 +12,15 @@ from highdicom.sr import CodedConcept
 from models.base import Code
 from sr_templates.base import MANUFACTURER
 
+PRIVATE_SCHEME: Final = "99SCORENODE"
+
 PROCESSING_EQUIPMENT: Final[Code] = ("DCM", "109102", "Processing Equipment")
 DEVICE: Final[Code] = ("DCM", "121007", "Device")
 FINDING: Final[Code] = ("DCM", "121071", "Finding")
+FINDINGS: Final[Code] = ("DCM", "121070", "Findings")
+CONCLUSIONS: Final[Code] = ("DCM", "121076", "Conclusions")
+DIAGNOSTIC_REPORT: Final[Code] = ("LN", "18748-4", "Diagnostic Imaging Report")
+REJECTED: Final[Code] = ("DCM", "113001", "Rejected for Quality Reasons")
 CONCLUSION: Final[Code] = ("DCM", "121077", "Conclusion")
 PROCEDURE_REPORTED: Final[Code] = ("DCM", "121058", "Procedure reported")
 MINUTE: Final[Code] = ("UCUM", "min", "minute")
@@ -25,6 +31,7 @@ PROBABILITY: Final[Code] = ("DCM", "122157", "Probability")
 SUM_OF_VOXELS: Final[Code] = ("DCM", "126030", "Sum of segmented voxel method for volume")
 ARTIFICIAL_INTELLIGENCE: Final[Code] = ("DCM", "123110", "Artificial Intelligence")
 VOLUME: Final[Code] = ("SCT", "118565006", "Volume")
+AREA: Final[Code] = ("SCT", "42798000", "Area")
 PRESENT: Final[Code] = ("SCT", "52101004", "Present")
 ABSENT: Final[Code] = ("SCT", "272519000", "Absent")
 UNDETERMINED: Final[Code] = ("SCT", "373068000", "Undetermined")
@@ -46,17 +53,30 @@ NO_UNITS: Final[Code] = ("UCUM", "1", "no units")
 PERCENT: Final[Code] = ("UCUM", "%", "Percent")
 YEAR: Final[Code] = ("UCUM", "a", "year")
 MILLILITER: Final[Code] = ("UCUM", "ml", "milliliter")
+MM2: Final[Code] = ("UCUM", "mm2", "square millimeter")
 CUBIC_CENTIMETER: Final[Code] = ("UCUM", "cm3", "cubic centimeter")
 BRITISH_ENGLISH: Final[Code] = ("RFC5646", "en-GB", "English (United Kingdom)")
 
-PRIVATE_SCHEME: Final = "99SCORENODE"
 PRIVATE_SCHEME_UID: Final = "2.25.331684130112984093737546523156442684009"
 """Ours for good: the name-based UUID (version 5) of "scorenode coding scheme 99SCORENODE"."""
 
 OUTSIDE_PS3_16: Final = frozenset({MILLILITER, BRITISH_ENGLISH})
 """Valid in their own scheme (UCUM, RFC 5646), yet in none of the tables of PS3.16."""
 
-QUANTITIES: Final[dict[str, Code]] = {"volume": VOLUME, "probability": PROBABILITY}
+NUMBER_OF_LESIONS: Final[Code] = ("SCT", "246206008", "Number of lesions")
+PRIORITY: Final[Code] = ("SCT", "260870009", "Priority")
+LARGEST_LESION: Final[Code] = (PRIVATE_SCHEME, "largest-lesion", "Volume of the largest lesion")
+ABC2: Final[Code] = (PRIVATE_SCHEME, "largest-lesion-abc2", "ABC/2 of the largest lesion")
+OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "over-threshold", "Over threshold")
+NOT_OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "not-over-threshold", "Not over threshold")
+
+QUANTITIES: Final[dict[str, Code]] = {
+    "volume": VOLUME,
+    "probability": PROBABILITY,
+    "lesions": NUMBER_OF_LESIONS,
+    "largest": LARGEST_LESION,
+    "abc2": ABC2,
+}
 """Words of `models.base.Number.name`."""
 UNITS: Final[dict[str, Code]] = {
     "ml": MILLILITER,
@@ -64,9 +84,15 @@ UNITS: Final[dict[str, Code]] = {
     "1": NO_UNITS,
 }
 """Words of `models.base.Number.unit`."""
-DIGITS: Final[dict[str, int]] = {"volume": 2, "probability": 4}
+DIGITS: Final[dict[str, int]] = {
+    "volume": 2,
+    "probability": 4,
+    "lesions": 0,
+    "largest": 2,
+    "abc2": 2,
+}
 """Decimal places written for a quantity."""
-METHODS: Final[dict[str, Code]] = {"volume": SUM_OF_VOXELS}
+METHODS: Final[dict[str, Code]] = {"volume": SUM_OF_VOXELS, "largest": SUM_OF_VOXELS}
 """How a quantity of a segment was measured."""
 PRESENCES: Final[dict[bool | None, Code]] = {True: PRESENT, False: ABSENT, None: UNDETERMINED}
 SIDES: Final[dict[str, Code]] = {"left": LEFT, "right": RIGHT, "both": RIGHT_AND_LEFT}

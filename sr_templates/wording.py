@@ -46,7 +46,7 @@ def extent(view: View, findings: Findings, instance_numbers: Mapping[int, int] |
     parts = (
         volume_text(findings, None),
         side_of(view, findings),
-        _images(slices, instance_numbers),
+        images(slices, instance_numbers),
     )
     return SEPARATOR.join(part for part in parts if part)
 
@@ -91,7 +91,7 @@ def _rounded(value: float, threshold: float | None) -> str:
     return next((text for text in texts if float(text) != threshold), texts[0])
 
 
-def _images(slices: Sequence[int], instance_numbers: Mapping[int, int] | None) -> str:
+def images(slices: Sequence[int], instance_numbers: Mapping[int, int] | None) -> str:
     """Images as runs of neighbouring numbers, such as ``images 3, 18-22``."""
     if instance_numbers and all(index in instance_numbers for index in slices):
         noun, numbers = "image", sorted({instance_numbers[index] for index in slices})

@@ -24,7 +24,10 @@ def expire_dead_leases(tx: Transaction) -> int:
         (Job.lease_owner, sa.and_(Job.state == JobState.RUNNING, Job.lease_until > tx.now)),
         (
             Delivery.lease_owner,
-            sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until > tx.now),
+            sa.and_(
+                Delivery.state.in_([DeliveryState.SENDING, DeliveryState.CONFIRMING]),
+                Delivery.lease_until > tx.now,
+            ),
         ),
         (Task.owner, Task.state == tasks.LEASED),
     ]

@@ -261,3 +261,36 @@ def models_sent(
     with store(config) as database, database.snapshot() as tx:
         rows = recalls.sent(tx, Path(name).name)
     show(rows, _LEFT, as_json=as_json)
+
+
+@models_app.command("import")
+def models_import(
+    source: Annotated[
+        Path, typer.Argument(help="A MONAI bundle, an nnU-Net v2 folder, or a file of weights.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new package.")],
+    modality: Annotated[str, typer.Option(help="DICOM Modality, where it is not told.")] = "",
+    orient: Annotated[str, typer.Option(help="How the model's images lay, such as RAS.")] = "",
+    fold: Annotated[str, typer.Option(help="Of nnU-Net: 0 to 4, or all.")] = "",
+    codes: Annotated[Path | None, typer.Option(help="YAML: keys of each structure.")] = None,
+    sample: Annotated[
+        list[str] | None, typer.Option(help="An image (NIfTI) of its training; NAME=FILE for more.")
+    ] = None,
+) -> None:
+    """Make a package of somebody's model; nothing in its files is run."""
+    from models.base import BrokenPackage
+    from models.importing import Wishes, import_file, import_model, read_codes
+
+    try:
+        if source.is_file():
+            tensors = import_file(source, out)
+            console.print(f"{out}/weights.safetensors has {len(tensors)} tensors. Next: arch.json")
+            console.print("and model.yaml (docs/models.md), then scorenode models package.")
+            return
+        wishes = Wishes(modality, orient, fold, read_codes(codes) if codes else None)
+        package, remarks = import_model(source, out, wishes, _sample(sample or ()))
+    except BrokenPackage as error:
+        raise fail("\n".join(error.mistakes or [str(error)])) from None
+    console.print(f"{out} is a package: {package.identity.sha256}", highlight=False)
+    for remark in remarks:
+        console.print(f"- {remark}.", soft_wrap=True, highlight=False, markup=False)

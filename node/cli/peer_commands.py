@@ -74,7 +74,7 @@ def peers_check(
     else:
         for one in found:
             console.print(f"[bold]{one.peer}[/]", highlight=False)
-            show([line.row() for line in one.lines], ["what", "is_good", "sentence"], as_json=False)
+            show([line.row() for line in one.lines], ["what", "offered", "sentence"], as_json=False)
     if not all(one.is_good for one in found):
         raise typer.Exit(PROBLEM)
 

@@ -32,6 +32,7 @@ def train_segmentation(
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation on your own labelled volumes; killed, the same command goes on."""
+    from models.fitting import Diverged
     from models.labelled_cases import BadData
     from models.recipe import BadRecipe, load_recipe, recipe_path
     from models.training import Unusable
@@ -46,6 +47,8 @@ def train_segmentation(
             metrics = train(folder, recipe, out, move, fold=None if fold == "none" else int(fold))
     except (BadData, BadRecipe, Unusable) as error:
         raise fail(str(error), USAGE) from None
+    except Diverged as error:
+        raise fail(str(error)) from None
     _show(metrics, out, as_json=as_json)
 
 
@@ -72,15 +75,14 @@ def train_haemorrhage(
 
 
 def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:
-    """Write DICOM series and SEG objects as files to train on; others are as they are."""
-    from models.training import work_folder
+    """Write DICOM series and SEG objects as files to train on; other folders are as they are."""
+    from models.training import first_makes, work_folder
     from pipelines.labelled_series import has_segmentations, write_labelled
 
     if not has_segmentations(data):
         return data
     folder = work_folder(out) / "from-dicom"
-    if not (folder / "cases.csv").is_file():
-        write_labelled(data, folder, names, move)
+    first_makes(folder / "cases.csv", lambda: write_labelled(data, folder, names, move))
     return folder
 
 

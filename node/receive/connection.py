@@ -18,6 +18,8 @@ from pynetdicom.transport import AssociationSocket
 _A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
 _PDU_HEADER = struct.Struct(">BxI")
 _LARGEST_OTHER_PDU = 1024
+_IDLE_AFTER_SECONDS = 0.25
+_IDLE_TURN_MS = 25
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -181,13 +183,17 @@ class GuardedSocket(BoundedSocket):
         self._request = memoryview(request)
         self.pdu_seconds = settings.pdu_seconds
         self._body_next = False
+        self._heard = time.monotonic()
         self._ends = time.monotonic() + settings.longest_association_seconds
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read."""
+        """Whether there is something to read; waits a little where nothing came for a while.
+
+        pynetdicom asks a thousand times a second, of idle associations too.
+        """
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
@@ -196,13 +202,15 @@ class GuardedSocket(BoundedSocket):
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return True
         try:
-            return bool(self._poll.poll(0))
+            is_idle = time.monotonic() - self._heard > _IDLE_AFTER_SECONDS
+            return bool(self._poll.poll(_IDLE_TURN_MS if is_idle else 0))
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read a part of a PDU: its header, then its body, in turn."""
+        self._heard = time.monotonic()
         if self._request:
             part, self._request = self._request[:nr_bytes], self._request[nr_bytes:]
             return bytearray(part)

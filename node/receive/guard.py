@@ -37,6 +37,7 @@ from node.receive.lobby import Lobby
 log = structlog.get_logger(__name__)
 
 _MOST_WAITING_MESSAGES = 16
+_IDLE_TURN_SECONDS = 0.025
 _ABORT = struct.pack(">BxIxxBB", 0x07, 4, 2, 0)
 
 
@@ -99,6 +100,22 @@ class GuardedDIMSE(DIMSEServiceProvider):
         self.dul.event_queue.put("Evt19")
 
 
+class _Turns(threading.Event):
+    """What pynetdicom asks before each turn of an association: spreads those of idle ones."""
+
+    def __init__(self, dimse: DIMSEServiceProvider) -> None:
+        super().__init__()
+        self._messages = dimse.msg_queue
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for a message, for a moment at most, then for leave to go on."""
+        with self._messages.not_empty:
+            if not self._messages.queue:
+                self._messages.not_empty.wait(_IDLE_TURN_SECONDS)
+        return super().wait(timeout)
+
+
 class GuardedAssociation(Association):
     """An association that was asked of us."""
 
@@ -106,6 +123,7 @@ class GuardedAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         self.dul = GuardedDUL(self)
         self.dimse = GuardedDIMSE(self, server.settings.largest_instance_bytes)
+        self._reactor_checkpoint = _Turns(self.dimse)
         self.acse_timeout = ae.acse_timeout
         self.dimse_timeout = ae.dimse_timeout
         self.network_timeout = ae.network_timeout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -19,17 +19,25 @@ from models.base import (
     Volume,
 )
 from models.loading import load_predictor
-from models.package import load_package
+from models.package import ModelPackage, load_package
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import ELEMENTS, Scored, load_volume, save_findings
 from pipelines.steps.coregister import on_grid_of
-from pipelines.steps.packages import Package, package_of
+from pipelines.steps.packages import network_of, package_of
 from pipelines.steps.straighten import is_straight, labels_on_source, straightened
 
 WARM_MODELS = 4
 
 
-def infer(context: StepContext) -> Mapping[str, Any]:
+Describe = Callable[[Findings, Volume, ModelPackage], Findings]
+"""Adds to findings on the slices of the source what a pipeline says beside them."""
+
+
+def _as_they_are(findings: Findings, source: Volume, package: ModelPackage) -> Findings:
+    return findings
+
+
+def infer(context: StepContext, describe: Describe = _as_they_are) -> Mapping[str, Any]:
     """Write ``findings.json``, and ``mask.nii.gz`` where the model labels voxels.
 
     A model sees a straight, even grid; labels of a tilted or unequally stepped volume are
@@ -44,7 +52,7 @@ def infer(context: StepContext) -> Mapping[str, Any]:
         the smallest way to run it takes.
     """
     context.progress(0.0, "loading the model")
-    package = package_of(context.spec.model)
+    package = network_of(context.spec.model)
     predictor = warm_predictor(context.spec.model, trust_code=context.spec.trust_code)
     source = load_volume(context.output_of("convert"))
     volume = _with_others(straightened(source), package, context)
@@ -57,17 +65,24 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     except NotEnoughMemory as error:
         raise Misconfigured(f"{error} Raise node.memory.step, or give the node more.") from error
     context.progress(0.95, "writing findings")
-    keep(context, Scored(findings, predictor.identity), source, volume)
+    scored = Scored(findings, predictor.identity)
+    found = keep(context, scored, source, volume, lambda one: describe(one, source, package))
     return {
-        "present": findings.present,
+        "present": found.present,
         "numbers": {
-            number.name: number.value for number in findings.numbers if number.segment is None
+            number.name: number.value for number in found.numbers if number.segment is None
         },
     }
 
 
-def keep(context: StepContext, scored: Scored, source: Volume, volume: Volume) -> None:
-    """Write findings, their labels brought back to the slices of the source.
+def keep(
+    context: StepContext,
+    scored: Scored,
+    source: Volume,
+    volume: Volume,
+    describe: Callable[[Findings], Findings] = lambda findings: findings,
+) -> Findings:
+    """Write findings, their labels brought back to the slices of the source; give them back.
 
     Parameters
     ----------
@@ -78,16 +93,19 @@ def keep(context: StepContext, scored: Scored, source: Volume, volume: Volume) -
         As it was converted.
     volume : Volume
         Straightened: what the model saw.
+    describe : callable
+        Adds to findings on the slices of the source.
     """
     labels = scored.findings.labels
     straight = None
     if labels is not None and source.slice_origins is not None:
         straight = replace(volume, array=labels.astype(np.float32))
-    found = replace(scored, findings=_on_slices(scored.findings, source))
-    save_findings(found, source, context.folder, straight)
+    found = describe(_on_slices(scored.findings, source))
+    save_findings(replace(scored, findings=found), source, context.folder, straight)
+    return found
 
 
-def _with_others(volume: Volume, package: Package, context: StepContext) -> Volume:
+def _with_others(volume: Volume, package: ModelPackage, context: StepContext) -> Volume:
     """Add the further inputs of the model, on the grid of the first, and elements by name."""
     converted = context.output_of("convert")
     names = list(package.manifest.channels)[1:]

@@ -33,6 +33,23 @@ def package_of(folder: str) -> Package:
         raise Misconfigured(f"The model package cannot be used: {error}") from error
 
 
+def network_of(folder: str) -> ModelPackage:
+    """Load and verify the package of a model that predicts from volumes alone.
+
+    Raises
+    ------
+    Misconfigured
+        It is missing, altered, or a prognosis, which wants scores too.
+    """
+    package = package_of(folder)
+    if isinstance(package, PrognosisPackage):
+        raise Misconfigured(
+            f"The model {package.identity.family} is a prognosis; only the pipeline dementia "
+            "runs it."
+        )
+    return package
+
+
 def refuse_unfit(package: Package, volume: Volume, name: str = "") -> None:
     """Refuse a volume whose facts are not what the package's manifest asks for.
 

@@ -38,17 +38,17 @@ FAULTS = (*STORE_FAULTS, *ASSOCIATION_FAULTS, *COMMITMENT_FAULTS, *FIND_FAULTS)
 class Script:
     """Says what goes wrong next; each fault happens so many times in all."""
 
-    def __init__(self, seed: int, times: int, chance: float = 0.35) -> None:
+    def __init__(self, seed: int, times: int) -> None:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self._times, self._chance = times, chance
+        self._times = times
         self.happened: Counter[str] = Counter()
 
-    def next(self, among: Sequence[str]) -> str:
+    def next(self, among: Sequence[str], chance: float = 0.35) -> str:
         """Give a fault, or an empty string when all goes well this time."""
         with self._lock:
             left = [name for name in among if self.happened[name] < self._times]
-            if not left or self._random.random() > self._chance:
+            if not left or self._random.random() > chance:
                 return ""
             fault = self._random.choice(left)
             self.happened[fault] += 1
@@ -140,7 +140,7 @@ class FaultyPACS(StandInPACS):
             case "abort_after":
                 event.assoc.abort()
             case "hang":
-                threading.Event().wait(3.0)
+                threading.Event().wait(5.0)
         return 0x0000
 
     # -- storage commitment --------------------------------------------------------------------
@@ -151,7 +151,7 @@ class FaultyPACS(StandInPACS):
             (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
             for item in information.ReferencedSOPSequence
         ]
-        fault = self.script.next(COMMITMENT_FAULTS)
+        fault = self.script.next(COMMITMENT_FAULTS, 0.8)
         if fault == "action_fails":
             return 0x0110, None
         if fault == "action_aborts":
@@ -280,7 +280,7 @@ class BadLine:
                 far.sendall(data)
                 left -= len(data)
             if fault == "stall_mid_pdu" and left <= 0:
-                self._stop.wait(3.0)
+                self._stop.wait(5.0)
         except OSError:
             pass
         finally:

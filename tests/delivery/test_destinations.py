@@ -47,7 +47,7 @@ def rows_of(node: Bench) -> dict[str, dict[str, Any]]:
 
 
 def test_a_capture_goes_in_the_place_of_what_the_pacs_does_not_take(tmp_path: Path) -> None:
-    taken = [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
+    taken: list[str] = [SecondaryCaptureImageStorage, ComprehensiveSRStorage]
     pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=taken)
     with running(pacs):
         config = configuration(tmp_path / "node", peer(pacs.port), deliver=TO)
@@ -70,6 +70,22 @@ def test_a_capture_goes_in_the_place_of_what_the_pacs_does_not_take(tmp_path: Pa
 
 
 TO = "{ to: PACS }"
+
+
+def test_a_fallback_that_is_not_taken_either_falls_back_further(tmp_path: Path) -> None:
+    taken: list[str] = [SecondaryCaptureImageStorage]
+    pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=taken)
+    with running(pacs):
+        config = configuration(tmp_path / "node", peer(pacs.port), deliver=TO)
+        with bench(config) as node:
+            terms = {"send": ["seg"], "if_refused": {"seg": "sr"}}
+            job = node.new_job({"PACS": TERMS | terms})
+
+            node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
+
+            states = {slot: row["state"] for slot, row in rows_of(node).items()}
+            assert states == {"seg": "replaced", "sr": "replaced", "capture": "sent"}
+            assert pacs.associations == 1
 
 
 def test_a_fallback_that_goes_anyway_goes_once(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from node.destinations import destination_of
 from node.scu import Destination, echo, send
+from tests.certificates import authority
 from tests.delivery.bench import bench, configuration
-from tests.end_to_end.harness import free_port, until
+from tests.end_to_end.harness import until
 from tests.end_to_end.pacs import orthanc
 from tests.peers import ct_image, part10
+from tests.ports import free_port
 from tests.tools import tool
 
 QUICK = {"after_seconds": [0.2, 0.4], "give_up_seconds": 86400.0, "send": ["capture", "seg", "sr"]}
@@ -34,12 +37,14 @@ def peer(port: int, more: str = "") -> str:
 
 
 @contextlib.contextmanager
-def program(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
+def program(
+    command: Sequence[str], port: int, log: Path, there: Destination | None = None
+) -> Iterator[None]:
     """Run a server of DCMTK until it answers C-ECHO, and end it afterwards."""
+    there = there or Destination("127.0.0.1", port, "PACS", "SCORENODE")
     with log.open("w") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream)
         try:
-            there = Destination("127.0.0.1", port, "PACS", "SCORENODE")
             until(lambda: echo(there).kind == "sent", f"{command[0]} to answer C-ECHO", 60)
             yield
         finally:
@@ -95,7 +100,7 @@ def test_orthanc_gets_a_report_on_what_it_asks_of_us(tmp_path: Path) -> None:
 
             def reported() -> bool:
                 found.update(pacs.get(place["Path"]))
-                return found["Status"] != "Pending"
+                return bool(found["Status"] != "Pending")
 
             node.work_until(reported, "Orthanc to get the report")
 
@@ -151,3 +156,25 @@ def test_storescp_proves_nothing_so_nothing_is_called_proved(tmp_path: Path) -> 
             assert node.states() == {"confirming": 3}
             assert len(list(store.iterdir())) == 3
             assert "offers none of commitment, find" in node.deliveries()[0]["sentence"]
+
+
+@pytest.mark.slow
+def test_storescp_gets_results_over_tls_from_who_shows_a_certificate(tmp_path: Path) -> None:
+    port, store, ca = free_port(), tmp_path / "store", authority(tmp_path)
+    store.mkdir()
+    theirs, ours = ca.issue("pacs", address="127.0.0.1"), ca.issue("node")
+    command = [
+        tool("storescp"), "+tls", str(theirs.key), str(theirs.certificate),
+        "+cf", str(ca.certificate), "-od", str(store), "-aet", "PACS", str(port),
+    ]  # fmt: skip
+    files = f"ca: '{ca.certificate}', cert: '{ours.certificate}', key: '{ours.key}'"
+    config = configuration(
+        tmp_path / "node", peer(port, f"tls: {{ {files} }}"), deliver="{ to: PACS }"
+    )
+    there = destination_of(config.peers["PACS"], "SCORENODE")
+    with program(command, port, tmp_path / "log", there), bench(config) as node:
+        job = node.new_job({"PACS": QUICK | {"confirm": []}})
+
+        node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
+
+        assert len(list(store.iterdir())) == 3

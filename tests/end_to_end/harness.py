@@ -53,6 +53,9 @@ class NodeUnderTest:
     rules: str = ""
     """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
+    peers: str = ""
+    rule: str = ""
+    """More lines of the peers, and of the rule."""
     confirm: bool = False
     data: Path | None = None
     run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
@@ -106,7 +109,7 @@ peers:
   PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
                       ae_title: {self.destination_ae_title} }},
           {reports} takes_demonstration: yes, timeout: 10s }}
-completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{self.peers}completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 {models}
 {self.rules or self._head_ct(confirm)}""")
 
@@ -123,7 +126,7 @@ rules:
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
         {confirm}
-"""
+{self.rule}"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
@@ -134,7 +137,11 @@ rules:
                 stderr=log,
                 env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
             )
-        until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        try:
+            until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        except AssertionError:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         """Whether it answers C-ECHO."""

@@ -82,6 +82,24 @@ def test_six_seeds_make_every_kind_once_in_an_order_of_chance() -> None:
     assert blocks[0] != blocks[1]
 
 
+@pytest.mark.parametrize("tilt", [18.0, -12.0])
+def test_a_tilted_scan_shows_the_same_head_in_the_same_place(
+    heads: dict[str, HeadPhantom], tilt: float
+) -> None:
+    straight, tilted = heads["iph"], make_head_ct(5, "iph", COARSE, noise=0.0, tilt=tilt)
+
+    assert tilted.volume_ml == pytest.approx(straight.volume_ml, rel=0.08)
+    places = [
+        head.volume.affine[:3, :3] @ np.argwhere(head.labels > 0).mean(axis=0)
+        + head.volume.affine[:3, 3]
+        for head in (straight, tilted)
+    ]
+    assert np.abs(places[0] - places[1]).max() < 1.5
+    rise = tilted.volume.affine[:3, 1] / -COARSE[1]
+    assert np.allclose(rise, (0, np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))))
+    assert np.allclose(tilted.volume.affine[:3, 2], (0, 0, COARSE[2]))
+
+
 def test_labels_name_the_kind(heads: dict[str, HeadPhantom]) -> None:
     for kind, head in heads.items():
         assert head.labels.dtype == np.uint8

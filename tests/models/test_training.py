@@ -18,9 +18,11 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from models.fitting import Diverged
 from models.labelled_cases import BadData
 from models.loading import load_predictor
 from models.package import load_package
+from models.phantom_ct import KINDS
 from models.phantom_dataset import LEAST_PHANTOMS, kind_of
 from models.phantom_training import train_on_phantoms
 from models.training import Unusable, train_segmentation, work_folder
@@ -28,7 +30,7 @@ from tests.models.labelled import tiny_content, tiny_recipe, write_nnunet
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 240.0
+DEADLINE = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def command(data: Path, recipe: dict[str, Any], out: Path) -> list[str]:
     with config.open("w") as file:
         YAML(typ="safe", pure=True).dump(json.loads(json.dumps(recipe)), file)
     arguments = ["train", "segmentation", "--data", data, "--config", config, "--out", out]
-    return ["-m", "node.cli.main", *map(str, arguments), "--json"]
+    return ["-m", "node", *map(str, arguments), "--json"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -116,6 +118,7 @@ def test_the_same_seed_trains_the_same_weights(data: Path, tmp_path: Path) -> No
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.timeout(1200)
 def test_killed_and_begun_again_it_trains_the_same_weights(data: Path, tmp_path: Path) -> None:
     """SIGKILL after a checkpoint in the middle of training; the same command goes on."""
     recipe = tiny_content(steps=60)
@@ -160,6 +163,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(
     assert load_package(out).manifest.training["steps"] == 8
 
 
+@pytest.mark.timeout(1200)
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     """As ``torchrun`` starts them, over gloo."""
     out = tmp_path / "out"
@@ -187,6 +191,16 @@ def test_training_stops_when_watched_cases_get_no_better(data: Path, tmp_path: P
     training = load_package(tmp_path / "out").manifest.training
     assert training["steps"] == 6
     assert (training["cases"], training["held_out"]) == (6, 4)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_advice(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=40, learning_rate=1.0, clip_gradient=1e30, weight_decay=1.0)
+    recipe = recipe.model_copy(
+        update={"augmentation": recipe.augmentation.model_copy(update={"gain": 1e38})}
+    )
+
+    with pytest.raises(Diverged, match="is no number at step 1; lower the learning_rate"):
+        train_segmentation(data, recipe, tmp_path / "out", ignore)
 
 
 def test_without_a_fold_everything_is_trained_on_and_nothing_measured(
@@ -234,7 +248,8 @@ def test_phantoms_are_trained_on_by_the_recipe_for_haemorrhage(tmp_path: Path) -
     assert package.manifest.runtime.architecture == "monai-unet-2.5d"
     assert package.manifest.input.content == "head-ct"
     assert metrics["held_out"] == LEAST_PHANTOMS // 5
-    assert set(metrics["dice_by_kind"]) == {"iph", "ivh", "sdh", "edh", "sah", "none"}
+    assert "none" in metrics["dice_by_kind"]
+    assert set(metrics["dice_by_kind"]) <= set(KINDS)
 
 
 @pytest.mark.parametrize("phantoms", [-1, 0, LEAST_PHANTOMS - 1])

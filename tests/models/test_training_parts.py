@@ -57,6 +57,18 @@ def test_patients_stay_together_and_every_stratum_is_in_every_fold() -> None:
     assert not np.array_equal(folds, folds_of(patients, kinds, volumes, 5, seed=2))
 
 
+def test_strata_too_small_for_the_folds_are_joined() -> None:
+    """Kinds with one case each still leave sizes, and sizes leave patients."""
+    kinds = [f"kind {i}" for i in range(12)]
+
+    by_size = folds_of(kinds, kinds, np.arange(12.0) + 1, 4, seed=1)
+    by_nothing = folds_of(kinds[:6], kinds[:6], np.arange(6.0) + 1, 5, seed=1)
+
+    assert np.bincount(by_size).tolist() == [3, 3, 3, 3]
+    assert all(len({i // 4 for i in np.flatnonzero(by_size == fold)}) == 3 for fold in range(4))
+    assert set(by_nothing.tolist()) == set(range(5))
+
+
 def test_fewer_patients_than_folds_are_refused() -> None:
     with pytest.raises(ValueError, match="2 patients are too few for 5 folds"):
         folds_of(["a", "a", "b"], ["", "", ""], np.ones(3), 5, seed=1)
@@ -170,7 +182,7 @@ def test_a_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 0.1)
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    progressed = Progressed("abc", 2, (0.5, 0.25), ((1, 0.75),))
+    progressed = Progressed("abc", (0.5, 0.25), ((1, 0.75),))
     path = tmp_path / "checkpoint.safetensors"
 
     save_checkpoint(

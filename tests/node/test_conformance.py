@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from node import statuses
+from node import commitment, proving, statuses
+from node.config.sections import NodeSection
+from node.finding import FIND
 from node.query import RETRIEVED_CLASSES
 from node.receive.connection import GuardSettings
 from node.receive.receiver import ReceiverSettings
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from storage import commitment_requests
 
 STATEMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 
@@ -99,3 +103,38 @@ def test_the_sop_classes_of_query_and_retrieve_are_those_that_are_asked_for() ->
         str(StudyRootQueryRetrieveInformationModelGet),
     }
     assert listed == models | set(RETRIEVED_CLASSES)
+
+
+def test_the_statuses_and_failure_reasons_of_storage_commitment_are_those_of_the_code() -> None:
+    text = section("2.6")
+    listed = set(re.findall(r"^\| ([0-9A-F]{4}) ", text, re.MULTILINE))
+
+    assert listed == {
+        f"{code:04X}"
+        for code in (
+            commitment.SUCCESS,
+            commitment.PROCESSING_FAILURE,
+            commitment.NO_SUCH_INSTANCE,
+            commitment.NO_SUCH_EVENT,
+            commitment.INVALID_ARGUMENT,
+            commitment.NO_SUCH_ACTION,
+            commitment.NOT_AUTHORIZED,
+            commitment.RESOURCE_LIMITATION,
+            commitment_requests.NO_SUCH_INSTANCE,
+            commitment_requests.CLASS_INSTANCE_CONFLICT,
+        )
+    }
+    assert f"More than {commitment.MOST_INSTANCES} instances" in text
+    assert f"{commitment_requests.MOST_OWED} reports owed" in text
+    assert timedelta(hours=24) == commitment_requests.KEEP_TRYING
+    assert not NodeSection(ae_title="A").storage_commitment
+
+
+def test_what_delivery_asks_for_is_what_the_statement_says() -> None:
+    text = section("3.1")
+
+    assert f"| {commitment.COMMITMENT} |" in text
+    assert f"| {FIND} |" in text
+    assert f"up to {proving.MOST_IN_A_REQUEST} instances" in text
+    assert f"open for {proving.STAY_SECONDS:g} s" in text
+    assert commitment.COMMITMENT in section("2.1")

@@ -71,6 +71,27 @@ def scored(
     return run(job(bleed[1]), folder), folder
 
 
+def test_the_report_measures_lesions_and_says_what_is_urgent(
+    scored: tuple[Verdict, Path],
+) -> None:
+    _, folder = scored
+    findings = load_findings(folder / "infer").findings
+    said = str(dcmread(folder / "report" / "sr.dcm"))
+
+    assert findings.number("lesions") >= 1
+    assert 0 < findings.number("largest") <= findings.number("volume") + 1e-6
+    assert findings.number("abc2") > 0
+    assert findings.priority is True
+    for text in (
+        "Number of lesions",
+        "Volume of the largest lesion",
+        "ABC/2 of the largest lesion",
+        "Over threshold",
+        "Marked on ",
+    ):
+        assert text in said
+
+
 def test_a_bleed_is_found_where_it_is(
     bleed: tuple[HeadPhantom, list[Path]], scored: tuple[Verdict, Path]
 ) -> None:
@@ -89,9 +110,9 @@ def test_every_step_leaves_its_files_and_nothing_else(scored: tuple[Verdict, Pat
 
     assert {path.name for path in folder.iterdir()} == set(STEPS)
     assert {path.name for path in (folder / "convert").iterdir()} == {
-        "volume.npz",
+        "volume.npy",
+        "grid.json",
         "facts.json",
-        "image.nii.gz",
     }
     assert {path.name for path in (folder / "infer").iterdir()} == {"findings.json", "mask.nii.gz"}
     assert {path.name for path in (folder / "report").iterdir()} == {

@@ -50,6 +50,18 @@ def test_spacing_that_has_no_short_decimal_survives(tmp_path: Path) -> None:
     assert np.abs(back.affine - head.volume.affine).max() < 1e-3
 
 
+def test_a_tilted_gantry_is_written_as_scanners_do(tmp_path: Path) -> None:
+    head = make_head_ct(3, "none", (4.0, 4.0, 7.0), tilt=14.0)
+
+    paths = write_ct_series(head, tmp_path, seed=3)
+    back = volume_from_series([pydicom.dcmread(path) for path in paths])
+
+    assert dciodvfy_errors(paths[0]) == []
+    assert np.abs(back.affine - head.volume.affine).max() < 1e-3
+    assert abs(float(back.facts["tilt_degrees"])) == pytest.approx(14.0, abs=0.01)
+    assert float(pydicom.dcmread(paths[0]).GantryDetectorTilt) == pytest.approx(14.0)
+
+
 def test_the_image_shows_the_patients_right_on_its_left(head: HeadPhantom, tmp_path: Path) -> None:
     ds = pydicom.dcmread(write_ct_series(head, tmp_path, seed=3)[10])
 

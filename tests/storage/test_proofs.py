@@ -242,7 +242,7 @@ def test_where_nothing_is_offered_nothing_is_proved_and_an_admin_is_told(
     for rung in ("commitment", "find"):
         for item in due(database):
             with database.transaction() as tx:
-                proofs.not_offered(tx, item, rung, "no")  # type: ignore[arg-type]
+                proofs.not_offered(tx, item, rung, "no")
 
     assert set(states(database, job_id).values()) == {"confirming"}
     assert len(alerts(database)) == 2
