@@ -115,7 +115,7 @@ def _any(findings: Findings) -> bool:
 
 
 def _holds(findings: Findings, segment: int) -> bool:
-    return findings.labels is not None and bool((findings.labels == segment).any())
+    return findings.labels is not None and bool(findings.mask(segment).any())
 
 
 def _draw_verdict(

@@ -40,7 +40,13 @@ def earlier_results(tx: Transaction, job: Job) -> list[Row]:
         .join(JobRow, JobRow.id == Result.job_id)
         .join(Series, Series.id == JobRow.series_id)
         .join(Study, Study.id == Series.study_id)
-        .where(JobRow.rule == job.rule, JobRow.mode == job.mode, JobRow.id < job.id, same)
+        .where(
+            JobRow.rule == job.rule,
+            JobRow.mode == job.mode,
+            JobRow.notice_of.is_(None),
+            JobRow.id < job.id,
+            same,
+        )
         .group_by(Result.slot)
     ).subquery()
     query = (

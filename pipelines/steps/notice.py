@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 from models.base import ModelIdentity
 from pipelines.base import FaultyResult, JobSpec, NotScored, Slot, StepContext
+from pipelines.steps.identity import maker_of, object_identity
 from pipelines.steps.read import read_instance, refuse_too_much
-from pipelines.steps.report import maker_of, object_identity
 from sr_templates.base import Maker, UnfitSource
 from sr_templates.check import problems
 from sr_templates.codes import private

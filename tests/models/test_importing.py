@@ -38,9 +38,7 @@ def write_bundle(folder: Path, network: Any = None) -> Path:
         "version": "0.3.1",
         "license": "Apache-2.0",
         "network_data_format": {
-            "inputs": {
-                "image": {"modality": "CT", "num_channels": 1, "channel_def": {"0": "image"}}
-            },
+            "inputs": {"image": {"modality": "CT", "num_channels": 1}},
             "outputs": {"pred": {"channel_def": channels}},
         },
     }

@@ -142,14 +142,17 @@ class Viewer:
 
     page: Any
     address: str
+    toured: bool = False
 
     def open(self, study_uid: str) -> None:
         """Load a study and wait for its first image."""
         self.page.goto(f"{self.address}/viewer?StudyInstanceUIDs={study_uid}")
         self.page.wait_for_selector("canvas", timeout=SLOW_MS)
-        skip = self.page.get_by_text("Skip all")
-        skip.first.wait_for(state="visible", timeout=SLOW_MS)
-        skip.first.click()
+        if not self.toured:  # who comes for the first time is shown around
+            skip = self.page.get_by_text("Skip all")
+            skip.first.wait_for(state="visible", timeout=SLOW_MS)
+            skip.first.click()
+            self.toured = True
 
     def show(self, series_number: int) -> None:
         """Double-click the thumbnail of a series; a question whether to load it is answered."""
