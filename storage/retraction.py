@@ -24,6 +24,7 @@ RETRACTED = "retracted"
 """Reason of a job whose results were taken back."""
 UNSENT = (
     DeliveryState.PENDING,
+    DeliveryState.HELD,
     DeliveryState.SENDING,
     DeliveryState.RETRY_WAIT,
     DeliveryState.REFUSED,
