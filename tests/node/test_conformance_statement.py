@@ -87,7 +87,7 @@ def sweep(port: int, contexts: list[Context], folder: Path) -> set[Context]:
         "storescu", "-d", "-xf", profile, "SWEEP", "-aet", "MODALITY", "-aec", "SCORENODE",
         "127.0.0.1", str(port), folder / "one.dcm",
     )  # fmt: skip
-    answered = (said.stdout + said.stderr).split("A-ASSOCIATE-AC")[-1]
+    answered = (said.stdout + said.stderr).split("BEGIN A-ASSOCIATE-AC")[-1]
     found = re.findall(r"Context ID: +(\d+) \((\w+)", answered)
     assert len(found) == len(contexts), said.stderr[-2000:]
     return {contexts[int(number) // 2] for number, verdict in found if verdict == "Accepted"}
