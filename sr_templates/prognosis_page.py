@@ -275,7 +275,7 @@ def provenance(case: CasePrognosis, one: UsedFeature) -> str:
     match one.source:
         case "image":
             ml = sum(case.volumes_ml[region] for region in one.regions)
-            return f"{ml:.1f} ml, % of skull's inside"
+            return f"grey matter {ml:.1f} ml, of skull's inside"
         case "imputed":
             return "not available: filled in"
         case _:
