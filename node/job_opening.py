@@ -195,6 +195,7 @@ def _snapshot(
         "tell_after_seconds": rule.tell_after_seconds,
         "gather": [{"kind": type(one).__name__, **asdict(one)} for one in rule.gathered],
         "verdict": main.verdict,
+        "evidence": main.evidence,
         "level": rule.level,
         "report_template": rule.run.report and rule.run.report.to_json(),
     }
