@@ -164,13 +164,22 @@ def _measured(metrics: Mapping[str, Any]) -> str:
         lines.append("")
         lines.append(
             f"{name}: bias {limits['bias']} ml, limits of agreement {limits['low']} to "
-            f"{limits['high']} ml (Bland-Altman); false marks where there is none: median "
-            f"{found['false_ml_median']} ml, worst {found['false_ml_worst']} ml."
+            f"{limits['high']} ml (Bland-Altman).{_false_marks(found)}"
         )
     if metrics["dice_by_kind"]:
         kinds = ", ".join(f"{kind} {dice:.2f}" for kind, dice in metrics["dice_by_kind"].items())
         lines += ["", f"Dice by kind: {kinds}."]
     return "\n".join(lines) + "\n"
+
+
+def _false_marks(found: Mapping[str, Any]) -> str:
+    """Tell of cases that have none of a structure, where there are such cases."""
+    if found["false_ml_median"] is None:
+        return ""
+    return (
+        f" False marks where there is none: median {found['false_ml_median']} ml, worst "
+        f"{found['false_ml_worst']} ml."
+    )
 
 
 def _figure(found: list[float | None]) -> str:

@@ -15,18 +15,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from node.commitment import COMMITMENT
+from node.config.base import USUAL_SLOTS
 from node.config.file import Config
 from node.config.peers import Peer
 from node.destinations import destination_of, ping
 from node.finding import FIND, PENDING
 from node.scu import Call, Destination
-
-SENT_CLASSES = {
-    "seg": "1.2.840.10008.5.1.4.1.1.66.4",
-    "sr": "1.2.840.10008.5.1.4.1.1.88.33",
-    "capture": "1.2.840.10008.5.1.4.1.1.7",
-}
-"""Slot to the SOP Class that is sent for it, in Explicit VR Little Endian."""
+from pipelines.base import SOP_CLASSES
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,8 @@ def _lines(there: Destination, slots: set[str], ways: set[str]) -> Iterator[Line
     yield Line("network", not trouble, True, trouble)
     if trouble:
         return
-    contexts = [(uid, str(ExplicitVRLittleEndian)) for uid in SENT_CLASSES.values()]
+    sent = {s: uid for s, uid in SOP_CLASSES.items() if s in USUAL_SLOTS or s in slots}
+    contexts = [(uid, str(ExplicitVRLittleEndian)) for uid in dict.fromkeys(sent.values())]
     contexts += [(uid, "") for uid in (str(Verification), FIND, COMMITMENT)]
     call = Call(there, contexts)
     try:
@@ -119,7 +115,7 @@ def _lines(there: Destination, slots: set[str], ways: set[str]) -> Iterator[Line
         if failure is not None:
             return
         yield _echo(call)
-        for slot, uid in SENT_CLASSES.items():
+        for slot, uid in sent.items():
             offered = call.offers(uid)
             sentence = "" if offered else f"It does not take {UID(uid).name}: see if_refused."
             yield Line(slot, offered, slot in slots, sentence)

@@ -17,6 +17,20 @@ SLOTS: tuple[Slot, ...] = get_args(Slot)
 OF_LABEL_MAP: Mapping[str, str] = {"sr": "sr-labelmap", "sr3d": "sr3d-labelmap"}
 """Reports of a destination that takes the label map in place of the binary segmentation: they
 refer to it, so they are other objects."""
+SOP_CLASSES: Mapping[str, str] = {
+    "sr": "1.2.840.10008.5.1.4.1.1.88.33",
+    "seg": "1.2.840.10008.5.1.4.1.1.66.4",
+    "capture": "1.2.840.10008.5.1.4.1.1.7",
+    "labelmap": "1.2.840.10008.5.1.4.1.1.66.7",
+    "sr3d": "1.2.840.10008.5.1.4.1.1.88.34",
+    "outlines": "1.2.840.10008.5.1.4.1.1.88.33",
+    "text": "1.2.840.10008.5.1.4.1.1.88.11",
+    "pdf": "1.2.840.10008.5.1.4.1.1.104.1",
+    "rtstruct": "1.2.840.10008.5.1.4.1.1.481.3",
+}
+"""SOP Class of each kind of result."""
+REJECTION_NOTE = "1.2.840.10008.5.1.4.1.1.88.59"
+"""SOP Class of what takes results back: Key Object Selection Document."""
 DOCUMENTS = frozenset({"sr", "sr3d", "outlines", "text", *OF_LABEL_MAP.values()})
 """What must not be read without the objects it refers to, so that it is sent last."""
 ModelKind = Literal["segmentation", "prognosis"]

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from storage import deliveries
-from storage.base import Delivery, DeliveryState, LeaseLost
+from storage.base import Delivery, DeliveryState, JobState, LeaseLost
 from storage.database import Transaction
 from storage.deliveries import ALERT_AFTER, LEASE
 from storage.destinations import may_go
@@ -277,12 +277,21 @@ def _send_again(tx: Transaction, item: Delivery, rung: Rung, sentence: str) -> N
     record(tx, "delivery.lost", job_id=item.job_id, delivery_id=item.id, by=rung)
     if _given_up(tx, item, ladder, sentence):
         return
+    if not _is_wanted(tx, item):
+        _update(tx, item, {"state": DeliveryState.CANCELLED, "sentence": sentence})
+        return
     _alert(tx, item, f"{sentence}; it is sent again")
     group = f"{item.job_id}:{item.destination}"
     next_at = tx.now + ladder.schedule.wait("retry", max(item.attempt, 1), group)
     values = {"state": DeliveryState.RETRY_WAIT, "next_at": next_at, "transaction_uid": None}
     _update(tx, item, values | {"sentence": f"{sentence}; it is sent again"})
     deliveries.settle(tx, item.job_id)
+
+
+def _is_wanted(tx: Transaction, item: Delivery) -> bool:
+    """Whether its job is still being delivered: nobody cancelled it or took its results back."""
+    state = tx.execute(sa.select(Job.state).where(Job.id == item.job_id)).scalar_one()
+    return bool(state == JobState.DELIVERING)
 
 
 def _given_up(tx: Transaction, item: Delivery, ladder: Ladder, sentence: str) -> bool:

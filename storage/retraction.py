@@ -24,6 +24,7 @@ RETRACTED = "retracted"
 """Reason of a job whose results were taken back."""
 UNSENT = (
     DeliveryState.PENDING,
+    DeliveryState.HELD,
     DeliveryState.SENDING,
     DeliveryState.RETRY_WAIT,
     DeliveryState.REFUSED,
@@ -50,7 +51,8 @@ def sent_results(tx: Transaction, job_id: int) -> list[Sent]:
     found = tx.execute(
         sa.select(Delivery.result_id, Delivery.destination).where(Delivery.job_id == job_id, tried)
     ).all()
-    rows = tx.execute(sa.select(Result).where(Result.job_id == job_id).order_by(Result.id))
+    columns = sa.inspect(Result).columns
+    rows = tx.execute(sa.select(*columns).where(Result.job_id == job_id).order_by(Result.id))
     return [
         Sent(
             row.slot,
@@ -58,7 +60,7 @@ def sent_results(tx: Transaction, job_id: int) -> list[Sent]:
             row.object_key,
             frozenset(one.destination for one in found if one.result_id == row.id),
         )
-        for row in rows.scalars()
+        for row in rows
     ]
 
 

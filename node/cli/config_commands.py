@@ -15,9 +15,11 @@ from node.cli.app import (
     USAGE,
     ConfigOption,
     JsonOption,
+    app,
     config_app,
     config_path,
     fail,
+    load_config,
     store,
 )
 from node.cli.output import console, print_json
@@ -129,3 +131,13 @@ def _digests_in_use(config: Path | None) -> set[str]:
     with store(config) as database, database.snapshot() as tx:
         rows = queries.nodes(tx)
     return {row["facts"].get("config", "") for row in rows if row["seconds_ago"] < SILENT_SECONDS}
+
+
+@app.command()
+def conformance(config: ConfigOption = None) -> None:
+    """Print the DICOM conformance statement of this configuration, in Markdown."""
+    from node.conformance import statement
+
+    console.print(
+        statement(load_config(config)), soft_wrap=True, markup=False, highlight=False, end=""
+    )
