@@ -2,12 +2,13 @@
 # Installs the programs that the tests talk to, where that is possible; tests say what they miss.
 set -eu
 missing=""
-for pair in storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc strace:strace npm:npm openssl:openssl; do
+for pair in storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc strace:strace npm:npm openssl:openssl \
+    chromium:chromium pdftotext:poppler-utils; do
     program=${pair%%:*}
     test -x "/usr/bin/$program" || test -x "/usr/sbin/$program" || missing="$missing ${pair##*:}"
 done
-test -z "$missing" && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
@@ -22,6 +23,24 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     fi
     # shellcheck disable=SC2086
     apt-get install -qq -y --no-install-recommends $missing >/dev/null
-else
+elif [ -n "$missing" ]; then
     echo "Not installed (needs root and apt):$missing. Tests that need them are skipped."
+fi
+
+# OHIF, the viewer in which the tests look at results: its built site, as npm has it.
+ohif_version=3.13.2
+ohif=${XDG_CACHE_HOME:-$HOME/.cache}/scorenode/ohif-$ohif_version
+if [ ! -e "$ohif/index.html" ]; then
+    if command -v npm >/dev/null; then
+        echo "Unpacking OHIF $ohif_version"
+        part=$(mktemp -d)
+        (cd "$part" && npm pack --silent "@ohif/app@$ohif_version" >/dev/null &&
+            tar xzf ohif-app-*.tgz package/dist --exclude='*.map')
+        mkdir -p "$(dirname "$ohif")"
+        rm -rf "$ohif"
+        mv "$part/package/dist" "$ohif"
+        rm -rf "$part"
+    else
+        echo "Not installed (needs npm): OHIF. Tests that need it are skipped."
+    fi
 fi

@@ -18,10 +18,17 @@ from models.package import load_package
 from models.phantom_ct import make_head_ct
 from sr_templates.base import Maker
 from sr_templates.capture import page
+from sr_templates.notice import Notice
+from sr_templates.notice_page import notice_page
 
 FOLDER = Path(__file__).parent / "images"
 CASES = {"found": (7, "iph"), "not-found": (11, "none")}
 """Seed and kind of the phantom."""
+NOT_SCORED = Notice(
+    "not_scored",
+    "missing_slices",
+    "1 image missing from the stack: no image at z = -32.5 mm (steps 5.00 to 10.00 mm).",
+)
 WIDTH = 800
 MOST_BYTES = 200_000
 
@@ -37,6 +44,7 @@ def main() -> None:
         numbers = {k: k + 1 for k in range(volume.array.shape[2])}
         pixels = page(findings, volume, maker, instance_numbers=numbers)
         save(Image.fromarray(pixels), FOLDER / f"page-{name}.png")
+    save(Image.fromarray(notice_page(NOT_SCORED, maker)), FOLDER / "page-not-scored.png")
 
 
 def save(image: Image.Image, path: Path) -> None:

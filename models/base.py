@@ -14,6 +14,7 @@ Side = Literal["left", "right", "both"]
 Code = tuple[str, str, str]
 """Coding Scheme Designator, Code Value, Code Meaning."""
 ElementValue = str | float | tuple[str | float, ...] | None
+Voxels = NDArray[np.float32 | np.int16]
 Progress = Callable[[float], None]
 """Told the fraction done, 0 to 1."""
 MEMORY_LIMIT = "SCORENODE_STEP_MEMORY"
@@ -73,8 +74,9 @@ class Volume:
 
     Parameters
     ----------
-    array : NDArray[np.float32]
-        Shape (columns, rows, slices), in modality units (HU for CT).
+    array : NDArray
+        Shape (columns, rows, slices), in modality units (HU for CT); float32, or int16 where a
+        conversion of whole numbers has not gone through a file yet.
     affine : NDArray[np.float64]
         4 x 4, takes voxel indices (column, row, slice) to RAS+ millimetres. Its third column is
         sheared against the slices where the gantry was tilted.
@@ -96,7 +98,7 @@ class Volume:
         last. None: `affine` is exact.
     """
 
-    array: NDArray[np.float32]
+    array: Voxels
     affine: NDArray[np.float64]
     frame_of_reference_uid: str = ""
     source_instance_uids: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin
 CODE = frozenset({".py", ".pyc", ".so", ".pth", ".dll", ".sh"})
 MOST_MANIFEST_BYTES = 64 << 10
 MOST_LEVELS = 16
+PARSED = 32
+"""Manifests that need not be parsed again; their bytes are read each time."""
 MOST_MISTAKES = 8
 """More mistakes of a manifest are counted, not told."""
 _STATUS_LINE = re.compile(rb"^status(_reason)?:.*(\n|$)", re.MULTILINE)
@@ -221,6 +224,7 @@ def manifest_digest(data: bytes) -> str:
     return hashlib.sha256(_STATUS_LINE.sub(b"", data)).hexdigest()
 
 
+@lru_cache(maxsize=PARSED)
 def _parse(folder: Path, data: bytes) -> Manifest:
     path = folder / MANIFEST
     content = parse_yaml(path, data)

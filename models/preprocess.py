@@ -65,7 +65,7 @@ def prepared(volumes: Mapping[str, Volume], steps: Sequence[PreprocessStep]) -> 
     """
     names = list(volumes)
     first = volumes[names[0]]
-    seen = Seen(np.stack([volumes[name].array for name in names]), first.affine)
+    seen = Seen(np.stack([volumes[name].array for name in names], dtype=np.float32), first.affine)
     for step in steps:
         match step.name:
             case "orient":

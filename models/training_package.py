@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from models.manifest import Manifest
 from models.package import dump_manifest, entry_for, write_manifest
 from models.packaging import TEST_VECTOR, finish_package
@@ -80,7 +80,7 @@ def _draft(recipe: Recipe, known: Known) -> dict[str, Any]:
     }
 
 
-def _compact(array: NDArray[np.float32]) -> NDArray[Any]:
+def _compact(array: Voxels) -> NDArray[Any]:
     """Whole numbers of a CT take half the room."""
     small = array.astype(np.int16) if np.abs(array).max() < 32000 else array
     return small if np.array_equal(small, array) else array

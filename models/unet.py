@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from scipy import ndimage
 
-from models.base import BrokenPackage, Findings, ModelIdentity, Number, Progress, Segment, Volume
+from models.base import (
+    BrokenPackage,
+    Findings,
+    ModelIdentity,
+    Number,
+    Progress,
+    Segment,
+    Volume,
+    Voxels,
+)
 from models.canonical import orientation_of
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.network import MULTIPLE, NetworkConfig, build
@@ -27,9 +36,7 @@ _PEAK_VOXELS = 20
 _MOST_VECTOR_BYTES = 256 << 20
 
 
-def resampled(
-    array: NDArray[np.float32], spacing: NDArray[np.float64], config: NetworkConfig
-) -> torch.Tensor:
+def resampled(array: Voxels, spacing: NDArray[np.float64], config: NetworkConfig) -> torch.Tensor:
     """Bring slices to the network's pixel size.
 
     Parameters
@@ -44,7 +51,7 @@ def resampled(
     Tensor
         (slices, rows, columns), HU, sizes a multiple of 16, padded with air.
     """
-    stack = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[:, None]
+    stack = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), np.float32))[:, None]
     size = _network_size(array.shape, spacing, config)
     if size != list(array.shape[:2]):
         stack = F.interpolate(stack, size=size, mode="bilinear", antialias=True)

@@ -1,11 +1,13 @@
-"""What the headers of a series say of whether all of it has come."""
+"""Whether all of a series has come: by its headers, its geometry, and its sender's count."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.base import Completeness, CompletionVerdict, StoredInstance
+from node.config.file import Config
+from node.image_facts import missing_slices
+from storage.base import Completeness, CompletionVerdict, SenderCount
 
 Header = Mapping[str, Sequence[Any]]
 
@@ -21,51 +23,111 @@ ENHANCED_SOP_CLASSES = frozenset({
 """Storage classes of which one instance holds all frames of an acquisition."""
 
 
-class HeaderCounts:
-    """Judges by the counts that scanners write into their headers.
+class CompletenessJudge:
+    """Judges series by what the configuration trusts, the most trusted first.
+
+    Parameters
+    ----------
+    config : Config
+        What counts as evidence, by the peer that sent the series.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def trusts(self, peer: str) -> Sequence[str]:
+        """Kinds of evidence that count for series from a peer, in the order of trust."""
+        return self._config.completion_of(peer).evidence
+
+    def may_be_complete(
+        self, peer: str, header: Header, instances: int, counted: SenderCount | None
+    ) -> bool:
+        """Whether it is worth looking at all headers: from one of them, and two numbers."""
+        trusted = self.trusts(peer)
+        if "pacs_count" in trusted and counted is not None and counted.instances == instances:
+            return True
+        count = _count_of(header) if "header_counts" in trusted else None
+        return count is not None and count <= instances
+
+    def judge(
+        self, peer: str, headers: Sequence[Header], counted: SenderCount | None
+    ) -> Completeness | None:
+        """Say whether a series is complete; None where nothing that is trusted tells.
+
+        Parameters
+        ----------
+        peer : str
+            That sent it.
+        headers : sequence of Header
+            One of each instance.
+        counted : SenderCount or None
+            What the sender counted since the last instance came.
+        """
+        for kind in self.trusts(peer):
+            match kind:
+                case "header_counts":
+                    found = by_header_counts(headers)
+                case "pacs_count":
+                    found = _by_sender_count(len(headers), counted)
+                case "geometry":
+                    found = _by_geometry(headers)
+                case _:
+                    found = None
+            if found is not None:
+                return found
+        return None
+
+
+def by_header_counts(headers: Sequence[Header]) -> Completeness | None:
+    """Judge by the counts that scanners write into headers; None where they do not tell.
 
     An acquisition is complete when as many different instances have come as Images in Acquisition
     (0020,1002) says, or as many parts of a concatenation as In-concatenation Total Number
     (0020,9163) says, or one enhanced multi-frame instance. A series is complete when all its
     acquisitions are.
     """
-
-    def may_be_complete(self, header: Header, instances: int) -> bool:
-        """Whether it is worth looking at all headers: from one of them, and their number."""
-        count = _count_of(header)
-        return count is not None and count <= instances
-
-    def judge(self, instances: Sequence[StoredInstance]) -> Completeness | None:
-        """Say whether a series is complete; None where its headers do not tell.
-
-        Parameters
-        ----------
-        instances : sequence of StoredInstance
-            All of one series.
-        """
-        acquisitions: dict[str, list[StoredInstance]] = {}
-        for instance in instances:
-            acquisitions.setdefault(_first(instance.header, "AcquisitionNumber"), []).append(
-                instance
-            )
-        verdicts = [_judge_acquisition(name, found) for name, found in acquisitions.items()]
-        for verdict in verdicts:
-            if verdict is not None and verdict.verdict is CompletionVerdict.PROVED_INCOMPLETE:
-                return verdict
-        if not verdicts or None in verdicts:
-            return None
-        return Completeness(
-            CompletionVerdict.PROVED_COMPLETE,
-            f"all {len(instances)} instances that the headers count have come",
-        )
+    acquisitions: dict[str, list[Header]] = {}
+    for header in headers:
+        acquisitions.setdefault(_first(header, "AcquisitionNumber"), []).append(header)
+    verdicts = [_judge_acquisition(name, found) for name, found in acquisitions.items()]
+    for verdict in verdicts:
+        if verdict is not None and verdict.verdict is CompletionVerdict.PROVED_INCOMPLETE:
+            return verdict
+    if not verdicts or None in verdicts:
+        return None
+    return Completeness(
+        CompletionVerdict.PROVED_COMPLETE,
+        f"all {len(headers)} instances that the headers count have come",
+    )
 
 
-def _judge_acquisition(name: str, instances: Sequence[StoredInstance]) -> Completeness | None:
-    counts = {_count_of(instance.header) for instance in instances}
+def _by_sender_count(have: int, counted: SenderCount | None) -> Completeness | None:
+    """Judge by what the sender holds; a sender that holds fewer than came tells nothing."""
+    if counted is None or have > counted.instances:
+        return None
+    if have == counted.instances:
+        sentence = f"all {have} instances that {counted.peer} counts have come"
+        return Completeness(CompletionVerdict.PROVED_COMPLETE, sentence)
+    sentence = f"{have} of {counted.instances} instances that {counted.peer} counts have come"
+    return Completeness(CompletionVerdict.PROVED_INCOMPLETE, sentence)
+
+
+def _by_geometry(headers: Sequence[Header]) -> Completeness | None:
+    """Judge by a slice that is missing between others; nothing proves that all have come."""
+    missing = missing_slices(headers)
+    if not missing:
+        return None
+    where = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+    sentence = f"no image at {where}: {len(missing)} missing between the others"
+    return Completeness(CompletionVerdict.PROVED_INCOMPLETE, sentence)
+
+
+def _judge_acquisition(name: str, headers: Sequence[Header]) -> Completeness | None:
+    counts = {_count_of(header) for header in headers}
     wanted = counts.pop()
     if counts or wanted is None:
         return None
-    have = len(instances)
+    have = len(headers)
     if have == wanted:
         return Completeness(CompletionVerdict.PROVED_COMPLETE, "")
     if have > wanted:

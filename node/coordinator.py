@@ -14,12 +14,21 @@ from functools import partial
 import structlog
 
 from models.status import stopped_models
-from node.completeness import HeaderCounts
+from node.completeness import CompletenessJudge
 from node.config.file import Config
 from node.deciding import decide_closed
 from node.job_opening import Models
 from node.parts import VERSION, Parts
-from storage import associations, job_admin, nodes, reaper, recalls, retention, series
+from storage import (
+    associations,
+    job_admin,
+    nodes,
+    notices,
+    reaper,
+    recalls,
+    retention,
+    series,
+)
 from storage.arena import is_arena_key, purge, range_of
 from storage.arena_rows import segment_ranges
 from storage.ballast import Ballast
@@ -55,6 +64,7 @@ class Coordinator:
         self._orphans: Iterator[list[str]] = iter(())
         self._bell = Bell(parts.objects.root, COORDINATOR)
         self._judge = judge_of(parts.config)
+        self._patience = patience_of(parts.config)
         self._early = EarlyClosing(self._judge) if self._judge else None
         self._models = Models(parts.config.models.folders)
         self._ballast = Ballast(parts.objects.root, parts.config.node.disk.ballast_bytes)
@@ -66,6 +76,7 @@ class Coordinator:
             (0.0, self.sweep),
             (1.0, self.tend_ballast),
             (1.0, self.reap),
+            (1.0, self.tell_readers),
             (RECALL_SECONDS, self.stop_recalled),
             (60.0, self.tidy),
             (ORPHAN_TICK_SECONDS, self.sweep_orphans),
@@ -135,6 +146,7 @@ class Coordinator:
             max_wait=timedelta(seconds=completion.max_wait_seconds),
             judge=self._judge,
             limit=1,
+            by_peer=self._patience,
         )
         return due[0] if due else None
 
@@ -179,6 +191,17 @@ class Coordinator:
         if dead or woken:
             log.info("lease.expired", owners=dead, woken=woken)
 
+    def tell_readers(self) -> None:
+        """Open what readers are to be told of jobs that made nothing, or not yet."""
+        with self._parts.database.snapshot() as tx:
+            if not notices.is_due(tx):
+                return  # a transaction would keep receivers from writing
+        with self._parts.database.transaction() as tx:
+            opened = notices.open_due(tx)
+        if opened:
+            log.info("notice.opened", jobs=opened)
+            self._parts.wakeup.wake_up()
+
     def release_held(self) -> None:
         """Give jobs that waited for the configuration another chance: it was just read."""
         with self._parts.database.transaction() as tx:
@@ -203,6 +226,8 @@ class Coordinator:
             inputs=timedelta(seconds=config.retention.inputs_seconds),
             results=timedelta(seconds=config.retention.results_seconds),
             unmatched=timedelta(seconds=config.unmatched.keep_seconds),
+            failed=timedelta(seconds=config.retention.failed_seconds),
+            audit=timedelta(seconds=config.retention.audit_seconds),
         )
         with self._parts.database.transaction() as tx:
             keys = retention.forget(tx, terms)
@@ -249,6 +274,18 @@ class Coordinator:
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
 
 
-def judge_of(config: Config) -> HeaderCounts | None:
-    """Make what tells whether a series is complete, as the configuration says."""
-    return HeaderCounts() if "header_counts" in config.completion.evidence else None
+def judge_of(config: Config) -> CompletenessJudge | None:
+    """Make what tells whether a series is complete, as the configuration says; None: time alone."""
+    trusted = [config.completion_of(name).evidence for name in ("", *config.peers)]
+    return CompletenessJudge(config) if any(trusted) else None
+
+
+def patience_of(config: Config) -> dict[str, series.Patience]:
+    """How long to wait for more of a series, for peers with times of their own."""
+    return {
+        name: series.Patience(
+            timedelta(seconds=own.quiet_seconds), timedelta(seconds=own.max_wait_seconds)
+        )
+        for name, peer in config.peers.items()
+        if peer.completion is not None and (own := config.completion_of(name))
+    }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from node.config.file import Config
 from node.job_opening import Models, jobs_from
 from node.routing import Decision, SeriesFacts, StudyFacts, decide
+from sr_templates.base import MANUFACTURER, MANUFACTURER_MODEL_NAME
 from storage import jobs, retrievals, series, studies
 from storage.base import ClosedSeries, JobState, NewJob
 from storage.database import Transaction
@@ -129,5 +131,22 @@ def facts_of(tx: Transaction, closed: ClosedSeries) -> SeriesFacts:
         instances=len(closed.instances),
         verdict=closed.verdict.value,
         evidence=closed.evidence,
-        own_result=series.is_own_result(tx, closed.series_instance_uid),
+        own_result=is_ours(headers) or series.is_own_result(tx, closed.series_instance_uid),
+    )
+
+
+def is_ours(headers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a series is a result of scorenode, of this node or another: they are never scored.
+
+    Phantoms that scorenode makes are original images, and no results.
+    """
+    ours = {"Manufacturer": MANUFACTURER, "ManufacturerModelName": MANUFACTURER_MODEL_NAME}
+
+    def value(header: Mapping[str, Any], key: str) -> str:
+        return str((header.get(key) or [""])[0])
+
+    return any(
+        all(value(header, key) == wanted for key, wanted in ours.items())
+        and value(header, "ImageType") != "ORIGINAL"
+        for header in headers
     )

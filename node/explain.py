@@ -63,6 +63,8 @@ class SeriesSummary:
     instances : int
     verdict : str
         Completion verdict of that generation; empty while the series is open.
+    evidence : str
+        What was counted to prove it complete or not.
     closes_in_seconds : float or None
         When an open series will close if nothing more comes.
     """
@@ -75,6 +77,7 @@ class SeriesSummary:
     instances: int
     verdict: str = ""
     closes_in_seconds: float | None = None
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,10 @@ def conclusion(
 
 def _of_job(job: JobSummary) -> str:
     state = job.state.replace("_", " ")
-    where = f" at {job.step}" if job.step and job.state not in ("done", "delivering") else ""
     why = f": {job.sentence.rstrip('.')}" if job.sentence else ""
+    if job.pipeline == "notice":
+        return f"The reader is told of it: job {job.job_id} is {state}{why}."
+    where = f" at {job.step}" if job.step and job.state not in ("done", "delivering") else ""
     return f"Rule {job.rule}: job {job.job_id} is {state}{where}{why}."
 
 
@@ -171,11 +176,12 @@ def render_text(
 def _head(series: SeriesSummary) -> Text:
     verdict = _VERDICTS.get(series.verdict, series.verdict)
     state = f"{series.state}, {verdict}" if verdict else series.state
+    counted = f": {series.evidence}" if series.evidence else ""
     return Text(
         f"Series {series.series_instance_uid}\n"
         f"Study  {series.study_instance_uid}\n"
         f"{series.modality or 'no Modality'}, {series.instances} instances, "
-        f"generation {series.generation}, {state}"
+        f"generation {series.generation}, {state}{counted}"
     )
 
 

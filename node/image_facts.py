@@ -32,6 +32,10 @@ IMAGE_KEYS = frozenset({*ORIENTATION_KEYS, *POSITION_KEYS, "NumberOfFrames", "Sl
 SAME_POSITION_MM = 0.01
 GAP_FACTOR = 1.5
 """A step longer than so many usual steps means that a slice is missing."""
+FEWEST_SLICES = 5
+RUNG_TOLERANCE_MM, RUNG_TOLERANCE = 0.02, 0.02
+MOST_EMPTY, LONGEST_RUN = 0.25, 3
+"""Share of wide steps, and wide steps in a row, beyond which slices lie as they were scanned."""
 STRAIGHT = 0.8
 """Component of the normal, above which a plane has the name of an axis."""
 PARALLEL = math.cos(math.radians(0.5))
@@ -98,11 +102,7 @@ def image_facts(headers: Sequence[Header]) -> ImageFacts:
 def _with_positions(
     found: ImageFacts, normal: _Vector, positions: list[_Vector], headers: Sequence[Header]
 ) -> ImageFacts:
-    along = sorted((_dot(normal, position), position) for position in positions)
-    stack = along[:1]
-    for item in along[1:]:
-        if item[0] - stack[-1][0] > SAME_POSITION_MM:
-            stack.append(item)
+    stack = _stack(normal, positions)
     steps = [after[0] - before[0] for before, after in pairwise(stack)]
     thickness = [t for header in headers if (t := _number(header, "SliceThickness")) is not None]
     usual = median(steps) if steps else median(thickness) if thickness else None
@@ -116,6 +116,51 @@ def _with_positions(
         coverage_mm=stack[-1][0] - stack[0][0] + usual if usual is not None else None,
         tilt_deg=_tilt(normal, stack[0][1], stack[-1][1]) if steps else None,
     )
+
+
+def missing_slices(headers: Sequence[Header]) -> list[str]:
+    """Name the places of slices that are missing between others: ``z = -32.5 mm``.
+
+    Only where the slices there are lie on a ladder with equal rungs, of which few are empty, far
+    from each other: a scan in which the distance of slices changes lacks none.
+
+    Parameters
+    ----------
+    headers : sequence of Header
+        With the keys of `IMAGE_KEYS`.
+    """
+    normals = _distinct([n for header in headers for n in _normals(header)])
+    positions = [p for header in headers for p in _vectors(header, POSITION_KEYS, 3)]
+    if len(normals) != 1 or len(positions) < max(len(headers), FEWEST_SLICES):
+        return []
+    stack = _stack(normals[0], positions)
+    steps = [after[0] - before[0] for before, after in pairwise(stack)]
+    if len(stack) < FEWEST_SLICES:
+        return []
+    usual = median_low(steps)
+    rungs = [round(step / usual) for step in steps]
+    tolerance = max(RUNG_TOLERANCE_MM, RUNG_TOLERANCE * usual)
+    if any(abs(s - r * usual) > tolerance * r for s, r in zip(steps, rungs, strict=True)):
+        return []
+    wide = "".join("x" if rung > 1 else "." for rung in rungs)
+    if wide.count("x") > MOST_EMPTY * len(steps) or "x" * (LONGEST_RUN + 1) in wide:
+        return []
+    axis = max(range(3), key=lambda k: abs(normals[0][k]))
+    return [
+        f"{'xyz'[axis]} = {before[1][axis] + (after[1][axis] - before[1][axis]) * k / rung:.1f} mm"
+        for (before, after), rung in zip(pairwise(stack), rungs, strict=True)
+        for k in range(1, rung)
+    ]
+
+
+def _stack(normal: _Vector, positions: list[_Vector]) -> list[tuple[float, _Vector]]:
+    """Distinct places along the normal, in their order."""
+    along = sorted((_dot(normal, position), position) for position in positions)
+    stack = along[:1]
+    for item in along[1:]:
+        if item[0] - stack[-1][0] > SAME_POSITION_MM:
+            stack.append(item)
+    return stack
 
 
 def evaluate_image(gate: ImageGate, facts: ImageFacts) -> tuple[ConditionResult, ...]:

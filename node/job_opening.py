@@ -127,7 +127,8 @@ def _job(
     config: Config,
     models: Models,
 ) -> NewJob:
-    digest, trouble = _model_digest(rule, models)
+    identity, trouble = _model(rule, models)
+    digest = identity.sha256 if identity else ""
     state, reason, sentence = JobState.QUEUED, "", ""
     if decision.outcome == "held":
         state, reason, sentence = JobState.HELD, "rule", decision.sentence
@@ -149,25 +150,25 @@ def _job(
         state=state,
         reason=reason,
         sentence=sentence,
-        snapshot=_snapshot(rule, decision, main, config, digest, labels),
+        snapshot=_snapshot(rule, decision, main, config, identity, labels),
         inputs={name: place for name, place in named.items() if name != MAIN_INPUT},
         next_at_seconds=0.0 if reason == WAITS_FOR_INPUTS else None,
     )
 
 
-def _model_digest(rule: Rule, models: Models) -> tuple[str, str]:
-    """Digest of the model package, and what is wrong with it."""
+def _model(rule: Rule, models: Models) -> tuple[ModelIdentity | None, str]:
+    """Identity of the model package, and what is wrong with it."""
     name = rule.run.model
     try:
         identity = models.identity(name)
     except (BrokenPackage, OSError) as error:
-        return "", f"Model {name} cannot be used: {error}"
+        return None, f"Model {name} cannot be used: {error}"
     if not rule.run.takes_version(identity.version):
         sentence = (
             f"Model {name} has version {identity.version}; the rule wants {rule.run.version}."
         )
-        return identity.sha256, sentence
-    return identity.sha256, ""
+        return identity, sentence
+    return identity, ""
 
 
 def _snapshot(
@@ -175,11 +176,12 @@ def _snapshot(
     decision: Decision,
     main: ClosedSeries,
     config: Config,
-    digest: str,
+    identity: ModelIdentity | None,
     labels: dict[str, Any],
 ) -> dict[str, Any]:
     return {
-        "model_digest": digest,
+        "model_digest": identity.sha256 if identity else "",
+        "model": identity and {**vars(identity), "parameters": dict(identity.parameters)},
         "labels": labels,
         "uid_root": config.node.uid_root,
         "station": config.node.station,
@@ -190,8 +192,10 @@ def _snapshot(
         "destinations": _destinations(rule, config) if decision.mode == "live" else {},
         "accept_result": {name: asdict(v) for name, v in (rule.accept_result or {}).items()},
         "tell_reader": list(rule.tell_reader),
+        "tell_after_seconds": rule.tell_after_seconds,
         "gather": [{"kind": type(one).__name__, **asdict(one)} for one in rule.gathered],
         "verdict": main.verdict,
+        "level": rule.level,
         "report_template": rule.run.report and rule.run.report.to_json(),
     }
 
@@ -212,7 +216,7 @@ def _destinations(rule: Rule, config: Config) -> dict[str, Any]:
     return {
         destination.peer: {
             "takes_demonstration": config.peers[destination.peer].takes_demonstration,
-            "send": sorted(destination.send, key=lambda slot: slot == "sr"),
+            "send": list(destination.slots),
             "after_seconds": destination.retry.after_seconds,
             "give_up_seconds": destination.retry.give_up_seconds,
             "only_if": {name: asdict(v) for name, v in (destination.only_if or {}).items()},

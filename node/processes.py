@@ -158,7 +158,9 @@ def arena_of(parts: Parts) -> Arena | None:
 
 def run_coordinator(parts: Parts) -> None:
     """Close, route, reap, gather; answer health checks."""
+    from node.alerting import Alerter
     from node.coordinator import Coordinator
+    from node.counting import Counter
     from node.gathering import Gatherer
     from node.health import Health
 
@@ -167,9 +169,13 @@ def run_coordinator(parts: Parts) -> None:
         health.start()
     except OSError as error:
         log.error("health.not_listening", error=type(error).__name__)
-    gatherer = Gatherer(parts)
+    gatherer, counter, alerter = Gatherer(parts), Counter(parts), Alerter(parts)
     gatherer.start()
+    counter.start()
+    alerter.start()
     Coordinator(parts).run()
+    alerter.stop()
+    counter.stop()
     gatherer.stop()
     health.stop()
 

@@ -38,6 +38,11 @@ SERIES_KEYS = (
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription",
     "SeriesDate", "BodyPartExamined", "ProtocolName", "NumberOfSeriesRelatedInstances",
 )  # fmt: skip
+KEYS = {
+    "STUDY": STUDY_KEYS,
+    "SERIES": SERIES_KEYS,
+    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+}
 RETRIEVED_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4",
     "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.128",
@@ -73,7 +78,7 @@ def find(peer: Destination, level: str, keys: Mapping[str, str]) -> list[Header]
     ----------
     peer : Destination
     level : str
-        ``STUDY`` or ``SERIES``.
+        ``STUDY``, ``SERIES`` or ``IMAGE``.
     keys : mapping
         Keyword to the value to match; ranges and wildcards as in PS3.4 C.2.2.2.
 
@@ -88,7 +93,7 @@ def find(peer: Destination, level: str, keys: Mapping[str, str]) -> list[Header]
     """
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level
-    for keyword in STUDY_KEYS if level == "STUDY" else SERIES_KEYS:
+    for keyword in KEYS[level]:
         setattr(identifier, keyword, "")
     for keyword, value in keys.items():
         setattr(identifier, keyword, value)
@@ -103,6 +108,18 @@ def find(peer: Destination, level: str, keys: Mapping[str, str]) -> list[Header]
             if len(found) > MOST_ANSWERS:
                 raise QueryFailed(f"{peer} answers C-FIND with more than {MOST_ANSWERS} matches.")
     return found
+
+
+def count_instances(peer: Destination, study_uid: str, series_uid: str) -> int:
+    """Count the instances of a series, for peers that do not say their number.
+
+    Raises
+    ------
+    QueryFailed
+    """
+    keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid}
+    found = find(peer, "IMAGE", keys)
+    return len({str(uid[0]) for header in found if (uid := header.get("SOPInstanceUID"))})
 
 
 def move(peer: Destination, study_uid: str, series_uid: str = "", to: str = "") -> Counted:

@@ -11,6 +11,7 @@ from node.inputs import Absent, Later, Outcome, Ready
 from node.parts import Parts
 from storage import jobs
 from storage.base import FINAL_JOB_STATES, ClosedSeries, JobState
+from storage.retraction import RETRACTED
 from storage.tables import Job, Result, Study
 
 
@@ -32,6 +33,7 @@ def result_of(want: Mapping[str, Any], closed: ClosedSeries, parts: Parts) -> Ou
             tx,
             Study.study_instance_uid == closed.study_instance_uid,
             Job.rule == rule,
+            Job.notice_of.is_(None),
             Job.state.not_in([JobState.SUPERSEDED, JobState.CANCELLED]),
             limit=1,
         )
@@ -41,6 +43,8 @@ def result_of(want: Mapping[str, Any], closed: ClosedSeries, parts: Parts) -> Ou
         rows = tx.execute(
             sa.select(Result.slot, Result.object_key).where(Result.job_id == job.id)
         ).all()
+    if job.reason == RETRACTED:
+        return Absent(f"The results of job {job.id} of rule {rule} were taken back.")
     if rows:
         results = {row.slot: str(parts.objects.path(row.object_key)) for row in rows}
         return Ready({"rule": rule, "job_id": job.id, "results": results})

@@ -216,7 +216,7 @@ def _verdict(
     stopper: Decision | None,
 ) -> tuple[RuleOutcome, str]:
     if facts.own_result:
-        return "not_matched", "Not scored: this node made this series."
+        return "not_matched", "Not scored: scorenode made this series."
     if unmet := [result for result in results if result.outcome == "not_met"]:
         return "not_matched", f"Not scored: rule {rule.name} wants {_differences(unmet)}."
     if stopper is not None and stopper.outcome == "matched":
@@ -274,7 +274,7 @@ def _study_verdict(
     stopper: Decision | None,
 ) -> tuple[RuleOutcome, str]:
     if this.facts.own_result:
-        return "not_matched", "Not scored: this node made this series."
+        return "not_matched", "Not scored: scorenode made this series."
     if all(one.outcome in ("missing", "left_out") for one in inputs):
         return "not_matched", f"Not scored: {_why_none(rule, this)}"
     lacking = [one.name for one in inputs if one.outcome == "missing"]

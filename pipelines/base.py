@@ -7,11 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Step = Literal["convert", "infer", "report"]
 STEPS: tuple[Step, ...] = ("convert", "infer", "report")
-Slot = Literal["seg", "sr", "capture"]
+Slot = Literal["sr", "seg", "capture", "labelmap", "sr3d", "outlines", "text", "pdf", "rtstruct"]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+"""Kinds of result; a kind's place is what is added to the rule's Series Number."""
+OF_LABEL_MAP: Mapping[str, str] = {"sr": "sr-labelmap", "sr3d": "sr3d-labelmap"}
+"""Reports of a destination that takes the label map in place of the binary segmentation: they
+refer to it, so they are other objects."""
+DOCUMENTS = frozenset({"sr", "sr3d", "outlines", "text", *OF_LABEL_MAP.values()})
+"""What must not be read without the objects it refers to, so that it is sent last."""
 ModelKind = Literal["segmentation", "prognosis"]
 Progress = Callable[[float, str], None]
 """Told the fraction done, 0 to 1, and what is being done, in a few words."""
@@ -70,6 +77,20 @@ class SeriesLabel:
 
 
 @dataclass(frozen=True)
+class EarlierResult:
+    """A result of the last job of the same rule, which a new one replaces.
+
+    `at` is when that job was opened, for people.
+    """
+
+    slot: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    at: str
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything a runner child is told: written as ``job.json`` in the job's folder.
 
@@ -91,7 +112,7 @@ class JobSpec:
     frozen_at : datetime
         Timezone-aware; every date and time in the results.
     labels : mapping
-        Slot ("seg", "sr", "capture") to Series Number and Description.
+        Slot to Series Number and Description: what is to be made.
     named : mapping
         Name of an input that is a series (received, or a prior) to the paths of its files.
     rows : mapping
@@ -99,6 +120,10 @@ class JobSpec:
         ``age_days``; None where the model runs without it.
     report_template : mapping or None
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
+    earlier : tuple of EarlierResult
+        What these results replace.
+    notice : mapping or None
+        What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
     trust_code : bool
         Whether the admin lets this model run code of its own.
     """
@@ -115,6 +140,8 @@ class JobSpec:
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, Any] = field(default_factory=dict)
     report_template: Mapping[str, Any] | None = None
+    earlier: tuple[EarlierResult, ...] = ()
+    notice: Mapping[str, Any] | None = None
     trust_code: bool = False
 
     def to_json(self) -> str:
@@ -128,6 +155,7 @@ class JobSpec:
         data["inputs"] = tuple(data["inputs"])
         data["frozen_at"] = datetime.fromisoformat(data["frozen_at"])
         data["named"] = {k: tuple(v) for k, v in data.get("named", {}).items()}
+        data["earlier"] = tuple(EarlierResult(**v) for v in data.get("earlier", ()))
         data["labels"] = {k: SeriesLabel(**v) for k, v in data["labels"].items()}
         return cls(**data)
 

@@ -18,11 +18,11 @@ from pipelines.base import NotScored, Progress
 from pipelines.folders import FolderSeries, content_of
 from pipelines.steps.artefacts import write_json
 from pipelines.steps.instances import Instance
-from pipelines.steps.nifti import save_nifti, write_nifti
+from pipelines.steps.nifti import save_straightened, write_nifti
 from pipelines.steps.run import verdict_of
 from pipelines.steps.series import open_series, whole_datasets
 from pipelines.steps.split import REPETITION, Stack, Unused, plan_series, unused_frames
-from pipelines.steps.straighten import is_straight, straightened
+from pipelines.steps.straighten import is_straight
 from pipelines.steps.volume import refusal_of, volume_of_stack
 
 IN_TIME = frozenset(
@@ -76,7 +76,7 @@ class SeriesConversion:
         Images in them; a file that holds none counts as one.
     images_used : int
     volumes : list of dict
-        File names, converter, facts, affine, and the source of each slice.
+        File names, converter, type of the voxels, facts, affine, and the source of each slice.
     unused : list of Unused
         Images in no volume, and why; with `images_used` they make up `images`.
     reason, sentence : str
@@ -194,7 +194,11 @@ def _converted(series: FolderSeries, out: Path, name: str, options: Options) -> 
         _convert(series, out, name, options, found)
     except Exception as error:  # noqa: BLE001 - one series never ends the others
         verdict = verdict_of(error, "convert")
-        found.reason, found.sentence = verdict.reason, verdict.sentence
+        found.images = found.images or found.instances
+        lost = found.images - found.images_used - len(found.unused)
+        found.unused += [Unused("", None, verdict.reason, verdict.sentence)] * lost
+        if not found.volumes:
+            found.reason, found.sentence = verdict.reason, verdict.sentence
     return found
 
 
@@ -208,16 +212,22 @@ def _convert(
     batches = _batches(plan.stacks)
     for number, batch in enumerate(batches, start=1):
         own = name if len(batches) == 1 else f"{name}-{number}"
-        volumes = []
+        volumes, made = [], []
         for stack in batch:
             try:
                 volumes.append(volume_of_stack(stack, instances))
+                made.append(stack)
             except NotScored as error:
                 found.unused += unused_frames(stack, error)
-        if volumes:
-            sources = [instances[k] for k in sorted({f.instance for s in batch for f in s.frames})]
+        if not volumes:
+            continue
+        sources = [instances[k] for k in sorted({f.instance for s in made for f in s.frames})]
+        try:
             found.volumes.append(_written(volumes, sources, out, own, options))
             found.images_used += sum(volume.array.shape[2] for volume in volumes)
+        except NotScored as error:
+            for stack in made:
+                found.unused += unused_frames(stack, error)
     if not found.volumes:
         refusal = refusal_of(found.unused)
         found.reason, found.sentence = refusal.reason, refusal.sentence
@@ -266,14 +276,19 @@ def _written(
     path = out / f"{name}{'' if even else '_straight'}{suffix}"
     datasets = (lambda: whole_datasets(sources)) if options.with_dicom2nifti else None
     files, converter = [path.name], write_nifti(volumes, datasets, path)
+    no_straight_copy = ""
     if even and not is_straight(first):
-        straight = [straightened(volume) for volume in volumes]
         path = out / f"{name}_straight{suffix}"
-        save_nifti([volume.array for volume in straight], straight[0].affine, path)
-        files.append(path.name)
+        try:
+            save_straightened(volumes, path)
+            files.append(path.name)
+        except NotScored as error:
+            no_straight_copy = error.sentence
     return {
         "files": files,
         "converter": converter,
+        "voxel_type": str(first.array.dtype),
+        "no_straight_copy": no_straight_copy,
         "facts": [dict(volume.facts) for volume in volumes],
         "affine_ras_mm": first.affine.tolist(),
         "slice_origins_ras_mm": None if even else first.origins.tolist(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from pipelines.base import (
     STEPS,
     JobSpec,
     Misconfigured,
+    NotScored,
     Progress,
     SeriesLabel,
     Slot,
@@ -27,7 +29,10 @@ from pipelines.base import (
 from pipelines.catalogue import pipeline_named
 from pipelines.folders import FolderSeries, content_of
 from pipelines.runner import Runner
+from pipelines.steps.artefacts import load_volume
+from pipelines.steps.nifti import write_nifti
 from pipelines.steps.packages import package_of
+from pipelines.steps.read import read_series
 from pipelines.steps.run import put_in_place, run_step
 
 ARTEFACTS = (
@@ -37,8 +42,8 @@ ARTEFACTS = (
     ("report", "capture.png"),
     ("report", "findings.json"),
     ("infer", "mask.nii.gz"),
-    ("convert", "image.nii.gz"),
 )
+IMAGE = "image.nii.gz"
 SUMMARY = "summary.json"
 BY_HAND = "by hand"
 """Name of the table that scores of the command line stand in for."""
@@ -238,6 +243,10 @@ def _scored(
         for home, name in ARTEFACTS:
             if (job_folder / home / name).exists():
                 shutil.move(job_folder / home / name, kept / name)
+        if (job_folder / "convert").exists():
+            volume = load_volume(job_folder / "convert")
+            with contextlib.suppress(NotScored):  # the steps have said what is wrong with it
+                write_nifti([volume], lambda: read_series(series.paths), kept / IMAGE)
         if any(kept.iterdir()):
             put_in_place(kept, final)
         elif final.exists():

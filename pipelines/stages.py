@@ -22,7 +22,7 @@ import structlog
 
 from models.base import BrokenPackage
 from models.catalogue import find_package
-from pipelines.base import JobSpec, SeriesLabel, Step, Verdict
+from pipelines.base import EarlierResult, JobSpec, SeriesLabel, Step, Verdict
 from pipelines.broker import Wakeup
 from pipelines.runner import Runner
 from storage import jobs, tasks
@@ -39,6 +39,7 @@ from storage.database import Database, Transaction
 from storage.gathering import inputs_of
 from storage.jobs import MAIN_INPUT, STEP_ORDER, RetryPolicy
 from storage.objects import FileObjects, object_key
+from storage.results import earlier_results
 from storage.series import object_keys_of
 
 log = structlog.get_logger()
@@ -133,7 +134,8 @@ class Stages:
 
     def _has_earlier_steps(self, job: Job) -> bool:
         """Whether the output of the steps before is there: another host may have made it."""
-        earlier = STEP_ORDER[: STEP_ORDER.index(job.step)]
+        begun = STEP_ORDER.index(jobs.first_step(job))
+        earlier = STEP_ORDER[begun : STEP_ORDER.index(job.step)]
         return all((self._folder(job) / step).is_dir() for step in earlier)
 
     def _do(self, job: Job, step: Step, runner: Runner) -> tuple[Verdict, list[NewResult] | None]:
@@ -189,6 +191,7 @@ class Stages:
     def _spec(self, job: Job) -> JobSpec:
         with self.database.snapshot() as tx:
             keys = object_keys_of(tx, job.series_id, job.generation)
+            earlier = earlier_results(tx, job)
             named = {
                 role: tuple(
                     str(self.objects.place(key))
@@ -198,24 +201,37 @@ class Stages:
                 for role, series in inputs_of(tx, job.id).items()
                 if role != MAIN_INPUT
             }
-        snapshot = job.snapshot
+        snapshot, notice = job.snapshot, self._notice(job)
+        zone = timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
         return JobSpec(
             job_id=job.id,
             pipeline=job.pipeline,
             inputs=tuple(str(self.objects.place(key)) for key in keys),
-            model=str(find_package(job.model, self.model_folders)),
+            model="" if notice else str(find_package(job.model, self.model_folders)),
             idem_key=job.idem_key,
             uid_root=snapshot["uid_root"],
             station=snapshot["station"],
-            frozen_at=job.frozen_at.astimezone(
-                timezone(timedelta(minutes=snapshot.get("utc_offset_minutes", 0)))
-            ),
+            frozen_at=job.frozen_at.astimezone(zone),
             labels={k: SeriesLabel(**v) for k, v in snapshot["labels"].items()},
             named=named,
             rows=snapshot.get("gathered", {}),
             report_template=snapshot.get("report_template"),
+            earlier=tuple(_earlier(row, zone) for row in earlier),
+            notice=notice,
             trust_code=job.model in self.trusted,
         )
+
+    def _notice(self, job: Job) -> dict[str, Any] | None:
+        """Gather what a notice is to say, and of which model; None: the job is no notice."""
+        snapshot = job.snapshot
+        if "notice" not in snapshot:
+            return None
+        earlier = snapshot["notice"]["earlier"]
+        return dict(snapshot["notice"]) | {
+            "model": snapshot.get("model"),
+            "model_name": job.model,
+            "earlier": str(self.objects.place(earlier)) if earlier else "",
+        }
 
     def _tick(self, job: Job) -> Callable[[float, str], None]:
         """Heartbeat now and then; the exceptions it raises stop the runner."""
@@ -306,7 +322,11 @@ def apply_verdict(
             given = results_for(job.snapshot["destinations"], verdict.facts)
             jobs.fix_results(tx, job, results, given)
         case "ok":
-            jobs.finish_step(tx, job)
+            outside = _implausible(job, verdict.facts.get("numbers", {}))
+            if outside:
+                jobs.hold(tx, job, jobs.IMPLAUSIBLE, outside)
+            else:
+                jobs.finish_step(tx, job)
         case "not_scored":
             jobs.not_scored(tx, job, reason, sentence)
         case "config":
@@ -319,6 +339,35 @@ def apply_verdict(
         case "bug":
             attempts = policy.bug_attempts
             jobs.retry_later(tx, job, policy, attempts=attempts, reason=reason, sentence=sentence)
+
+
+def _earlier(row: dict[str, Any], zone: timezone) -> EarlierResult:
+    at = row.pop("frozen_at").astimezone(zone)
+    return EarlierResult(**row, at=f"{at:%Y-%m-%d %H:%M}")
+
+
+def _implausible(job: Job, numbers: Mapping[str, float | None]) -> str:
+    """Say which result lies outside the limits of the rule; empty where none does."""
+    for name, limits in job.snapshot.get("accept_result", {}).items():
+        key = name.removesuffix("_ml")
+        if key in numbers and not _is_inside(numbers[key], limits):
+            value = numbers[key]
+            found = "no number" if value is None else f"{value:g}"
+            words = {"min": "at least", "max": "at most"}
+            wanted = [f"{words[k]} {v:g}" for k, v in limits.items() if v is not None]
+            return (
+                f"Held: {name} is {found}, and rule {job.rule} accepts {' and '.join(wanted)}. "
+                f"Look at the images: 'scorenode jobs retry {job.id}' lets the result go, "
+                f"'scorenode jobs cancel {job.id}' does not."
+            )
+    return ""
+
+
+def _is_inside(value: float | None, limits: Mapping[str, float | None]) -> bool:
+    low, high = limits["min"], limits["max"]
+    if value is None:
+        return False
+    return (low is None or low <= value) and (high is None or value <= high)
 
 
 def results_for(destinations: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -346,13 +395,9 @@ def results_for(destinations: Mapping[str, Any], facts: Mapping[str, Any]) -> di
 
 def _is_within(limits: Mapping[str, Any], numbers: Mapping[str, float | None]) -> bool:
     """Whether results lie within limits; what was not found lies nowhere."""
-    for name, limit in limits.items():
-        value, low, high = numbers.get(name.removesuffix("_ml")), limit["min"], limit["max"]
-        if value is None:
-            return False
-        if not ((low is None or value >= low) and (high is None or value <= high)):
-            return False
-    return True
+    return all(
+        _is_inside(numbers.get(name.removesuffix("_ml")), limit) for name, limit in limits.items()
+    )
 
 
 def _tries(seconds: float, stopping: threading.Event) -> Iterator[bool]:

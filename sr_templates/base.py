@@ -41,6 +41,10 @@ class NoFrameOfReference(UnfitSource):
     """Raised when source images name no Frame of Reference: a report can be written, no SEG."""
 
 
+class Overlap(UnfitSource):
+    """Raised when segments share voxels, so that a report can be written and no label map."""
+
+
 @dataclass(frozen=True)
 class Maker:
     """Who made a result: this node and the model.

@@ -18,7 +18,10 @@ from sr_templates.checks.base import (
     CAPTURES,
     CHECKED,
     DOCUMENTS,
+    ENCAPSULATED,
+    KEY_OBJECTS,
     SEGMENTATIONS,
+    STRUCTURE_SETS,
     Defect,
     Found,
     Subject,
@@ -28,9 +31,12 @@ from sr_templates.checks.belonging import belonging
 from sr_templates.checks.captures import captures
 from sr_templates.checks.coded import codes
 from sr_templates.checks.documents import documents
+from sr_templates.checks.encapsulated import encapsulated
+from sr_templates.checks.key_objects import key_objects
 from sr_templates.checks.measurements import is_measurement_report, measurements
 from sr_templates.checks.places import places
 from sr_templates.checks.segments import segments
+from sr_templates.checks.structures import structures
 from sr_templates.checks.texts import changes, texts
 from sr_templates.checks.tree import name
 from sr_templates.normalise import normalised
@@ -48,9 +54,13 @@ OF_A_CLASS: tuple[tuple[frozenset[str], tuple[Check, ...]], ...] = (
     (SEGMENTATIONS, (segments, places)),
     (DOCUMENTS, (documents,)),
     (CAPTURES, (captures,)),
+    (STRUCTURE_SETS, (structures,)),
+    (ENCAPSULATED, (encapsulated,)),
+    (KEY_OBJECTS, (key_objects,)),
 )
-STATUS_REPORT = "STATUS_REPORT"
-"""Title of the notices of `sr_templates.notice`, in our private scheme."""
+OTHER_TITLES = frozenset({"STATUS_REPORT", "18748-4"})
+"""Titles of the notices of `sr_templates.notice`, in our private scheme, and of reports in
+sentences."""
 MOST = 5
 """Defects of one kind that are told one by one."""
 OF_A_REPORT: tuple[Check, ...] = (measurements, agreement)
@@ -69,9 +79,9 @@ def problems(
     Parameters
     ----------
     result : Dataset
-        Segmentation, SR document or Secondary Capture Image of this node.
+        An object of this node.
     sources : iterable of Dataset
-        What it was made from, normalised or as received.
+        The images it was made from, normalised or as received; of a rejection note none.
     seg : Dataset or None
         The Segmentation an SR refers to.
     reviewed : frozenset of Code
@@ -94,7 +104,9 @@ def examine_own(
 ) -> list[Defect]:
     """Find everything wrong with a result of this node, as `problems` does, with cures."""
     try:
-        ordered = tuple(normalised(sources))
+        given = list(sources)
+        is_note = result.get("SOPClassUID") in KEY_OBJECTS
+        ordered = () if is_note else tuple(normalised(given))
         written = dcmread(BytesIO(to_bytes(result)))
         segmentation = None if seg is None else dcmread(BytesIO(to_bytes(seg)))
     except UnfitSource as error:
@@ -152,8 +164,8 @@ def _not_ours(subject: Subject) -> Iterator[Found]:
 
 
 def _title(subject: Subject) -> Iterator[Found]:
-    """Whatever of ours is no measurement report says that it is a notice."""
-    if subject.own and name(subject.ds) != STATUS_REPORT:
+    """Whatever of ours is no measurement report says that it is a notice, or a text."""
+    if subject.own and name(subject.ds) not in OTHER_TITLES:
         yield Found("title", "", "the document is no Imaging Measurement Report")
 
 

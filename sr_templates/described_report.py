@@ -36,11 +36,12 @@ from sr_templates.described import (
 )
 from sr_templates.outputs import pick
 from sr_templates.report import (
+    DocumentClass,
     algorithm,
     identifiers,
     observation_context,
     procedure_of,
-    referenced_segment,
+    referenced_segments,
 )
 from sr_templates.segmentation import tracking_name
 
@@ -72,8 +73,9 @@ def described_report(
     identity: ObjectIdentity,
     maker: Maker,
     comments: Sequence[str] = (),
+    document: DocumentClass = ComprehensiveSR,
 ) -> Dataset:
-    """Write a model's output as a Comprehensive SR document, as a template describes it.
+    """Write a model's output as an SR document, as a template describes it.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def described_report(
     maker : Maker
     comments : sequence of str
         Further sentences for the reader.
+    document : type
+        Comprehensive SR, or Comprehensive 3D SR.
 
     Returns
     -------
@@ -107,7 +111,7 @@ def described_report(
     evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(identifiers(seg))
-    result = ComprehensiveSR(
+    result = document(
         evidence=evidence,
         content=built.tree,
         is_complete=built.is_complete,
@@ -122,13 +126,13 @@ def described_report(
 
 def segment_references(seg: Dataset) -> dict[str, SegmentReference]:
     """Return references to the segments of a Segmentation, by Tracking UID."""
+    references = referenced_segments(seg)
     return {
         str(item.TrackingUID): SegmentReference(
-            str(item.TrackingUID),
-            str(item.TrackingID),
-            referenced_segment(seg, int(item.SegmentNumber)),
+            str(item.TrackingUID), str(item.TrackingID), references[str(item.TrackingUID)]
         )
         for item in seg.SegmentSequence
+        if "TrackingUID" in item
     }
 
 

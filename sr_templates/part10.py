@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from copy import copy
 from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -44,8 +46,19 @@ def to_bytes(ds: Dataset) -> bytes:
     ----------
     DICOM PS3.10 7.1.
     """
-    _refuse_undeclared_text(ds)
     buffer = BytesIO()
+    _write(ds, buffer)
+    return buffer.getvalue()
+
+
+def to_file(ds: Dataset, path: Path) -> None:
+    """Write a dataset as `to_bytes` does, a large one without another copy of it in memory."""
+    with path.open("wb") as file:
+        _write(ds, file)
+
+
+def _write(ds: Dataset, target: BinaryIO) -> None:
+    _refuse_undeclared_text(ds)
     shell = copy(ds)
     shell.preamble = b"\0" * 128
     with warnings.catch_warnings():
@@ -53,7 +66,7 @@ def to_bytes(ds: Dataset) -> bytes:
         warnings.filterwarnings("ignore", message=LONG_VALUE)
         try:
             shell.file_meta = _file_meta(ds)
-            dcmwrite(buffer, shell, enforce_file_format=True)
+            dcmwrite(target, shell, enforce_file_format=True)
         except (Warning, ValueError, TypeError, AttributeError, UnicodeError) as error:
             # The message of a foreign error may hold patient data, so only its kind is told.
             raise Unwritable(
@@ -61,7 +74,6 @@ def to_bytes(ds: Dataset) -> bytes:
                 f"Character Set {ds.get('SpecificCharacterSet', 'ISO_IR 6')} "
                 f"({type(error).__name__})"
             ) from None
-    return buffer.getvalue()
 
 
 def _refuse_undeclared_text(ds: Dataset) -> None:

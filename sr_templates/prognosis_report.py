@@ -26,6 +26,7 @@ from sr_templates import codes, stamp
 from sr_templates import prognosis_codes as own_codes
 from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.report import (
+    DocumentClass,
     algorithm,
     identifiers,
     observation_context,
@@ -44,8 +45,9 @@ def prognosis_report(
     identity: ObjectIdentity,
     maker: Maker,
     comments: Sequence[str] = (),
+    document: DocumentClass = ComprehensiveSR,
 ) -> Dataset:
-    """Write a prognosis as a Comprehensive SR document of TID 1500.
+    """Write a prognosis as an SR document of TID 1500.
 
     Groups (TID 1501): the score with class, probability and what speaks against it; the scores
     of tables with their dates; what was measured in the images as the model used it; grey matter
@@ -90,7 +92,7 @@ def prognosis_report(
     evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(identifiers(seg))
-    result = ComprehensiveSR(
+    result = document(
         evidence=evidence,
         content=content,
         is_complete=case.is_complete,

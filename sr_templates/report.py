@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
+    Comprehensive3DSR,
     ComprehensiveSR,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
@@ -31,9 +31,13 @@ from pydicom.dataset import Dataset
 from models.base import Code, Findings, Number, Segment, Side
 from sr_templates import codes, stamp
 from sr_templates.base import MANUFACTURER, Maker, ObjectIdentity
+from sr_templates.checks.voxels import counts_by_frame
 from sr_templates.normalise import UIDS
 from sr_templates.segmentation import tracking_identifier, tracking_name
 
+DocumentClass = type[ComprehensiveSR] | type[Comprehensive3DSR]
+Image = tuple[str, str, int | None]
+"""SOP Class UID, SOP Instance UID, and the frame where the instance has several."""
 OTHER_DIGITS = 4
 """Decimal places of numbers that a package names itself."""
 
@@ -45,8 +49,9 @@ def measurement_report(
     identity: ObjectIdentity,
     maker: Maker,
     comments: Sequence[str] = (),
+    document: DocumentClass = ComprehensiveSR,
 ) -> Dataset:
-    """Write findings as a Comprehensive SR document of TID 1500.
+    """Write findings as an SR document of TID 1500.
 
     One group for the study (TID 1501: presence, probability, total volume, comments), then one
     for each segment of `seg` (TID 1411). Nothing found gives the first group alone, saying
@@ -65,6 +70,8 @@ def measurement_report(
     maker : Maker
     comments : sequence of str
         Sentences for the reader, such as what was not done.
+    document : type
+        Comprehensive SR, or Comprehensive 3D SR.
 
     Returns
     -------
@@ -72,7 +79,7 @@ def measurement_report(
 
     References
     ----------
-    DICOM PS3.16 TID 1500, 1501, 1411, 1419, 4019; PS3.3 A.35.3.
+    DICOM PS3.16 TID 1500, 1501, 1411, 1419, 4019; PS3.3 A.35.3, A.35.13.
     """
     content = MeasurementReport(
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
@@ -88,7 +95,7 @@ def measurement_report(
     evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(identifiers(seg))
-    result = ComprehensiveSR(
+    result = document(
         evidence=evidence,
         content=content,
         is_complete=True,
@@ -118,18 +125,21 @@ def procedure_of(segments: Sequence[Segment], source: Dataset) -> CodedConcept:
 
 
 def observation_context(maker: Maker) -> ObservationContext:
+    """Observation Context (TID 1001): no person, only the model."""
+    return ObservationContext(observer_device_context=device_observer(maker))
+
+
+def device_observer(maker: Maker) -> ObserverContext:
     """Device observer: the model, whose values agree with Contributing Equipment (IHE AIR)."""
-    return ObservationContext(
-        observer_device_context=ObserverContext(
-            codes.concept(codes.DEVICE),
-            DeviceObserverIdentifyingAttributes(
-                uid=maker.device_uid,
-                name=maker.model.title,
-                manufacturer_name=MANUFACTURER,
-                model_name=maker.model.family,
-                serial_number=maker.station,
-            ),
-        )
+    return ObserverContext(
+        codes.concept(codes.DEVICE),
+        DeviceObserverIdentifyingAttributes(
+            uid=maker.device_uid,
+            name=maker.model.title,
+            manufacturer_name=MANUFACTURER,
+            model_name=maker.model.family,
+            serial_number=maker.station,
+        ),
     )
 
 
@@ -142,11 +152,11 @@ def _study_group(
 ) -> MeasurementsAndQualitativeEvaluations:
     presence = codes.PRESENCES[findings.present]
     group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(identity, maker, None),
+        tracking_identifier=tracking_of(identity, maker, None),
         finding_type=codes.concept(maker.model.finding),
-        finding_sites=_sites(findings.segments),
+        finding_sites=sites_of(findings.segments),
         algorithm_id=algorithm(maker),
-        measurements=_measurements(findings, None),
+        measurements=measurements_of(findings, None),
         qualitative_evaluations=[
             QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(presence)),
             *_priority(findings),
@@ -179,21 +189,19 @@ def _has_private(findings: Findings) -> bool:
 
 def _most_marked_image(seg: Dataset) -> SourceImageForMeasurementGroup:
     """Image on which most pixels are marked, all segments together; the first of equals."""
-    shape = (int(seg.NumberOfFrames), int(seg.Rows) * int(seg.Columns))
-    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
-    areas = np.count_nonzero(bits[: shape[0] * shape[1]].reshape(shape), axis=1)
-    marked: dict[tuple[str, str, int | None], int] = {}
-    for group, area in zip(seg.PerFrameFunctionalGroupsSequence, areas.tolist(), strict=True):
-        image = _source_image(group)
-        marked[image] = marked.get(image, 0) + area
+    marked: dict[Image, int] = {}
+    frames = zip(seg.PerFrameFunctionalGroupsSequence, counts_by_frame(seg), strict=True)
+    for group, counts in frames:
+        image = source_image(group)
+        marked[image] = marked.get(image, 0) + sum(counts.values())
     class_uid, instance_uid, frame = max(marked, key=lambda image: marked[image])
     return SourceImageForMeasurementGroup(
         class_uid, instance_uid, None if frame is None else [frame]
     )
 
 
-def _source_image(group: Dataset) -> tuple[str, str, int | None]:
-    """SOP Class UID, SOP Instance UID and frame that a frame of a segmentation was drawn on."""
+def source_image(group: Dataset) -> Image:
+    """Image that a frame of a segmentation was drawn on."""
     image = group.DerivationImageSequence[0].SourceImageSequence[0]
     frame = image.get("ReferencedFrameNumber")
     return (
@@ -209,57 +217,60 @@ def segment_groups(
     """One group for each segment that `seg` describes."""
     if seg is None:
         return []
-    described = {str(item.TrackingUID): item for item in seg.SegmentSequence}
+    references = referenced_segments(seg)
     groups = []
     for segment in findings.segments:
-        item = described.get(identity.uid(tracking_name(segment.number)))
-        if item is None:
+        reference = references.get(identity.uid(tracking_name(segment.number)))
+        if reference is None:
             continue
         groups.append(
             VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=_tracking(identity, maker, segment),
+                tracking_identifier=tracking_of(identity, maker, segment),
                 finding_category=codes.concept(segment.category),
                 finding_type=codes.concept(segment.type),
-                finding_sites=_sites([segment]),
+                finding_sites=sites_of([segment]),
                 algorithm_id=algorithm(maker),
-                measurements=_measurements(findings, segment.number),
-                referenced_segment=referenced_segment(seg, int(item.SegmentNumber)),
+                measurements=measurements_of(findings, segment.number),
+                referenced_segment=reference,
             )
         )
-    if len(groups) != len(described):
+    if len(groups) != len(references):
         raise ValueError("the segmentation has segments that the findings do not have")
     return groups
 
 
-def referenced_segment(seg: Dataset, number: int) -> ReferencedSegment:
-    """Refer to a segment and the images it was drawn on.
+def referenced_segments(seg: Dataset) -> dict[str, ReferencedSegment]:
+    """Refer to each segment and the images it was drawn on, by Tracking UID.
 
     highdicom's ``ReferencedSegment.from_segmentation`` cannot read a segmentation of one segment.
     """
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    frames: dict[tuple[str, str], list[int]] = {}
-    for group in seg.PerFrameFunctionalGroupsSequence:
-        holder = group if "SegmentIdentificationSequence" in group else shared
-        if holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
-            continue
-        class_uid, instance_uid, frame = _source_image(group)
-        numbers = frames.setdefault((class_uid, instance_uid), [])
-        if frame is not None:
-            numbers.append(frame)
-    return ReferencedSegment(
-        seg.SOPClassUID,
-        seg.SOPInstanceUID,
-        number,
-        source_images=[
-            SourceImageForSegmentation(class_uid, instance_uid, numbers or None)
-            for (class_uid, instance_uid), numbers in frames.items()
-        ],
-    )
+    drawn: dict[int, dict[tuple[str, str], list[int]]] = {}
+    frames = zip(seg.PerFrameFunctionalGroupsSequence, counts_by_frame(seg), strict=True)
+    for group, counts in frames:
+        class_uid, instance_uid, frame = source_image(group)
+        for number in counts:
+            numbers = drawn.setdefault(number, {}).setdefault((class_uid, instance_uid), [])
+            if frame is not None:
+                numbers.append(frame)
+    return {
+        str(item.TrackingUID): ReferencedSegment(
+            seg.SOPClassUID,
+            seg.SOPInstanceUID,
+            int(item.SegmentNumber),
+            source_images=[
+                SourceImageForSegmentation(class_uid, instance_uid, numbers or None)
+                for (class_uid, instance_uid), numbers in drawn[int(item.SegmentNumber)].items()
+            ],
+        )
+        for item in seg.SegmentSequence
+        if "TrackingUID" in item  # not the background of a label map
+    }
 
 
-def _tracking(
+def tracking_of(
     identity: ObjectIdentity, maker: Maker, segment: Segment | None
 ) -> TrackingIdentifier:
+    """Tracking Identifier and UID of a segment, or of the measurements of the whole study."""
     number = None if segment is None else segment.number
     return TrackingIdentifier(
         uid=identity.uid(tracking_name(number)),
@@ -267,8 +278,8 @@ def _tracking(
     )
 
 
-def _sites(segments: Sequence[Segment]) -> list[FindingSite] | None:
-    """Anatomic regions of the segments with their sides, each once."""
+def sites_of(segments: Sequence[Segment]) -> list[FindingSite] | None:
+    """Anatomic regions of segments with their sides, each once."""
     places = dict.fromkeys(
         (s.anatomic_region, s.side) for s in segments if s.anatomic_region is not None
     )
@@ -293,7 +304,8 @@ def algorithm(maker: Maker, more: Mapping[str, str] | None = None) -> AlgorithmI
     )
 
 
-def _measurements(findings: Findings, segment: int | None) -> list[Measurement] | None:
+def measurements_of(findings: Findings, segment: int | None) -> list[Measurement] | None:
+    """Give the numbers of a segment, or of the whole study; None where the model gave none."""
     found = []
     for number in findings.numbers:
         if number.segment != segment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
@@ -14,8 +15,17 @@ from pydicom.dataset import Dataset
 
 from models.base import Findings, Segment, Volume
 from sr_templates import codes, stamp
-from sr_templates.base import Maker, NoFrameOfReference, ObjectIdentity, UnfitSource
+from sr_templates.base import (
+    Maker,
+    NoFrameOfReference,
+    ObjectIdentity,
+    Overlap,
+    UnfitSource,
+)
 from sr_templates.frames import LPS_FROM_RAS, Frame, grid_of, parallel_frames, steps_mm
+from sr_templates.packing import Marks, fill, skeleton_pixels
+
+SegmentationType = Literal["BINARY", "LABELMAP"]
 
 SAME_GRID = 0.02
 """Largest difference between the grids of volume and source, in voxels and in cosines."""
@@ -29,8 +39,9 @@ def segmentation(
     sources: Sequence[Dataset],
     identity: ObjectIdentity,
     maker: Maker,
+    kind: SegmentationType = "BINARY",
 ) -> Dataset | None:
-    """Write labelled voxels as a BINARY Segmentation on the slices of the source.
+    """Write labelled voxels as a Segmentation on the slices of the source.
 
     Segments are those that have voxels, numbered from 1 in the order of `findings.segments`; a
     segment is recognised by its Tracking UID, ``identity.uid("tracking-<number>")``.
@@ -45,6 +56,9 @@ def segmentation(
         As `normalised` returns them.
     identity : ObjectIdentity
     maker : Maker
+    kind : str
+        ``BINARY``: a frame for each segment and slice. ``LABELMAP``: one for each slice, its
+        pixels the numbers of segments (Label Map Segmentation), which few viewers read yet.
 
     Returns
     -------
@@ -55,12 +69,14 @@ def segmentation(
     ------
     NoFrameOfReference
         The source names none.
+    Overlap
+        Segments share voxels, and a label map is wanted.
     UnfitSource
         The volume does not lie on the source's slices.
 
     References
     ----------
-    DICOM PS3.3 A.51, C.8.20.2.
+    DICOM PS3.3 A.51, A.51.5, C.8.20.2.
     """
     segments = found_segments(findings)
     if findings.labels is None or not segments:
@@ -72,12 +88,20 @@ def segmentation(
     if volume.frame_of_reference_uid not in ("", sources[0].FrameOfReferenceUID):
         raise UnfitSource("the scored volume lies in another Frame of Reference than the source")
     frames = parallel_frames(sources)
-    masks = _masks(findings, volume, sources, segments)
+    if kind == "LABELMAP" and findings.overlapping:
+        raise Overlap("structures overlap, which a label map cannot hold")
+    marks = Marks(
+        _planes(findings.labels, volume, sources),
+        {
+            number: _planes(mask.astype(np.uint8), volume, sources).astype(np.bool_)
+            for number, mask in findings.overlapping.items()
+        },
+    )
     general = stamp.general(sources[0], identity, maker)
     result = Segmentation(
         source_images=stamp.anonymous(sources),
-        pixel_array=masks,
-        segmentation_type="BINARY",
+        pixel_array=skeleton_pixels(marks),
+        segmentation_type=kind,
         segment_descriptions=[
             _description(segment, number, identity, maker)
             for number, segment in enumerate(segments, start=1)
@@ -91,6 +115,7 @@ def segmentation(
         specific_character_set="ISO_IR 192",
         **general,
     )
+    fill(result, marks, [segment.number for segment in segments], frames)
     stamp.stamp(result, sources[0], maker)
     # highdicom may take them from the source's tags, which tilt and unequal steps belie.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
@@ -110,12 +135,18 @@ def found_segments(findings: Findings) -> list[Segment]:
         return []
     if findings.labels.dtype.kind not in "ui":
         raise ValueError(f"labels are {findings.labels.dtype}, wanted whole numbers")
-    numbers = set(np.unique(findings.labels).tolist()) - {0}
+    numbers = set(_values(findings.labels)) - {0}
     numbers |= {number for number, mask in findings.overlapping.items() if mask.any()}
     strange = numbers - {segment.number for segment in findings.segments}
     if strange:
         raise ValueError(f"labels hold {sorted(strange)}, which are no segment's number")
     return [segment for segment in findings.segments if segment.number in numbers]
+
+
+def _values(labels: NDArray[np.uint8]) -> list[int]:
+    """Values that occur, slab by slab: sorting a whole volume takes its size several times."""
+    found = [np.unique(slab) for slab in labels]
+    return np.unique(np.concatenate(found)).tolist() if found else []
 
 
 def tracking_name(segment: int | None) -> str:
@@ -129,30 +160,10 @@ def tracking_identifier(maker: Maker, segment: Segment | None) -> str:
     return f"{maker.model.family} {what}"[: stamp.LONG_STRING]
 
 
-def _masks(
-    findings: Findings,
-    volume: Volume,
-    sources: Sequence[Dataset],
-    segments: Sequence[Segment],
-) -> NDArray[np.uint8]:
-    """Labels on the source's slices, shape (slices, rows, columns), renumbered.
-
-    With structures that overlap there is a fourth axis: one map of 0 and 1 for each segment.
-    """
-    assert findings.labels is not None  # noqa: S101 - the caller has looked
-    if findings.overlapping:
-        masks = [findings.mask(segment.number).astype(np.uint8) for segment in segments]
-        return np.stack([_placed(mask, volume, sources) for mask in masks], axis=3)
-    renumber = np.zeros(256, np.uint8)
-    for number, segment in enumerate(segments, start=1):
-        renumber[segment.number] = number
-    return np.asarray(renumber[_placed(findings.labels, volume, sources)], np.uint8)
-
-
-def _placed(
+def _planes(
     labels: NDArray[np.uint8], volume: Volume, sources: Sequence[Dataset]
 ) -> NDArray[np.uint8]:
-    """Labels on the source's slices, shape (slices, rows, columns)."""
+    """Labels on the source's slices, shape (slices, rows, columns); a view where they lie there."""
     if labels.shape != volume.array.shape:
         raise ValueError(f"labels have shape {labels.shape}, the volume {volume.array.shape}")
     placed = labels.transpose(2, 1, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -167,6 +167,45 @@ def stamp(result: Dataset, source: Dataset, maker: Maker) -> None:
     for item in result.ContributingEquipmentSequence:
         if item.get("ManufacturerModelName") == "highdicom":
             item.ContributionDateTime = _datetime(at)
+
+
+def replaces(document: Dataset, earlier: Sequence[Dataset]) -> None:
+    """Say in an SR document which documents it replaces (Predecessor Documents Sequence).
+
+    Parameters
+    ----------
+    document : Dataset
+        Changed in place.
+    earlier : sequence of Dataset
+        UIDs of instance, class, series and study of each; none: nothing is said.
+
+    References
+    ----------
+    DICOM PS3.3 C.17.2.3.
+    """
+    studies: dict[str, dict[str, list[Dataset]]] = {}
+    for ds in earlier:
+        item = Dataset()
+        item.ReferencedSOPClassUID = ds.SOPClassUID
+        item.ReferencedSOPInstanceUID = ds.SOPInstanceUID
+        series = studies.setdefault(str(ds.StudyInstanceUID), {})
+        series.setdefault(str(ds.SeriesInstanceUID), []).append(item)
+    if studies:
+        document.PredecessorDocumentsSequence = [
+            _hierarchy(uid, by_series) for uid, by_series in studies.items()
+        ]
+
+
+def _hierarchy(study_uid: str, by_series: Mapping[str, list[Dataset]]) -> Dataset:
+    result = Dataset()
+    result.StudyInstanceUID = study_uid
+    result.ReferencedSeriesSequence = []
+    for uid, instances in by_series.items():
+        series = Dataset()
+        series.SeriesInstanceUID = uid
+        series.ReferencedSOPSequence = instances
+        result.ReferencedSeriesSequence.append(series)
+    return result
 
 
 def _datetime(at: datetime) -> str:

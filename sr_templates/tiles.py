@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from models.base import Findings, Segment, Volume
+from models.base import Findings, Segment, Volume, Voxels
 
 AXIS_LETTERS = ("LR", "PA", "IS")
 """Ends of the RAS+ axes: negative, positive."""
@@ -231,7 +231,7 @@ def plain_tile(view: View, index: int, size: int) -> Image.Image:
     return _resized(view, _windowed(view, view.volume.array[:, :, index]), size).convert("RGB")
 
 
-def _windowed(view: View, plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _windowed(view: View, plane: Voxels) -> NDArray[np.uint8]:
     level, width = view.window
     scaled = np.clip((plane - (level - width / 2)) / width, 0.0, 1.0) * 255
     return np.asarray(scaled.round(), np.uint8)

@@ -66,6 +66,14 @@ class Completeness:
     sentence: str
 
 
+@dataclass(frozen=True)
+class SenderCount:
+    """How many instances of a series, or of a study, the peer that sent it says to hold."""
+
+    peer: str
+    instances: int
+
+
 class JobState(StrEnum):
     """Where a job stands."""
 
@@ -255,6 +263,7 @@ class NewJob:
     destinations with their retries, timeout): later changes of the file do not touch it.
     `inputs` maps the name of each received input to the id and generation of its series; empty:
     the one series. `next_at_seconds` is when to look after a held job first; None: never.
+    `notice_of` is the job that a notice is about.
     """
 
     rule: str
@@ -270,6 +279,7 @@ class NewJob:
     snapshot: Mapping[str, Any]
     inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     next_at_seconds: float | None = None
+    notice_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +313,8 @@ class Job:
     created_at: datetime
     ended_at: datetime | None
     snapshot: Mapping[str, Any]
+    notice_of: int | None = None
+    """The job that a notice is about; None: it is no notice."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import sqlalchemy as sa
 from storage.associations import RELEASED
 from storage.base import ClosedSeries, CompletionVerdict, SeriesState
 from storage.database import Transaction
-from storage.series import OPEN_SERIES, Judge, close, instances_of
+from storage.series import (
+    OPEN_SERIES,
+    Judge,
+    close,
+    evidence_of,
+    instances_of,
+    sender_count,
+)
 from storage.tables import Association, Instance, Series
 
 MOST_LOOKS = 200
@@ -20,9 +27,10 @@ MOST_LOOKS = 200
 
 @dataclass(frozen=True)
 class _Seen:
-    """How a series was when it was last looked at: both change when something comes."""
+    """How a series was when it was last looked at: it changes when something comes."""
 
     last_at: datetime
+    counted_at: datetime | None
     n_instances: int
 
 
@@ -53,9 +61,14 @@ class EarlyClosing:
             A snapshot will do.
         """
         rows = tx.execute(
-            sa.select(Series.id, Series.generation, Series.last_at, Series.n_instances).where(
-                Series.state == SeriesState.OPEN
-            )
+            sa.select(
+                Series.id,
+                Series.generation,
+                Series.last_at,
+                Series.n_instances,
+                Series.counted,
+                Series.counted_at,
+            ).where(Series.state == SeriesState.OPEN)
         ).all()
         fresh = [row for row in rows if self._seen.get(row.id) != _seen(row)][:MOST_LOOKS]
         known = {row.id for row in rows}
@@ -74,13 +87,14 @@ class EarlyClosing:
         self._seen[row.id] = _seen(row)
         self._waiting.pop(row.id, None)
         one = tx.execute(
-            sa.select(Instance.header, Instance.association_id)
+            sa.select(Instance.header, Instance.association_id, Instance.peer)
             .where(Instance.series_id == row.id, Instance.generation == row.generation)
             .limit(1)
         ).first()
         if one is None or one.association_id is None:
             return
-        if self._judge.may_be_complete(one.header, row.n_instances):
+        counted = sender_count(row, one.peer)
+        if self._judge.may_be_complete(one.peer, one.header, row.n_instances, counted):
             self._waiting[row.id] = one.association_id
 
     def close(self, tx: Transaction, series_id: int) -> ClosedSeries | None:
@@ -98,14 +112,14 @@ class EarlyClosing:
         if not _came_at_once(tx, row):
             return None
         instances, peers = instances_of(tx, series_id)
-        proved = self._judge.judge(instances)
+        proved = self._judge.judge(*evidence_of(row, instances, peers))
         if proved is None or proved.verdict is not CompletionVerdict.PROVED_COMPLETE:
             return None
         return close(tx, row, proved, instances, peers)
 
 
 def _seen(row: Any) -> _Seen:
-    return _Seen(row.last_at, row.n_instances)
+    return _Seen(row.last_at, row.counted_at, row.n_instances)
 
 
 def _ended(tx: Transaction, associations: set[int]) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,18 @@ def record(
     )
 
 
+def events_list(
+    tx: Transaction, limit: int = 50, job_id: int | None = None, kind: str | None = None
+) -> list[dict[str, Any]]:
+    """Events, the latest first."""
+    query = sa.select(*sa.inspect(Event).columns).order_by(Event.id.desc()).limit(limit)
+    if job_id is not None:
+        query = query.where(Event.job_id == job_id)
+    if kind is not None:
+        query = query.where(Event.kind == kind)
+    return [dict(row._mapping) for row in tx.execute(query)]
+
+
 def raise_alert(tx: Transaction, key: str, sentence: str) -> None:
     """Raise an alert, or count it again when it is there."""
     values = {
@@ -51,6 +64,7 @@ def raise_alert(tx: Transaction, key: str, sentence: str) -> None:
                 "sentence": sentence,
                 "last_at": tx.now,
                 "count": Alert.count + 1,
+                "told_at": sa.case((Alert.state == "resolved", None), else_=Alert.told_at),
             },
         )
     )
@@ -65,6 +79,23 @@ def open_alerts(tx: Transaction, limit: int = 20) -> list[dict[str, Any]]:
         .limit(limit)
     )
     return [dict(row._mapping) for row in rows]
+
+
+def untold(tx: Transaction, prefixes: Sequence[str], limit: int = 20) -> list[dict[str, Any]]:
+    """Open alerts that nobody was told of yet, the oldest first."""
+    of_kind = sa.or_(*(Alert.key.startswith(prefix) for prefix in prefixes))
+    rows = tx.execute(
+        sa.select(Alert.id, Alert.key, Alert.sentence, Alert.first_at, Alert.last_at, Alert.count)
+        .where(Alert.state == "open", Alert.told_at.is_(None), of_kind)
+        .order_by(Alert.id)
+        .limit(limit)
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def told(tx: Transaction, alert_id: int) -> None:
+    """Write down that somebody was told of an alert."""
+    tx.execute(sa.update(Alert).where(Alert.id == alert_id).values(told_at=tx.now))
 
 
 def resolve_alert(tx: Transaction, key: str) -> None:

@@ -12,7 +12,7 @@ from storage import tasks
 from storage.base import Job, JobState
 from storage.database import Transaction
 from storage.events import record, resolve_alert
-from storage.jobs import STEP_ORDER, find
+from storage.jobs import STEP_ORDER, find, tell_at
 from storage.tables import Job as JobRow
 from storage.tables import JobInput
 
@@ -104,6 +104,7 @@ def give_up(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
             sentence=sentence,
             next_at=None,
             ended_at=tx.now,
+            tell_at=tell_at(tx, job.snapshot, ended=True),
             progress=1.0,
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from storage import tasks
@@ -9,33 +11,38 @@ from storage.base import TO_SEND, DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
-from storage.jobs import DELIVER, STEP_ORDER, get
+from storage.jobs import DELIVER, IMPLAUSIBLE, first_step, get, tell_at
+from storage.retraction import RETRACTED
 from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
 
 
-def requeue(tx: Transaction, job_id: int) -> bool:
+def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
     """Start a job that waits or ended badly again, from the images.
 
     A job that has its results only sends again what was not sent: results are never remade. One
-    whose images retention has deleted cannot be started again.
+    whose images retention has deleted cannot be started again, nor one whose results were taken
+    back.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
         return False
+    if job.reason == RETRACTED:
+        return False
     if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
-        return _redeliver(tx, job)
+        return _redeliver(tx, job, by)
     held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
     if tx.execute(held).first() is None:
         return False
     if job.snapshot.get("gather") and "gathered" not in job.snapshot:
-        return _gather(tx, job)
+        return _gather(tx, job, by)
     found = tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.QUEUED)))
         .values(
             state=JobState.QUEUED,
-            step=STEP_ORDER[0],
+            step=first_step(job),
+            snapshot=_accepted(job),
             attempt=0,
             deliveries=0,
             next_at=None,
@@ -43,16 +50,23 @@ def requeue(tx: Transaction, job_id: int) -> bool:
             reason="",
             sentence="",
             lease_token=JobRow.lease_token + 1,
+            tell_at=tell_at(tx, job.snapshot, ended=False),
         )
     )
     if found.rowcount == 0:
         return False
-    tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
-    record(tx, "job.requeued", job_id=job_id)
+    tasks.enqueue(tx, first_step(job), job.id, job.priority)
+    record(tx, "job.requeued", job_id=job_id, by=by)
     return True
 
 
-def _gather(tx: Transaction, job: Job) -> bool:
+def _accepted(job: Job) -> dict[str, Any]:
+    """Keep what the rule said; a result that an admin lets go is not held again."""
+    limits: dict[str, Any] = {"accept_result": {}} if job.reason == IMPLAUSIBLE else {}
+    return dict(job.snapshot) | limits
+
+
+def _gather(tx: Transaction, job: Job, by: str) -> bool:
     """Fetch the inputs of a job first, or look for them again now."""
     sources = [JobState.HELD, *sources_of(JobState.QUEUED)]
     found = tx.execute(
@@ -65,12 +79,16 @@ def _gather(tx: Transaction, job: Job) -> bool:
             next_at=tx.now,
             attempt=0,
             ended_at=None,
+            tell_at=tell_at(tx, job.snapshot, ended=False),
         )
     )
-    return found.rowcount > 0
+    if found.rowcount == 0:
+        return False
+    record(tx, "job.requeued", job_id=job.id, by=by)
+    return True
 
 
-def _redeliver(tx: Transaction, job: Job) -> bool:
+def _redeliver(tx: Transaction, job: Job, by: str) -> bool:
     unsent = [DeliveryState.REFUSED, DeliveryState.UNPROVED, DeliveryState.CANCELLED]
     found = tx.execute(
         sa.update(Delivery)
@@ -85,7 +103,7 @@ def _redeliver(tx: Transaction, job: Job) -> bool:
         .values(state=JobState.DELIVERING, ended_at=None, reason="", sentence="")
     )
     tasks.enqueue(tx, DELIVER, job.id, job.priority)
-    record(tx, "job.requeued", job_id=job.id)
+    record(tx, "job.requeued", job_id=job.id, by=by)
     return True
 
 
@@ -97,8 +115,11 @@ def release_held(tx: Transaction, reason: str) -> int:
     return sum(requeue(tx, job_id) for job_id in rows.all())
 
 
-def cancel(tx: Transaction, job_id: int) -> bool:
+def cancel(tx: Transaction, job_id: int, by: str = "") -> bool:
     """Stop a job; a runner that works on it is killed at its next heartbeat."""
+    job = get(tx, job_id)
+    if job is None:
+        return False
     found = tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.CANCELLED)))
@@ -108,6 +129,7 @@ def cancel(tx: Transaction, job_id: int) -> bool:
             lease_owner=None,
             lease_until=None,
             ended_at=tx.now,
+            tell_at=tell_at(tx, job.snapshot, ended=True),
             sentence="Cancelled by an admin.",
         )
     )
@@ -119,5 +141,5 @@ def cancel(tx: Transaction, job_id: int) -> bool:
         .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))
         .values(state=DeliveryState.CANCELLED, lease_token=Delivery.lease_token + 1)
     )
-    record(tx, "job.cancelled", job_id=job_id)
+    record(tx, "job.cancelled", job_id=job_id, by=by)
     return True

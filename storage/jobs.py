@@ -28,6 +28,9 @@ from storage.tables import Job as JobRow
 
 STEP_ORDER = ("convert", "infer", "report")
 DELIVER = "deliver"
+TELL_AFTER_SECONDS = 1800.0
+IMPLAUSIBLE = "implausible_result"
+"""Reason of jobs whose result lies outside the limits of their rule: an admin looks at it."""
 MAIN_INPUT = "series"
 """Role of the series a job is about; named inputs have roles of their own."""
 
@@ -59,10 +62,28 @@ class RetryPolicy:
 
 def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
     """Create a job with its task; None when the same work is there already."""
+    job_id = insert_row(tx, closed.series_id, closed.generation, new, STEP_ORDER[0])
+    if job_id is None:
+        return None
+    for role, (series_id, generation) in new.inputs.items():
+        _insert_input(tx, job_id, role, series_id, generation)
+    _supersede_older(tx, closed, new.rule)
+    if new.state is JobState.QUEUED:
+        tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)
+    else:
+        raise_alert(tx, f"job.held:{job_id}", new.sentence)
+    record(tx, "job.opened", series_id=closed.series_id, job_id=job_id, rule=new.rule)
+    return job_id
+
+
+def insert_row(
+    tx: Transaction, series_id: int, generation: int, new: NewJob, step: str
+) -> int | None:
+    """Write the row of a job about a generation of a series, without a task; None: it is there."""
     values = {
         "idem_key": new.idem_key,
-        "series_id": closed.series_id,
-        "generation": closed.generation,
+        "series_id": series_id,
+        "generation": generation,
         "rule": new.rule,
         "mode": new.mode,
         "pipeline": new.pipeline,
@@ -71,7 +92,7 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
         "snapshot": dict(new.snapshot),
         "priority": new.priority,
         "state": new.state,
-        "step": STEP_ORDER[0],
+        "step": step,
         "sentence": new.sentence,
         "frozen_at": tx.now.replace(microsecond=0),
         "created_at": tx.now,
@@ -81,6 +102,8 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
         "progress": 0.0,
         "progress_note": "",
         "reason": new.reason,
+        "tell_at": tell_at(tx, new.snapshot, ended=False),
+        "notice_of": new.notice_of,
     }
     if new.next_at_seconds is not None:
         values["next_at"] = tx.now + timedelta(seconds=new.next_at_seconds)
@@ -88,29 +111,33 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
     job_id: int | None = tx.execute(
         statement.on_conflict_do_nothing(index_elements=["idem_key"]).returning(JobRow.id)
     ).scalar()
-    if job_id is None:
-        return None
+    if job_id is not None:
+        _insert_input(tx, job_id, MAIN_INPUT, series_id, generation)
+    return job_id
+
+
+def _insert_input(tx: Transaction, job_id: int, role: str, series_id: int, generation: int) -> None:
     tx.execute(
         sa.insert(JobInput).values(
-            job_id=job_id,
-            role=MAIN_INPUT,
-            series_id=closed.series_id,
-            generation=closed.generation,
+            job_id=job_id, role=role, series_id=series_id, generation=generation
         )
     )
-    for role, (series_id, generation) in new.inputs.items():
-        tx.execute(
-            sa.insert(JobInput).values(
-                job_id=job_id, role=role, series_id=series_id, generation=generation
-            )
-        )
-    _supersede_older(tx, closed, new.rule)
-    if new.state is JobState.QUEUED:
-        tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)
-    else:
-        raise_alert(tx, f"job.held:{job_id}", new.sentence)
-    record(tx, "job.opened", series_id=closed.series_id, job_id=job_id, rule=new.rule)
-    return job_id
+
+
+def tell_at(tx: Transaction, snapshot: Mapping[str, Any], *, ended: bool) -> datetime | None:
+    """When a reader is to be told how a job stands; None where the rule does not ask for it.
+
+    A reader is told when the job ends, and when it takes longer than the rule says.
+    """
+    if not (snapshot.get("tell_reader") and snapshot.get("destinations")):
+        return None
+    wait = snapshot.get("tell_after_seconds", TELL_AFTER_SECONDS)
+    return tx.now if ended else tx.now + timedelta(seconds=wait)
+
+
+def first_step(job: Job) -> str:
+    """Where a job begins; a notice is only a report."""
+    return STEP_ORDER[0] if job.notice_of is None else STEP_ORDER[-1]
 
 
 def _supersede_older(tx: Transaction, closed: ClosedSeries, rule: str) -> None:
@@ -308,7 +335,10 @@ def not_scored(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
 
 def hold(tx: Transaction, job: Job, reason: str, sentence: str) -> None:
     """Wait for an admin; costs no attempt."""
-    _move(tx, job, JobState.HELD, reason=reason, sentence=sentence, deliveries=0)
+    values: dict[str, Any] = {"reason": reason, "sentence": sentence, "deliveries": 0}
+    if reason == IMPLAUSIBLE:
+        values["tell_at"] = tell_at(tx, job.snapshot, ended=True)
+    _move(tx, job, JobState.HELD, **values)
     raise_alert(tx, f"job.held:{job.id}", sentence)
 
 
@@ -386,6 +416,8 @@ def _move(tx: Transaction, job: Job, target: JobState, **values: Any) -> None:
         The fence says that it is not ours any more: nothing was changed.
     """
     values |= {"state": target, "lease_owner": None, "lease_until": None}
+    if target in FINAL_JOB_STATES or target is JobState.DELIVERING:
+        values["tell_at"] = tell_at(tx, job.snapshot, ended=True)
     if target in FINAL_JOB_STATES:
         values |= {"ended_at": tx.now, "progress": 1.0}
     found = tx.execute(

@@ -75,3 +75,37 @@ class Place:
         if self.length is None and not self.offset:
             return self.path.open("rb")
         return io.BytesIO(self.read())
+
+
+class OpenFile:
+    """The file that was read last, kept open: objects often lie one after the other in one."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._handle = -1
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def handle(self, path: Path) -> int:
+        """Return the descriptor of a file, for reading; valid until the next call.
+
+        Raises
+        ------
+        OSError
+            The file cannot be opened.
+        """
+        if path != self._path:
+            self.close()
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._path = path
+        return self._handle
+
+    def close(self) -> None:
+        """Close it."""
+        if self._path is not None:
+            self._path = None
+            os.close(self._handle)

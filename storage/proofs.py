@@ -50,29 +50,7 @@ def due(
     not_now : collection of str
         Destinations that are not to be called now.
     """
-    other = aliased(DeliveryRow)
-    sending = sa.exists().where(
-        other.job_id == DeliveryRow.job_id,
-        other.destination == DeliveryRow.destination,
-        other.state == DeliveryState.SENDING,
-        other.lease_until > tx.now,
-    )
-    free = sa.or_(DeliveryRow.lease_until.is_(None), DeliveryRow.lease_until <= tx.now)
-    picked = (
-        sa.select(DeliveryRow.id)
-        .where(
-            DeliveryRow.state == DeliveryState.CONFIRMING,
-            DeliveryRow.next_at <= tx.now,
-            DeliveryRow.destination.not_in(list(not_now)),
-            free,
-            may_go(),
-            ~sending,
-        )
-        .order_by(DeliveryRow.next_at)
-        .limit(MOST_AT_ONCE)
-        .with_for_update(skip_locked=True, of=DeliveryRow)
-    )
-    ids = list(tx.execute(picked).scalars())
+    ids = list(tx.execute(_pick(tx, not_now)).scalars())
     if not ids:
         return {}
     tx.execute(
@@ -88,6 +66,32 @@ def due(
     for item in deliveries.find(tx, DeliveryRow.id.in_(ids), limit=len(ids)):
         found.setdefault((item.job_id, item.destination), []).append(item)
     return found
+
+
+def _pick(tx: Transaction, not_now: Collection[str]) -> sa.Select[int]:
+    """Ids of what is to be proved now and nobody proves, the longest due first."""
+    other = aliased(DeliveryRow)
+    sending = sa.exists().where(
+        other.job_id == DeliveryRow.job_id,
+        other.destination == DeliveryRow.destination,
+        other.state == DeliveryState.SENDING,
+        other.lease_until > tx.now,
+    )
+    free = sa.or_(DeliveryRow.lease_until.is_(None), DeliveryRow.lease_until <= tx.now)
+    return (
+        sa.select(DeliveryRow.id)
+        .where(
+            DeliveryRow.state == DeliveryState.CONFIRMING,
+            DeliveryRow.next_at <= tx.now,
+            DeliveryRow.destination.not_in(list(not_now)),
+            free,
+            may_go(),
+            ~sending,
+        )
+        .order_by(DeliveryRow.next_at)
+        .limit(MOST_AT_ONCE)
+        .with_for_update(skip_locked=True, of=DeliveryRow)
+    )
 
 
 # -- storage commitment ----------------------------------------------------------------------

@@ -83,6 +83,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         .join(Instance, Instance.id == Conflict.instance_id)
         .where(Instance.series_id == series_id)
     )
+    peer = sa.select(Instance.peer).where(Instance.series_id == series_id).limit(1)
     generations = sa.select(*sa.inspect(Generation).columns).where(
         Generation.series_id == series_id
     )
@@ -91,6 +92,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         | _rows(tx, counts)[0]
         | {
             "conflicts": tx.execute(conflicts).scalar_one(),
+            "peer": tx.execute(peer).scalar() or "",
             "generations": _rows(tx, generations.order_by(Generation.generation)),
             "decisions": decisions_of(tx, series_id),
             "jobs": _rows(tx, _jobs().where(Job.series_id == series_id)),

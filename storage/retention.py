@@ -12,36 +12,50 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.base import FINAL_JOB_STATES, SeriesState
+from storage.base import FINAL_JOB_STATES, JobState, SeriesState
 from storage.database import Transaction
 from storage.events import record
-from storage.tables import Conflict, Delivery, Instance, Job, Result, Series
+from storage.tables import Conflict, Delivery, Event, Instance, Job, Result, Series
 
 MOST_SERIES_AT_ONCE = 50
+MOST_EVENTS_AT_ONCE = 10_000
 WORK_FOLDER_KEPT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How long after the end of their jobs objects are kept; `unmatched` has no job."""
+    """How long after the end of their jobs objects are kept; `unmatched` has no job.
+
+    `failed` is for images of jobs that broke, `audit` for the record of what happened.
+    """
 
     inputs: timedelta
     results: timedelta
     unmatched: timedelta
+    failed: timedelta
+    audit: timedelta
 
 
 def forget(tx: Transaction, terms: Terms) -> list[str]:
     """Delete the rows of what is over its time; the keys of the objects to delete after commit."""
+    _forget_events(tx, terms)
     return _forget_inputs(tx, terms) + _forget_results(tx, terms)
 
 
 def _forget_inputs(tx: Transaction, terms: Terms) -> list[str]:
     job = sa.select(Job.id).where(Job.series_id == Series.id)
     unfinished = job.where(Job.state.not_in(list(FINAL_JOB_STATES))).exists()
-    recent = job.where(Job.ended_at > tx.now - terms.inputs).exists()
+    broke = Job.state.in_([JobState.FAILED, JobState.QUARANTINED])
+    kept_until = tx.now - terms.inputs, tx.now - terms.failed
+    recent = job.where(
+        sa.or_(
+            sa.and_(~broke, Job.ended_at > kept_until[0]),
+            sa.and_(broke, Job.ended_at > kept_until[1]),
+        )
+    ).exists()
     over = sa.or_(
         sa.and_(~job.exists(), Series.last_at <= tx.now - terms.unmatched),
-        sa.and_(job.exists(), ~unfinished, ~recent, Series.last_at <= tx.now - terms.inputs),
+        sa.and_(job.exists(), ~unfinished, ~recent, Series.last_at <= max(kept_until)),
     )
     held = sa.select(Instance.id).where(Instance.series_id == Series.id).exists()
     ids = list(
@@ -84,6 +98,11 @@ def _forget_results(tx: Transaction, terms: Terms) -> list[str]:
         tx.execute(sa.delete(Delivery).where(Delivery.result_id.in_(ids)))
         tx.execute(sa.update(Result).where(Result.id.in_(ids)).values(object_key=""))
     return [row.object_key for row in rows]
+
+
+def _forget_events(tx: Transaction, terms: Terms) -> None:
+    old = sa.select(Event.id).where(Event.at <= tx.now - terms.audit).limit(MOST_EVENTS_AT_ONCE)
+    tx.execute(sa.delete(Event).where(Event.id.in_(old)))
 
 
 def ended_jobs(tx: Transaction, job_ids: list[int]) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from storage.base import (
     ClosedSeries,
     Completeness,
     CompletionVerdict,
+    SenderCount,
     SeriesState,
     StoredInstance,
 )
@@ -23,11 +25,23 @@ from storage.tables import Decision, Generation, Instance, Result, Series, Study
 class Judge(Protocol):
     """Tells of a series, by something other than time, whether all of it has come."""
 
-    def may_be_complete(self, header: Mapping[str, Any], instances: int) -> bool:
-        """Whether it is worth looking at all instances: from one header, and their number."""
+    def may_be_complete(
+        self, peer: str, header: Mapping[str, Any], instances: int, counted: SenderCount | None
+    ) -> bool:
+        """Whether it is worth looking at all headers: from one of them, and two numbers."""
 
-    def judge(self, instances: Sequence[StoredInstance]) -> Completeness | None:
-        """Say whether they are all; None where that cannot be told."""
+    def judge(
+        self, peer: str, headers: Sequence[Mapping[str, Any]], counted: SenderCount | None
+    ) -> Completeness | None:
+        """Say whether all instances have come; None where that cannot be told."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for more of a series: since the last instance, and since the first."""
+
+    quiet: timedelta
+    max_wait: timedelta
 
 
 def close_due(
@@ -37,16 +51,22 @@ def close_due(
     max_wait: timedelta,
     judge: Judge | None = None,
     limit: int = 16,
+    by_peer: Mapping[str, Patience] | None = None,
 ) -> list[ClosedSeries]:
     """Close the series that have been quiet long enough, or open too long.
 
     Decisions and jobs are inserted in the same transaction by the caller. A series whose row a
     receiver holds right now is skipped and seen at the next sweep. Where a judge can tell, its
-    verdict stands instead of *quiet* or *forced*.
+    verdict stands instead of *quiet* or *forced*. `by_peer` is for series from peers that are
+    given more or less time than others.
     """
     now = tx.now
+    patience = {"": Patience(quiet, max_wait), **(by_peer or {})}
+    is_quiet = Series.last_at <= _by_peer({k: now - p.quiet for k, p in patience.items()})
+    is_over = Series.opened_at <= _by_peer({k: now - p.max_wait for k, p in patience.items()})
     due = tx.execute(
-        OPEN_SERIES.where(sa.or_(Series.last_at <= now - quiet, Series.opened_at <= now - max_wait))
+        OPEN_SERIES.add_columns(is_quiet.label("is_quiet"))
+        .where(sa.or_(is_quiet, is_over))
         .order_by(Series.last_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Series)
@@ -54,11 +74,40 @@ def close_due(
     closed = []
     for row in due:
         instances, peers = instances_of(tx, row.id)
-        is_quiet = row.last_at <= now - quiet
-        by_time = CompletionVerdict.QUIET if is_quiet else CompletionVerdict.FORCED
-        proved = judge.judge(instances) if judge else None
+        by_time = CompletionVerdict.QUIET if row.is_quiet else CompletionVerdict.FORCED
+        proved = judge.judge(*evidence_of(row, instances, peers)) if judge else None
         closed.append(close(tx, row, proved or Completeness(by_time, ""), instances, peers))
     return closed
+
+
+def _by_peer(moments: Mapping[str, datetime]) -> sa.ColumnElement[Any]:
+    """Moment for the peer that a series came from; the one without a name is for all others."""
+    if len(moments) == 1:
+        return sa.literal(moments[""], Series.last_at.type)
+    came_from = sa.select(Instance.peer).where(Instance.series_id == Series.id).limit(1)
+    return sa.case(
+        *[
+            (came_from.scalar_subquery() == peer, sa.literal(moment, Series.last_at.type))
+            for peer, moment in moments.items()
+            if peer
+        ],
+        else_=sa.literal(moments[""], Series.last_at.type),
+    )
+
+
+def evidence_of(
+    row: Any, instances: Sequence[StoredInstance], peers: Sequence[str]
+) -> tuple[str, list[Mapping[str, Any]], SenderCount | None]:
+    """Give a judge what it looks at: of a row of `OPEN_SERIES`, and what came of it."""
+    peer = peers[0] if peers else ""
+    return peer, [instance.header for instance in instances], sender_count(row, peer)
+
+
+def sender_count(row: Any, peer: str) -> SenderCount | None:
+    """Give what the sender counted since the last instance came."""
+    if row.counted_at is None or row.counted_at < row.last_at or row.counted is None:
+        return None
+    return SenderCount(peer, row.counted)
 
 
 OPEN_SERIES = (
@@ -67,6 +116,8 @@ OPEN_SERIES = (
         Series.generation,
         Series.last_at,
         Series.n_instances,
+        Series.counted,
+        Series.counted_at,
         Series.series_instance_uid,
         Study.study_instance_uid,
     )
@@ -94,6 +145,7 @@ def close(
             verdict=verdict,
             n_instances=len(instances),
             input_digest=digest,
+            evidence=completeness.sentence,
         )
     )
     return ClosedSeries(

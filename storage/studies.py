@@ -66,6 +66,7 @@ def closed_series(tx: Transaction, series_id: int) -> ClosedSeries | None:
             Generation.generation,
             Generation.verdict,
             Generation.input_digest,
+            Generation.evidence,
         )
         .join(Study, Study.id == Series.study_id)
         .join(Generation, Generation.series_id == Series.id)
@@ -86,6 +87,7 @@ def closed_series(tx: Transaction, series_id: int) -> ClosedSeries | None:
         instances=instances,
         input_digest=row.input_digest,
         peers=peers,
+        evidence=row.evidence,
     )
 
 
@@ -177,6 +179,7 @@ def supersede_others(tx: Transaction, series_id: int, rule: str, keep: Sequence[
         .where(
             Job.series_id.in_(ids),
             Job.rule == rule,
+            Job.notice_of.is_(None),
             Job.idem_key.not_in(list(keep)),
             Job.state.in_(sources_of(JobState.SUPERSEDED)),
         )
@@ -199,6 +202,7 @@ def has_earlier_job(tx: Transaction, closed: ClosedSeries, rule: str) -> bool:
         .where(
             Job.series_id == closed.series_id,
             Job.rule == rule,
+            Job.notice_of.is_(None),
             Job.generation < closed.generation,
             Job.state.not_in([JobState.SUPERSEDED, JobState.CANCELLED, JobState.HELD]),
         )

@@ -121,6 +121,8 @@ class Series(Base):
     first_at: Mapped[datetime]
     opened_at: Mapped[datetime]
     last_at: Mapped[datetime]
+    counted: Mapped[int | None]
+    counted_at: Mapped[datetime | None]
 
 
 class Instance(Base):
@@ -167,6 +169,7 @@ class Generation(Base):
     verdict: Mapped[str] = mapped_column(sa.String(24))
     n_instances: Mapped[int]
     input_digest: Mapped[str] = mapped_column(sa.String(64))
+    evidence: Mapped[str] = mapped_column(sa.Text, default="", server_default="")
 
 
 class Decision(Base):
@@ -193,6 +196,7 @@ class Job(Base):
         sa.Index("job_due", "state", "priority", "next_at"),
         sa.Index("job_lease", "lease_until"),
         sa.Index("job_series", "series_id", "generation"),
+        sa.Index("job_tell", "tell_at"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     idem_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
@@ -220,6 +224,8 @@ class Job(Base):
     frozen_at: Mapped[datetime]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    tell_at: Mapped[datetime | None]
+    notice_of: Mapped[int | None] = mapped_column(BigId)
 
 
 class JobInput(Base):
@@ -376,6 +382,7 @@ class Alert(Base):
     first_at: Mapped[datetime]
     last_at: Mapped[datetime]
     count: Mapped[int] = mapped_column(default=1)
+    told_at: Mapped[datetime | None]
 
 
 class Event(Base):

@@ -44,7 +44,9 @@ class QueryPACS:
         wanted = event.identifier
         level = str(wanted.QueryRetrieveLevel)
         self.asked.append(f"find {level}")
-        key = "StudyInstanceUID" if level == "STUDY" else "SeriesInstanceUID"
+        key = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID"}.get(
+            level, "SOPInstanceUID"
+        )
         found = {str(ds[key].value): ds for ds in self._matching(wanted)}
         for ds in found.values():
             answer = Dataset()

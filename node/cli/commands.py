@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -253,7 +254,7 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.requeue(tx, job_id)
+        done = job_admin.requeue(tx, job_id, getuser())
     if not done:
         raise fail(f"Job {job_id} is not there, or does not wait for anything.")
     console.print(f"Job {job_id} is queued.")
@@ -265,7 +266,7 @@ def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
     from storage import job_admin
 
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.cancel(tx, job_id)
+        done = job_admin.cancel(tx, job_id, getuser())
     if not done:
         raise fail(f"Job {job_id} is not there, or has ended.")
     console.print(f"Job {job_id} is cancelled.")

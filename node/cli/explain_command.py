@@ -40,12 +40,14 @@ def explain(
 
 def _explain_folder(folder: Path, config: Path | None) -> list[Answer]:
     from node.cli.folders import studies_of
+    from node.completeness import CompletenessJudge
     from node.explain import SeriesSummary
     from node.routing import StudyFacts, decide, header_keys
 
-    rules = load_config(config).rules
+    loaded = load_config(config)
+    rules = loaded.rules
     today = datetime.now(UTC).astimezone().date()
-    studies, passed_over = studies_of(folder, header_keys(rules))
+    studies, passed_over = studies_of(folder, header_keys(rules), CompletenessJudge(loaded))
     if passed_over:
         console.print(f"{passed_over} files are not DICOM or damaged, and were passed over.")
     answers: list[Answer] = []
@@ -58,6 +60,9 @@ def _explain_folder(folder: Path, config: Path | None) -> list[Answer]:
                 "folder",
                 0,
                 facts.instances,
+                facts.verdict if facts.evidence else "",
+                None,
+                facts.evidence,
             )
             answers.append((decide(rules, facts, StudyFacts(study), today), summary, ()))
     return answers
@@ -75,11 +80,12 @@ def _explain_series(uid: str, config: Path | None) -> list[Answer]:
         return [_answer(item, jobs, loaded, tx.now) for item in shown]
 
 
-def _answer(item: dict[str, Any], jobs: dict[int, Any], config: Any, now: Any) -> Answer:
+def _answer(item: dict[str, Any], jobs: dict[int, Any], loaded: Any, now: Any) -> Answer:
     from node.explain import SeriesSummary
 
     is_open = item["state"] == "open"
-    quiet = config.completion.quiet_seconds
+    quiet = loaded.completion_of(item["peer"]).quiet_seconds
+    last = item["generations"][-1] if item["generations"] and not is_open else {}
     summary = SeriesSummary(
         item["study_instance_uid"],
         item["series_instance_uid"],
@@ -87,8 +93,9 @@ def _answer(item: dict[str, Any], jobs: dict[int, Any], config: Any, now: Any) -
         item["state"],
         item["generation"],
         item["instances"],
-        item["generations"][-1]["verdict"] if item["generations"] and not is_open else "",
+        last.get("verdict", ""),
         quiet - (now - item["last_at"]).total_seconds() if is_open else None,
+        last.get("evidence", ""),
     )
     return _decisions(item["decisions"]), summary, [_job(job, jobs) for job in item["jobs"]]
 

@@ -12,6 +12,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from node.candidates import SeriesFacts
+from node.completeness import CompletenessJudge
+from node.deciding import is_ours
 from node.receive.header import HeaderError, scan
 
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
@@ -51,7 +53,9 @@ def series_of(folder: Path, wanted: Collection[str]) -> tuple[list[FolderSeries]
     return list(found.values()), passed_over
 
 
-def studies_of(folder: Path, wanted: Collection[str]) -> tuple[list[list[SeriesFacts]], int]:
+def studies_of(
+    folder: Path, wanted: Collection[str], judge: CompletenessJudge
+) -> tuple[list[list[SeriesFacts]], int]:
     """Group the series of a folder by study, as facts that rules look at.
 
     Returns
@@ -63,13 +67,16 @@ def studies_of(folder: Path, wanted: Collection[str]) -> tuple[list[list[SeriesF
     found, passed_over = series_of(folder, wanted)
     studies: dict[str, list[SeriesFacts]] = {}
     for item in found:
+        proved = judge.judge("", item.headers, None)
         facts = SeriesFacts(
             item.study_instance_uid,
             item.series_instance_uid,
             item.modality,
             item.headers,
             len(item.headers),
-            "quiet",
+            proved.verdict.value if proved else "quiet",
+            own_result=is_ours(item.headers),
+            evidence=proved.sentence if proved else "",
         )
         studies.setdefault(item.study_instance_uid, []).append(facts)
     return list(studies.values()), passed_over

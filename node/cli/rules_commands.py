@@ -66,8 +66,10 @@ def _studies(
     keys = header_keys((*old, *new))
     if (folder := Path(against)).is_dir():
         from node.cli.folders import studies_of
+        from node.completeness import CompletenessJudge
 
-        found, passed_over = studies_of(folder, keys)
+        judge = CompletenessJudge(load_config(config))
+        found, passed_over = studies_of(folder, keys, judge)
         return found, [f"{passed_over} files are not DICOM and were passed over."] * (
             passed_over > 0
         )

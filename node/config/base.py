@@ -15,8 +15,8 @@ CLOSED = ConfigDict(extra="forbid")
 INNER = "\0"
 """Starts the alias of a field that the reader fills in; no file can hold such a key."""
 DAY_SECONDS = 86400.0
-SLOTS: tuple[Slot, ...] = ("sr", "seg", "capture")
-"""In the order in which they are sent when a rule does not say."""
+USUAL_SLOTS: tuple[Slot, ...] = ("sr", "seg", "capture")
+"""What is made by every job, and sent when a rule does not say what."""
 
 Text = Annotated[str, BeforeValidator(text)]
 Flag = Annotated[bool, BeforeValidator(flag)]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from node.config.attributes import Wanted, has_several_values, kind_of
-from node.config.base import SLOTS
+from node.config.completion import Completion
 from node.config.conditions import Condition
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
@@ -127,12 +127,14 @@ def _apart(first: Peer, second: Peer) -> bool:
 
 def _waits(parts: Parts) -> Iterator[Found]:
     completion, retention = parts.sections.get("completion"), parts.sections.get("retention")
-    if completion and completion.quiet_seconds >= completion.max_wait_seconds:
-        yield (
-            ("completion", "quiet"),
-            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
-            f"({completion.max_wait_seconds:g}s).",
-        )
+    if completion:
+        yield from _patience(completion, ("completion",))
+        for name, peer in parts.peers.items():
+            if peer.completion:
+                own: Place = ("peers", name, "completion")
+                yield from _patience(peer.completion.over(completion), own)
+                yield from _counting(peer.completion.evidence or (), [peer], own)
+        yield from _counting(completion.evidence, parts.peers.values(), ("completion",))
     for number, rule in parts.rules.items() if retention else ():
         for index, destination in enumerate(rule.deliver):
             place = ("rules", number, "deliver", index, "retry")
@@ -141,6 +143,25 @@ def _waits(parts: Parts) -> Iterator[Found]:
                 if getattr(retention, f"{what}_seconds") < give_up:
                     sentence = f"Delivery is tried for longer than {what} are kept (retention)."
                     yield place, sentence, "warning"
+
+
+def _patience(completion: Completion, place: Place) -> Iterator[Found]:
+    if completion.quiet_seconds >= completion.max_wait_seconds:
+        yield (
+            (*place, "quiet"),
+            f"quiet ({completion.quiet_seconds:g}s) must be shorter than max_wait "
+            f"({completion.max_wait_seconds:g}s).",
+        )
+
+
+def _counting(evidence: Collection[str], peers: Iterable[Peer], place: Place) -> Iterator[Found]:
+    if "pacs_count" in evidence and not any(peer.counts for peer in peers):
+        yield (
+            (*place, "evidence"),
+            "pacs_count asks the peer that sent a series, and none can be asked: it needs an "
+            "address, and supports: { find: yes }.",
+            "warning",
+        )
 
 
 def _twice_named(parts: Parts) -> Iterator[Found]:
@@ -252,16 +273,16 @@ def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    used: dict[str, int] = {}
+    used: dict[str, set[int]] = {}
     for number, rule in rules.items():
         if rule.mode == "off" or not rule.deliver:
             continue
-        first = rule.series.number
-        other = next((name for name, n in used.items() if abs(n - first) < len(SLOTS)), None)
+        mine = {label.number for label in rule.labels().values()}
+        other = next((name for name, numbers in used.items() if numbers & mine), None)
         if other is not None:
             sentence = (
-                f"The rule {other} uses the same Series Numbers. Give series.number; a rule takes "
-                f"{len(SLOTS)} numbers from it."
+                f"The rule {other} uses the same Series Numbers. Give series.number; this rule "
+                f"takes {', '.join(map(str, sorted(mine)))}."
             )
             yield ("rules", number, "deliver"), sentence, "warning"
-        used[rule.name] = first
+        used[rule.name] = mine

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from node.config.base import CLOSED, DAY_SECONDS, SLOTS, Seconds, Text
+from node.config.base import CLOSED, DAY_SECONDS, USUAL_SLOTS, Seconds, Text
 from node.config.image import UpperBound
 from node.config.problems import did_you_mean, one_of
 from node.config.quantities import WordList, durations, number, shape, text, whole, word
-from pipelines.base import Slot
+from pipelines.base import DOCUMENTS, OF_LABEL_MAP, SLOTS, Slot
 
 Confirmation = Literal["commitment", "find"]
-Fallback = Literal["capture", "pdf", "sr"]
+Fallback = Literal["capture", "pdf", "sr", "text"]
 
 
 def _description(value: object) -> str:
@@ -32,7 +32,7 @@ def _description(value: object) -> str:
 class ResultSeries:
     """Series Number of the first result series, and Series Description of all.
 
-    The slots take `number` (sr), `number` + 1 (seg) and `number` + 2 (capture).
+    Each slot takes `number` plus its place in `pipelines.base.SLOTS`: sr 0, seg 1, capture 2, ...
     """
 
     __pydantic_config__ = CLOSED
@@ -104,8 +104,14 @@ class Fallbacks:
     __pydantic_config__ = CLOSED
 
     seg: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
-    sr: Annotated[Fallback | None, BeforeValidator(word("pdf", "capture"))] = None
+    labelmap: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
+    rtstruct: Annotated[Fallback | None, BeforeValidator(word("capture", "sr"))] = None
+    sr: Annotated[Fallback | None, BeforeValidator(word("text", "pdf", "capture"))] = None
+    sr3d: Annotated[Fallback | None, BeforeValidator(word("sr", "text", "pdf", "capture"))] = None
+    outlines: Annotated[Fallback | None, BeforeValidator(word("capture", "text"))] = None
+    text: Annotated[Fallback | None, BeforeValidator(word("pdf", "capture"))] = None
     capture: Annotated[Fallback | None, BeforeValidator(word("pdf", "sr"))] = None
+    pdf: Annotated[Fallback | None, BeforeValidator(word("capture"))] = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Destination:
     __pydantic_config__ = CLOSED
 
     peer: Annotated[Text, Field(alias="to")]
-    send: Annotated[tuple[Slot, ...], BeforeValidator(WordList(SLOTS))] = SLOTS
+    send: Annotated[tuple[Slot, ...], BeforeValidator(WordList(SLOTS))] = USUAL_SLOTS
     only_if: ResultLimits | None = None
     series: ResultSeries | None = None
     if_refused: Fallbacks | None = None
@@ -139,9 +145,24 @@ class Destination:
     ] = ()
     retry: Retry = field(default_factory=Retry)
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What it gets, reports last, so that none is read without what it refers to."""
+        label_map = "labelmap" in self.send and "seg" not in self.send
+        named = [OF_LABEL_MAP.get(slot, slot) if label_map else slot for slot in self.send]
+        return tuple(sorted(named, key=DOCUMENTS.__contains__))
 
+    @property
+    def made(self) -> frozenset[str]:
+        """What must be there for it: what it gets, or what stands in for that."""
+        instead = asdict(self.if_refused or Fallbacks())
+        return frozenset(self.slots).union(
+            *(in_place_of(slot, self.slots, instead) for slot in self.slots)
+        )
+
+
+BEFORE_LABEL_MAP = {other: slot for slot, other in OF_LABEL_MAP.items()}
 _NEXT_BEST: Mapping[str, tuple[str, ...]] = {
-    "labelmap": ("seg", "capture"),
     "seg": ("capture",),
     "sr3d": ("sr", "text", "capture"),
     "sr": ("text", "capture"),
@@ -164,7 +185,7 @@ def in_place_of(
     if_refused : mapping
         As the rule has it: output to fallback, or None.
     """
-    first = if_refused.get(slot)
+    first = if_refused.get(BEFORE_LABEL_MAP.get(slot, slot))
     if first is None:
         return () if slot in send else _NEXT_BEST.get(slot, ())
     return (first, *(other for other in _NEXT_BEST.get(first, ()) if other != slot))

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from node.config import checks, schema
 from node.config.base import INNER
 from node.config.certificate_checks import certificate_checks
+from node.config.completion import Completion
 from node.config.parts import Parts
 from node.config.peers import Peer
 from node.config.problems import ConfigError, Problem, Severity, did_you_mean
@@ -26,7 +27,6 @@ from node.config.rules import Rule, RuleLines
 from node.config.sections import (
     SECTIONS,
     Alerts,
-    Completion,
     ModelsSection,
     NodeSection,
     Retention,
@@ -91,6 +91,11 @@ class Config:
             if rule.name == name:
                 return rule
         raise KeyError(f"no rule {name!r}")
+
+    def completion_of(self, peer: str) -> Completion:
+        """When series from a peer count as complete."""
+        own = self.peers[peer].completion if peer in self.peers else None
+        return self.completion if own is None else own.over(self.completion)
 
     def accepted_peers(self) -> tuple[Peer, ...]:
         """Peers that may associate with this node."""

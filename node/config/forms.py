@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from node.config.completion import EVIDENCE
 from node.config.image import UpperBound
 from node.config.peers import DEMANDS
 from node.config.quantities import Amount, FreeSpace, Whole, Word, WordList
 from node.config.rules import MODES
-from node.config.sections import EVIDENCE
 
 Schema = dict[str, Any]
 _OFF = ("off", "no", False)

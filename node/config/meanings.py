@@ -89,7 +89,7 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Health": _meanings(host=("Address to listen on.", "127.0.0.1"), port=("Port.", "8088")),
     "Disk": _meanings(
-        warn_free=("With less free, an alert is raised." + LATER, "20%"),
+        warn_free=("With less free, an alert is raised.", "20%"),
         refuse_free=("With less free, objects are refused with 0xA700.", "8%"),
         ballast=("Room that is kept for rows and results; or off.", "256MB"),
     ),
@@ -133,6 +133,7 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         max_associations=("Most associations of it at a time.", "32"),
         takes_demonstration=("Whether results of demonstration models may go there.", "yes"),
         timeout=("Of connecting to it, and of each answer.", "30s"),
+        completion=("What is different for series that it sends.", "{ quiet: 2m }"),
     ),
     "User": _meanings(
         name=("Username.", "ct1"),
@@ -174,8 +175,9 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Completion": _meanings(
         evidence=(
-            "What may prove a series complete or not; or none. Only header_counts is acted on now.",
-            "[header_counts]",
+            "What may prove a series complete or not, the most trusted first; or none. mpps: acted "
+            "on from a later version.",
+            "[header_counts, pacs_count, geometry]",
         ),
         quiet=("Without proof, a series is complete when nothing came for so long.", "45s"),
         max_wait=("At the latest so long after its first instance.", "20m"),
@@ -185,6 +187,11 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
             "rerun_if_changed",
         ),
     ),
+    "PeerCompletion": _meanings(
+        evidence=("What may prove a series complete or not, for this peer.", "[pacs_count]"),
+        quiet=("Without proof, a series is complete when nothing came for so long.", "2m"),
+        max_wait=("At the latest so long after its first instance.", "30m"),
+    ),
     "ModelsSection": _meanings(
         folders=("Folders of model packages, beside our own.", "[packages]"),
         trust=("Packages that may run code of their own.", "{ my-model: code }"),
@@ -193,13 +200,16 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Retention": _meanings(
         inputs=("Images, after their job ended.", "7d"),
         results=("Results, after they were delivered.", "30d"),
-        failed=("Images of jobs that failed." + LATER, "14d"),
-        audit=("Who did what." + LATER, "7y"),
+        failed=("Images of jobs that failed.", "14d"),
+        audit=("The record of what happened and who did it: scorenode events.", "7y"),
     ),
     "Alerts": _meanings(
-        webhook=("URL that alerts are posted to." + LATER, "https://hooks.hospital.lan/ai"),
-        send_when=("Which alerts." + LATER, "[held, failed]"),
-        silence=("What must not be silent for long." + LATER, "{ peer: CT1, longer_than: 2h }"),
+        webhook=("URL that alerts are posted to, as JSON.", "https://hooks.hospital.lan/ai"),
+        send_when=("Which alerts.", "[held, failed]"),
+        silence=(
+            "What must not be silent for long; told like an alert.",
+            "{ peer: CT1, longer_than: 2h }",
+        ),
     ),
     "Silence": _meanings(
         longer_than=("For how long.", "2h"), peer=("A peer.", "CT1"), rule=("A rule.", "head-ct")
@@ -267,11 +277,11 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         priority=("urgent goes first, low last.", "routine"),
         inputs=("Named arguments of the model.", "{ ct: { pick: [most_slices] } }"),
         accept_result=(
-            "Plausible results; others are held." + LATER,
+            "Plausible results; others are held, and the reader is told.",
             "{ volume_ml: { max: 400 } }",
         ),
         deliver=("Where results go.", "[ { to: PACS } ]"),
-        if_not_run=("How a reader hears that nothing was scored." + LATER, "{ tell_reader: sr }"),
+        if_not_run=("How a reader hears that nothing was scored.", "{ tell_reader: sr }"),
         completion=("What this rule does differently from completion.", "{ if_incomplete: run }"),
         stop=("When it matches, rules of its level below it are not used.", "no"),
         expires=("Off from that day on.", "2026-12-31"),
@@ -291,7 +301,10 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
         if_incomplete=("hold, run or discard a series that is proved incomplete.", "hold"),
         late_instances=("rerun_if_changed, ignore or hold.", "ignore"),
     ),
-    "IfNotRun": _meanings(tell_reader=("By which object.", "sr")),
+    "IfNotRun": _meanings(
+        tell_reader=("By which objects: sr, capture.", "[sr, capture]"),
+        after=("So long after the job was opened a reader hears that it still runs.", "30m"),
+    ),
     "ConditionLine": _meanings(
         equals=("This value, whatever its case. A bare value means the same.", "CT"),
         any_of=("One of these values.", "[HEAD, BRAIN]"),
@@ -345,7 +358,11 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "Angles": _meanings(min=("Smallest.", "0deg"), max=("Largest.", "30deg")),
     "Destination": _meanings(
         to=("A peer with an address.", "PACS"),
-        send=("What is sent.", "[sr, seg, capture]"),
+        send=(
+            "What is sent: sr seg capture; or labelmap in place of seg, sr3d in place of sr, "
+            "outlines, text, pdf, rtstruct. Reports are sent last.",
+            "[sr, seg, capture]",
+        ),
         only_if=(
             "Only where results are within these limits.",
             "{ volume_ml: { min: 1 } }",
@@ -357,13 +374,23 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     ),
     "Limits": _meanings(min=("Lowest.", "0"), max=("Highest.", "400")),
     "ResultSeries": _meanings(
-        number=("Of the sr; the seg takes the next, the capture the one after it.", "9101"),
+        number=(
+            "Of the sr; the seg takes the next, then capture, labelmap, sr3d, outlines, text, pdf, "
+            "rtstruct.",
+            "9101",
+        ),
         description=("At most 64 characters; the rule's name where left out.", "AI ICH"),
     ),
     "Fallbacks": _meanings(
         seg=("capture or sr.", "capture"),
-        sr=("pdf or capture.", "pdf"),
+        labelmap=("capture or sr.", "capture"),
+        rtstruct=("capture or sr.", "capture"),
+        sr=("text, pdf or capture.", "pdf"),
+        sr3d=("sr, text, pdf or capture.", "sr"),
+        outlines=("capture or text.", "capture"),
+        text=("pdf or capture.", "pdf"),
         capture=("pdf or sr.", "pdf"),
+        pdf=("capture.", "capture"),
     ),
     "Retry": _meanings(
         after=("Waits before the next attempts; the last one repeats.", "[30s, 2m, 10m, 1h]"),

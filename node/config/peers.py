@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from node.config.base import CLOSED, DAY_SECONDS, INNER, Flag, Seconds, Text
+from node.config.completion import PeerCompletion
 from node.config.quantities import listed, scalar, text, texts, whole, word
 from node.config.secrets import secret, url
 from node.config.windows import DayWindow, day_window
@@ -226,6 +227,8 @@ class Peer:
         Whether results of demonstration models may go there.
     timeout_seconds : float
         Of connecting to it, and of each answer.
+    completion : PeerCompletion or None
+        What is different for the series it sends.
     """
 
     __pydantic_config__ = CLOSED
@@ -246,6 +249,12 @@ class Peer:
     max_associations: Annotated[int, BeforeValidator(whole(1, 10000))] = 32
     takes_demonstration: Flag = False
     timeout_seconds: Annotated[Seconds, Field(alias="timeout")] = 30.0
+    completion: PeerCompletion | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it can be asked how many instances of a series it holds."""
+        return bool(self.sends_as and self.address and self.supports.find)
 
     @property
     def takes_results(self) -> bool:

@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from node.config.base import CLOSED, INNER, SLOTS, Flag, Name, Seconds, Text
+from node.config.base import CLOSED, INNER, USUAL_SLOTS, Flag, Name, Seconds, Text
 from node.config.condition_lines import Conditions
 from node.config.conditions import Condition
 from node.config.deliver import Destination, Limits, ResultLimits, ResultSeries
 from node.config.inputs import Input, Inputs, SeriesInput
 from node.config.problems import ConfigError
 from node.config.quantities import WordList, day, percent, size_bytes, text, version_range, word
-from pipelines.base import SeriesLabel
+from pipelines.base import OF_LABEL_MAP, SLOTS, SeriesLabel
 
 Mode = Literal["live", "shadow", "off"]
 Priority = Literal["urgent", "routine", "low"]
@@ -118,6 +118,7 @@ class IfNotRun:
     __pydantic_config__ = CLOSED
 
     tell_reader: Annotated[tuple[str, ...], BeforeValidator(WordList(("sr", "capture")))]
+    after_seconds: Annotated[Seconds, Field(alias="after")] = 1800.0
 
 
 def _if_not_run(value: object) -> object:
@@ -165,6 +166,7 @@ class RuleLines:
             accept_result=self.accept_result or {},
             deliver=self.deliver,
             tell_reader=self.if_not_run.tell_reader if self.if_not_run else (),
+            tell_after_seconds=self.if_not_run.after_seconds if self.if_not_run else 1800.0,
             if_incomplete=completion.if_incomplete,
             late_instances=completion.late_instances,
             stop=self.stop,
@@ -204,6 +206,8 @@ class Rule:
     deliver : tuple of Destination
     tell_reader : tuple of str
         How the reader is told that nothing was scored.
+    tell_after_seconds : float
+        After so long the reader is told of a job that has not ended.
     if_incomplete, late_instances : str or None
         None: as ``completion`` says.
     stop : bool
@@ -226,6 +230,7 @@ class Rule:
     accept_result: Mapping[str, Limits] | None = None
     deliver: tuple[Destination, ...] = ()
     tell_reader: tuple[str, ...] = ()
+    tell_after_seconds: float = 1800.0
     if_incomplete: IfIncomplete | None = None
     late_instances: LateInstances | None = None
     stop: bool = False
@@ -253,7 +258,13 @@ class Rule:
     def labels(self) -> dict[str, SeriesLabel]:
         """Series Number and Description of each kind of result, as a `JobSpec` wants them."""
         description = self.series.description or self.name
+        made = frozenset(USUAL_SLOTS).union(*(destination.made for destination in self.deliver))
+        numbers: dict[str, int] = {
+            slot: self.series.number + place for place, slot in enumerate(SLOTS)
+        }
+        numbers |= {other: numbers[slot] for slot, other in OF_LABEL_MAP.items()}
         return {
-            slot: SeriesLabel(self.series.number + offset, description)
-            for offset, slot in enumerate(SLOTS)
+            slot: SeriesLabel(number, description)
+            for slot, number in numbers.items()
+            if slot in made
         }

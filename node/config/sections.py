@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from node.config.base import CLOSED, DAY_SECONDS, Flag, Name, Seconds, Text
+from node.config.completion import Completion
 from node.config.peers import AETitle, FilePath, Host, path, paths
 from node.config.quantities import (
     FreeSpace,
@@ -25,7 +26,6 @@ from node.config.quantities import (
     whole,
     word,
 )
-from node.config.rules import INCOMPLETE, LATE, IfIncomplete, LateInstances
 from node.config.secrets import url
 
 PYDICOM_UID_ROOT = "1.2.826.0.1.3680043.8.498."
@@ -233,27 +233,6 @@ class NodeSection:
         BeforeValidator(word("keep_first", "refuse", "replace")),
     ] = "keep_first"
     storage_commitment: Flag = False
-
-
-Evidence = Literal["mpps", "header_counts", "pacs_count"]
-EVIDENCE: tuple[Evidence, ...] = ("mpps", "header_counts", "pacs_count")
-
-
-def _evidence(value: object) -> tuple[str, ...]:
-    return () if value == "none" else WordList(EVIDENCE)(value)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What proves a series complete or not, and when it counts as complete without."""
-
-    __pydantic_config__ = CLOSED
-
-    evidence: Annotated[tuple[Evidence, ...], BeforeValidator(_evidence)] = ("header_counts",)
-    quiet_seconds: Annotated[Seconds, Field(alias="quiet")] = 45.0
-    max_wait_seconds: Annotated[Seconds, Field(alias="max_wait")] = 1200.0
-    if_incomplete: Annotated[IfIncomplete, BeforeValidator(INCOMPLETE)] = "hold"
-    late_instances: Annotated[LateInstances, BeforeValidator(LATE)] = "rerun_if_changed"
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from models.base import (
 )
 from pipelines.steps.nifti import load_nifti, save_nifti
 
-VOLUME = "volume.npz"
-IMAGE = "image.nii.gz"
+VOLUME = "volume.npy"
+GRID = "grid.json"
 FACTS = "facts.json"
 MASK = "mask.nii.gz"
 LABELS = "labels.npz"
@@ -43,31 +43,34 @@ class Scored:
 
 
 def save_volume(volume: Volume, folder: Path) -> None:
-    """Write ``volume.npz`` and ``facts.json``."""
-    np.savez(
-        folder / VOLUME,
-        array=volume.array,
-        affine=volume.affine,
-        frame_of_reference_uid=np.array(volume.frame_of_reference_uid),
-        source_instance_uids=np.array(volume.source_instance_uids, dtype=np.str_),
-        source_frame_numbers=np.array(volume.source_frame_numbers, dtype=np.int64),
-        slice_origins=np.empty((0, 3)) if volume.slice_origins is None else volume.slice_origins,
-    )
+    """Write ``volume.npy``, ``grid.json`` and ``facts.json``."""
+    np.save(folder / VOLUME, volume.array, allow_pickle=False)
+    origins = volume.slice_origins
+    grid = {
+        "affine": volume.affine.tolist(),
+        "frame_of_reference_uid": volume.frame_of_reference_uid,
+        "source_instance_uids": volume.source_instance_uids,
+        "source_frame_numbers": volume.source_frame_numbers,
+        "slice_origins": None if origins is None else origins.tolist(),
+    }
+    write_json(grid, folder / GRID)
     write_json(dict(volume.facts), folder / FACTS)
 
 
 def load_volume(folder: Path) -> Volume:
-    """Read what `save_volume` wrote."""
-    with np.load(folder / VOLUME, allow_pickle=False) as stored:
-        return Volume(
-            array=stored["array"],
-            affine=stored["affine"],
-            frame_of_reference_uid=str(stored["frame_of_reference_uid"]),
-            source_instance_uids=tuple(stored["source_instance_uids"].tolist()),
-            facts=json.loads((folder / FACTS).read_text()),
-            source_frame_numbers=tuple(stored["source_frame_numbers"].tolist()),
-            slice_origins=stored["slice_origins"] if len(stored["slice_origins"]) else None,
-        )
+    """Read what `save_volume` wrote; voxels become float32, as models take them."""
+    grid = json.loads((folder / GRID).read_text())
+    origins = grid["slice_origins"]
+    stored = np.load(folder / VOLUME, mmap_mode="r", allow_pickle=False)
+    return Volume(
+        array=np.array(stored, np.float32, order="K"),
+        affine=np.array(grid["affine"]),
+        frame_of_reference_uid=grid["frame_of_reference_uid"],
+        source_instance_uids=tuple(grid["source_instance_uids"]),
+        facts=json.loads((folder / FACTS).read_text()),
+        source_frame_numbers=tuple(grid["source_frame_numbers"]),
+        slice_origins=None if origins is None else np.array(origins),
+    )
 
 
 def save_findings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,20 +11,19 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from models.base import ElementValue
+from models.base import ElementValue, Volume
 from models.manifest import Element
 from pipelines.base import Misconfigured, NotScored, StepContext
-from pipelines.steps.artefacts import ELEMENTS, IMAGE, save_volume, write_json
-from pipelines.steps.nifti import write_nifti
+from pipelines.steps.artefacts import ELEMENTS, save_volume, write_json
 from pipelines.steps.packages import Package, package_of, refuse_unfit
 from pipelines.steps.read import third_party_warnings_off
-from pipelines.steps.series import open_whole_series, whole_datasets
+from pipelines.steps.series import open_whole_series
 from pipelines.steps.volume import volume_from_series
 from storage.place import Place
 
 
 def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, Any]:
-    """Write ``volume.npz``, ``facts.json`` and ``image.nii.gz``.
+    """Write ``volume.npy``, ``grid.json`` and ``facts.json``.
 
     Parameters
     ----------
@@ -39,27 +39,31 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     Misconfigured
         The model package is missing or altered.
     """
-    package = package_of(context.spec.model)
-    _refuse_other_first(context, package)
-    context.progress(0.0, "reading files")
-    instances = open_whole_series([Place.from_text(text) for text in context.spec.inputs])
-    with third_party_warnings_off():
-        headers = [instance.header for instance in instances]
-        _refuse_homeless(headers)
-        _refuse_modality(headers, modalities)
-    context.progress(0.3, "building the volume")
-    volume = volume_from_series(instances)
-    ready_at = datetime.now(UTC)
-    refuse_unfit(package, volume)
+    with ThreadPoolExecutor(1) as meanwhile:
+        package = meanwhile.submit(package_of, context.spec.model)
+        context.progress(0.0, "reading files")
+        volume, header = _read(context.spec.inputs, modalities)
+        ready_at = datetime.now(UTC)
+        _refuse_other_first(context, package.result())
+        refuse_unfit(package.result(), volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
-    for name in list(package.manifest.channels)[1:]:
-        _convert_other(context, package, name, modalities)
-    if package.manifest.elements:
-        write_json(_elements(headers[0], package.manifest.elements), context.folder / ELEMENTS)
-    image = context.folder / IMAGE
-    converter = write_nifti([volume], lambda: whole_datasets(instances), image)
-    return {**volume.facts, "converter": converter, "volume_ready_at": ready_at.isoformat()}
+    manifest = package.result().manifest
+    for name in list(manifest.channels)[1:]:
+        _convert_other(context, package.result(), name, modalities)
+    if manifest.elements:
+        write_json(_elements(header, manifest.elements), context.folder / ELEMENTS)
+    return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
+
+
+def _read(inputs: Sequence[str], modalities: Collection[str]) -> tuple[Volume, Dataset]:
+    """Volume of a series, and one of its headers."""
+    instances = open_whole_series([Place.from_text(text) for text in inputs])
+    with third_party_warnings_off():
+        headers = [instance.header for instance in instances if instance.like is None]
+        _refuse_homeless(headers)
+        _refuse_modality(headers, modalities)
+    return volume_from_series(instances), headers[0]
 
 
 def _refuse_other_first(context: StepContext, package: Package) -> None:
@@ -82,10 +86,7 @@ def _convert_other(
         raise Misconfigured(
             f"The model {package.identity.family} takes an input {name}, and the rule names none."
         )
-    instances = open_whole_series([Place.from_text(text) for text in paths])
-    with third_party_warnings_off():
-        _refuse_modality([instance.header for instance in instances], modalities)
-    volume = volume_from_series(instances)
+    volume, _ = _read(paths, modalities)
     refuse_unfit(package, volume, name)
     folder = context.folder / name
     folder.mkdir()

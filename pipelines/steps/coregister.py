@@ -46,7 +46,7 @@ def on_grid_of(first: Volume, other: Volume, name: str) -> Volume:
             f"The input {name} covers {float((covered > 0.5).mean()):.0%} of the first input.",
         )
     background = -1000.0 if other.facts.get("modality") == "CT" else float(other.array.min())
-    array = _sampled(straight.array, to_other, first, background)
+    array = _sampled(straight.array.astype(np.float32), to_other, first, background)
     return Volume(array, first.affine, wanted, facts=other.facts)
 
 

@@ -109,6 +109,23 @@ class Frame:
     tile: Tile | None = None
     instance: int = field(default=0)
 
+    def next_to(self, uid: str, plane: Plane, rank: tuple[int, ...], instance: int) -> Frame:
+        """Return what an instance holds that differs from this one's in nothing but these."""
+        return Frame(
+            uid,
+            self.index,
+            self.rows,
+            self.columns,
+            plane,
+            self.slope,
+            self.intercept,
+            self.sort,
+            self.kind,
+            rank,
+            self.tile,
+            instance,
+        )
+
 
 def image_frames(ds: Dataset, instance: int = 0) -> list[Frame]:
     """List the images of one instance.

@@ -6,24 +6,17 @@ place of the pixels. What it does not understand it leaves to pydicom.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from struct import Struct, error
+from struct import Struct
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from storage.place import Place
-
-HEAD_BYTES = 1 << 14
-MAX_HEAD_BYTES = 1 << 20
 MAX_DEPTH = 16
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
-META_LENGTH = b"\2\0\0\0UL\4\0"
-META_START = 144
 TRANSFER_SYNTAX = 0x00020010
 IDENTITY = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
 """SOP Class UID and SOP Instance UID, and where the file meta information has them."""
@@ -73,6 +66,10 @@ KEYWORDS = (
     "ConcatenationUID",
 )
 WANTED = frozenset(int(Tag(keyword)) for keyword in KEYWORDS)
+UID_TAG, POSITION, NUMBER = 0x00080018, 0x00200032, 0x00200013
+OWN = frozenset({UID_TAG, POSITION, NUMBER})
+"""What slices of one volume have of their own: SOP Instance UID, position, Instance Number."""
+Kin = tuple[tuple[int, bytes], ...]
 _SHORT = Struct("<HH2sH").unpack_from
 _PLAIN = Struct("<HHI").unpack_from
 _LONG = Struct("<I").unpack_from
@@ -91,12 +88,15 @@ class Head:
     transfer_syntax_uid : str
     pixels : tuple of int
         Offset of the first byte of Pixel Data in the object, and their number.
+    kin : tuple
+        The same in heads whose elements differ in nothing but `OWN`.
     """
 
     elements: dict[int, bytes]
     vrs: dict[int, str]
     transfer_syntax_uid: str
     pixels: tuple[int, int]
+    kin: Kin
 
     def dataset(self, only: frozenset[int] = WANTED) -> Dataset:
         """Make a data set of them, whose values are decoded when they are looked at."""
@@ -115,153 +115,157 @@ class Head:
         return ds
 
 
-def head_of(place: Place) -> Head | None:
-    """Read the head of a Part 10 file; None where pydicom has to.
-
-    Only single files of uncompressed little-endian pixels are read here, whose elements before
-    the pixels fit into `MAX_HEAD_BYTES`. A SOP Instance UID or SOP Class UID that is empty in
-    the data set is taken from the file meta information.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
-    handle = os.open(place.path, os.O_RDONLY)
-    try:
-        for limit in (HEAD_BYTES, MAX_HEAD_BYTES):
-            length = limit if place.length is None else min(limit, place.length)
-            data = os.pread(handle, length, place.offset)
-            try:
-                return _walk(data)
-            except _Short:
-                if len(data) < limit:
-                    return None
-    except (error, UnicodeDecodeError, _Odd):
-        return None
-    finally:
-        os.close(handle)
-    return None
-
-
-class _Short(Exception):
+class TooShort(Exception):
     """Raised when the elements go on beyond what was read."""
 
 
-class _Odd(Exception):
+class NotUnderstood(Exception):
     """Raised when the elements are such that pydicom has to read them."""
 
 
-def _walk(data: bytes) -> Head | None:
-    if data[128:132] != b"DICM" or data[132:140] != META_LENGTH:
-        return None
-    end = META_START + _LONG(data, 140)[0]
+def kin_of(elements: dict[int, bytes]) -> Kin:
+    """Return what heads share that differ in nothing but `OWN`."""
+    return tuple(sorted(item for item in elements.items() if item[0] not in OWN))
+
+
+def is_identified(elements: dict[int, bytes]) -> bool:
+    """Tell whether SOP Class UID and SOP Instance UID are in the data set."""
+    return all(elements.get(tag, b"").strip(b"\0 ") for tag in IDENTITY)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """A head, and where the elements of its file begin: of the meta information, of the data set.
+
+    Pixel Data is the last one.
+    """
+
+    head: Head
+    meta_marks: list[int]
+    marks: list[int]
+
+
+def whole_walk(data: bytes, start: int, end: int) -> Walk | None:
+    """Walk the meta information, from `start` to `end`, and the data set to its pixels.
+
+    Raises
+    ------
+    TooShort, NotUnderstood
+    """
     meta: dict[int, bytes] = {}
-    _explicit(data[:end], META_START, META, meta, {})
-    syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii")
     elements: dict[int, bytes] = {}
     vrs: dict[int, str] = {}
+    meta_marks: list[int] = []
+    marks: list[int] = []
+    explicit_walk(data[:end], start, META, meta, {}, meta_marks)
+    syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii")
     if syntax == ExplicitVRLittleEndian:
-        place = _explicit(data, end, WANTED, elements, vrs)
+        pixels = explicit_walk(data, end, WANTED, elements, vrs, marks)
     elif syntax == ImplicitVRLittleEndian:
-        place = _implicit(data, end, elements)
+        pixels = _implicit(data, end, elements, marks)
     else:
         return None
-    for tag, fallback in IDENTITY.items():
-        if not elements.get(tag, b"").strip(b"\0 "):
-            elements[tag], vrs[tag] = meta.get(fallback, b""), "UI"
-    if syntax == ImplicitVRLittleEndian:
-        vrs.clear()
-    return Head(elements, vrs, syntax, place)
+    if not is_identified(elements):
+        for tag, fallback in IDENTITY.items():
+            if not elements.get(tag, b"").strip(b"\0 "):
+                elements[tag] = meta.get(fallback, b"")
+                if syntax == ExplicitVRLittleEndian:
+                    vrs[tag] = "UI"
+    return Walk(Head(elements, vrs, syntax, pixels, kin_of(elements)), meta_marks, marks)
 
 
-def _explicit(
+def explicit_walk(
     data: bytes,
     place: int,
     wanted: frozenset[int],
     values: dict[int, bytes],
     vrs: dict[int, str],
+    marks: list[int],
 ) -> tuple[int, int]:
     """Walk to the pixels, or to the end of `data`; return where they start, and their number."""
     size, last = len(data), -1
     while place < size:
         if place + 8 > size:
-            raise _Short
+            raise TooShort
         group, element, vr, length = _SHORT(data, place)
         tag = group << 16 | element
+        marks.append(place)
         place += 8
         if vr in LONG_FORM:
             length = _LONG(data, place)[0]
             place += 4
         elif not vr.isalpha():
-            raise _Odd
+            raise NotUnderstood
         if tag <= last:
-            raise _Odd
+            raise NotUnderstood
         last = tag
         if tag == PIXEL_DATA:
             if vr not in (b"OW", b"OB") or length == UNDEFINED:
-                raise _Odd
+                raise NotUnderstood
             return place, length
         if length == UNDEFINED:
             if tag in wanted:
-                raise _Odd
-            place = _after_items(data, place, True, 0)
+                raise NotUnderstood
+            place = after_items(data, place, True, 0)
             continue
         if tag in wanted:
             if vr in LONG_FORM:
-                raise _Odd
+                raise NotUnderstood
             values[tag] = data[place : place + length]
             vrs[tag] = vr.decode("ascii")
         place += length
     if place > size or wanted is WANTED:
-        raise _Short
+        raise TooShort
     return place, 0
 
 
-def _implicit(data: bytes, place: int, values: dict[int, bytes]) -> tuple[int, int]:
+def _implicit(
+    data: bytes, place: int, values: dict[int, bytes], marks: list[int]
+) -> tuple[int, int]:
     size, last = len(data), -1
     while place + 8 <= size:
         group, element, length = _PLAIN(data, place)
         tag = group << 16 | element
+        marks.append(place)
         place += 8
         if tag <= last:
-            raise _Odd
+            raise NotUnderstood
         last = tag
         if tag == PIXEL_DATA:
             if length == UNDEFINED:
-                raise _Odd
+                raise NotUnderstood
             return place, length
         if length == UNDEFINED:
             if tag in WANTED:
-                raise _Odd
-            place = _after_items(data, place, False, 0)
+                raise NotUnderstood
+            place = after_items(data, place, False, 0)
             continue
         if tag in WANTED:
             values[tag] = data[place : place + length]
         place += length
-    raise _Short
+    raise TooShort
 
 
-def _after_items(data: bytes, place: int, explicit: bool, depth: int) -> int:
+def after_items(data: bytes, place: int, explicit: bool, depth: int) -> int:
     """Return where a sequence of undefined length ends, its delimiter included."""
     if depth > MAX_DEPTH:
-        raise _Odd
+        raise NotUnderstood
     while True:
         if place + 8 > len(data):
-            raise _Short
+            raise TooShort
         group, element, length = _PLAIN(data, place)
         place += 8
         if (group, element) == SEQUENCE_END:
             return place
         if (group, element) != ITEM:
-            raise _Odd
+            raise NotUnderstood
         place = _after_item(data, place, explicit, depth) if length == UNDEFINED else place + length
 
 
 def _after_item(data: bytes, place: int, explicit: bool, depth: int) -> int:
     while True:
         if place + 12 > len(data):
-            raise _Short
+            raise TooShort
         group, element, length = _PLAIN(data, place)
         place += 8
         if (group, element) == ITEM_END:
@@ -272,6 +276,6 @@ def _after_item(data: bytes, place: int, explicit: bool, depth: int) -> int:
                 length = _LONG(data, place)[0]
                 place += 4
         if length == UNDEFINED:
-            place = _after_items(data, place, explicit, depth + 1)
+            place = after_items(data, place, explicit, depth + 1)
         else:
             place += length

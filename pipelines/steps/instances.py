@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from pydicom.dataset import Dataset
 from pipelines.base import NotScored, Transient
 from pipelines.steps.frames import SINGLE_FRAME, Frame, image_frames, integer, is_mosaic
 from pipelines.steps.geometry import Plane
-from pipelines.steps.headers import Head, head_of
+from pipelines.steps.head_reader import HeadReader, head_of
+from pipelines.steps.headers import NUMBER, POSITION, UID_TAG, Head, Kin
 from pipelines.steps.pixels import (
     Scale,
     Stored,
@@ -25,11 +27,7 @@ from pipelines.steps.pixels import (
     stored_frames,
 )
 from pipelines.steps.read import damage_refused, read_instance
-from storage.place import Place
-
-UID, POSITION, NUMBER = 0x00080018, 0x00200032, 0x00200013
-OWN = frozenset({UID, POSITION, NUMBER})
-"""What slices of one volume have of their own: SOP Instance UID, position, Instance Number."""
+from storage.place import OpenFile, Place
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,14 @@ class Layout:
     columns: int
     kind: np.dtype[np.integer]
     unused_bits: int
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Lowest and highest value the stored bits can say."""
+        bits = self.kind.itemsize * 8 - self.unused_bits
+        if self.kind.kind == "i":
+            return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        return 0, (1 << bits) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,7 @@ class Instance:
     def sop_instance_uid(self) -> str:
         """SOP Instance UID."""
         if isinstance(self.own, Head):
-            return self.own.elements[UID].rstrip(b"\0 ").decode("ascii", "replace")
+            return self.own.elements[UID_TAG].rstrip(b"\0 ").decode("ascii", "replace")
         return str(self.own.SOPInstanceUID)
 
     @cached_property
@@ -118,15 +124,9 @@ class Instance:
             position = self._numbers(self.own, POSITION)
             order = self._numbers(self.own, NUMBER)
             if len(position) == 3 and len(order) == 1:
-                return [
-                    replace(
-                        same,
-                        sop_instance_uid=self.sop_instance_uid,
-                        plane=Plane(np.array(position), same.plane.orientation, same.plane.spacing),
-                        rank=(same.rank[0], int(order[0]), 0),
-                        instance=number,
-                    )
-                ]
+                plane = Plane(np.array(position), same.plane.orientation, same.plane.spacing)
+                rank = (same.rank[0], int(order[0]), 0)
+                return [same.next_to(self.sop_instance_uid, plane, rank, number)]
         return self._frames_of_header(number)
 
     def _frames_of_header(self, number: int) -> list[Frame]:
@@ -142,15 +142,24 @@ class Instance:
             found = [float(text) for text in head.elements.get(tag, b"").split(b"\\")]
         except ValueError:
             return []
-        return found if all(np.isfinite(found)) else []
+        return found if all(map(isfinite, found)) else []
 
-    def stored(self, indices: Sequence[int]) -> Iterator[Stored]:
+    def stored(
+        self,
+        indices: Sequence[int],
+        targets: Sequence[Stored] | None = None,
+        file: OpenFile | None = None,
+    ) -> Iterator[Stored]:
         """Yield the stored values of frames, shape (rows, columns), valid until the next one.
 
         Parameters
         ----------
         indices : sequence of int
             Ascending, from 0.
+        targets : sequence of NDArray or None
+            Where to put them, of the shape and kind of `layout`; only where there is a `span`.
+        file : OpenFile or None
+            To read with.
 
         Raises
         ------
@@ -163,31 +172,26 @@ class Instance:
             yield from stored_frames(self.header, indices)
         elif self.span is None:
             yield from stored_frames(read_instance(self.place, deflated=True), indices)
+        elif file is None:
+            with OpenFile() as own:
+                yield from self.stored(indices, targets, own)
         else:
-            yield from self._uncompressed(self.place, self.span[0], indices)
-
-    def _uncompressed(self, place: Place, offset: int, indices: Sequence[int]) -> Iterator[Stored]:
-        layout = self.layout
-        stored = np.empty((layout.rows, layout.columns), layout.kind)
-        try:
-            handle = os.open(place.path, os.O_RDONLY)
-        except OSError as error:
-            raise Transient("A file of the series is not in the store now.") from error
-        try:
-            for index in indices:
-                start = place.offset + offset + index * stored.nbytes
-                _read_into(handle, stored, start, self.sop_instance_uid)
+            layout = self.layout
+            if targets is None:
+                targets = [np.empty((layout.rows, layout.columns), layout.kind)] * len(indices)
+            for index, stored in zip(indices, targets, strict=True):
+                start = self.span[0] + index * stored.nbytes
+                _read_into(stored, file, self.place, start, self.sop_instance_uid)
                 _clear(stored, layout.unused_bits)
                 yield stored
-        finally:
-            os.close(handle)
 
 
 def open_instance(
     source: Path | Place,
     number: int = 1,
-    known: dict[object, Instance] | None = None,
+    known: dict[Kin, Instance] | None = None,
     head: Head | None = None,
+    reader: HeadReader | None = None,
     *,
     deflated: bool = False,
 ) -> Instance:
@@ -202,7 +206,9 @@ def open_instance(
         Instances of the series by what they share; filled here, to recognise those that are
         alike.
     head : Head or None
-        What `headers.head_of` has read of the file already.
+        What has been read of the file already.
+    reader : HeadReader or None
+        That of the series.
     deflated : bool
         Whether to inflate deflated data sets, whose size is not known before.
 
@@ -215,13 +221,12 @@ def open_instance(
     """
     place = Place.of(source)
     try:
-        head = head or head_of(place)
+        head = head or (reader.head_of(place) if reader else head_of(place))
     except OSError as error:
         raise Transient(f"File {number} of the series could not be read now.") from error
     if head is None:
         return Instance(read_instance(place, number, pixels=False, deflated=deflated), place)
-    key = tuple(item for item in head.elements.items() if item[0] not in OWN)
-    like = known.get(key) if known is not None else None
+    like = known.get(head.kin) if known is not None else None
     instance = Instance(head, place, head.pixels, like)
     if not instance.sop_instance_uid:
         raise NotScored("no_identity", "An instance of the series has no SOP Instance UID.")
@@ -234,16 +239,18 @@ def open_instance(
     if ds.get("SOPClassUID") not in SINGLE_FRAME or is_mosaic(ds):
         return Instance(read_instance(place, number, pixels=False), place, head.pixels)
     if known is not None:
-        known[key] = instance
+        known[head.kin] = instance
     return instance
 
 
-def _read_into(handle: int, stored: Stored, start: int, uid: str) -> None:
+def _read_into(stored: Stored, file: OpenFile, place: Place, start: int, uid: str) -> None:
+    """Read the bytes of an object from `start` on into the memory of an array."""
     target = stored.view(np.uint8).reshape(-1).data
     done = 0
     while done < len(target):
         try:
-            count = os.preadv(handle, [target[done:]], start + done)
+            handle = file.handle(place.path)
+            count = os.preadv(handle, [target[done:]], place.offset + start + done)
         except OSError as error:
             raise Transient("A file of the series could not be read now.") from error
         if not count:
@@ -253,6 +260,9 @@ def _read_into(handle: int, stored: Stored, start: int, uid: str) -> None:
 
 def _clear(stored: NDArray[np.integer], bits: int) -> None:
     """Set the bits above Bits Stored, which mean nothing, as the value's sign has them."""
-    if bits:
+    if bits and stored.dtype.kind == "u":
+        mask = (1 << (stored.itemsize * 8 - bits)) - 1
+        np.bitwise_and(stored, stored.dtype.type(mask), out=stored)
+    elif bits:
         np.left_shift(stored, bits, out=stored)
         np.right_shift(stored, bits, out=stored)

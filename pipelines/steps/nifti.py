@@ -6,7 +6,7 @@ import contextlib
 import copy
 import gzip
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,26 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from pipelines.steps.geometry import FloatArray
+from pipelines.steps.nifti_header import is_sheared, nifti_header
 from pipelines.steps.read import third_party_warnings_off
-from pipelines.steps.straighten import straightened
+from pipelines.steps.straighten import straight_grid, straight_planes
 
 AFFINE_TOLERANCE_MM = 1e-2
 VALUE_TOLERANCE = 1e-4
-SCANNER = 1
-"""NIfTI code of a transform to scanner coordinates."""
-OFFSET = 352
 GZIP_LEVEL = 5
-UNKNOWN = 0
-"""NIfTI code of a transform that is not to be used: a quaternion cannot say a shear."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Image:
     """Voxels and their affine to RAS+ millimetres."""
 
-    array: NDArray[np.float32]
+    array: Voxels
     affine: FloatArray
 
 
@@ -75,10 +71,10 @@ def write_nifti(
                 return "dicom2nifti"
         finally:
             trial.unlink(missing_ok=True)
-    written = [
-        volume if volume.slice_origins is None else straightened(volume) for volume in volumes
-    ]
-    save_nifti([volume.array for volume in written], written[0].affine, path)
+    if volumes[0].slice_origins is None:
+        save_nifti([volume.array for volume in volumes], volumes[0].affine, path)
+    else:
+        save_straightened(volumes, path)
     return f"scorenode: {why}"
 
 
@@ -86,7 +82,7 @@ def _ours_alone(volume: Volume) -> str:
     """Say why dicom2nifti cannot convert a volume rightly, where that is known beforehand."""
     if volume.slice_origins is not None:
         return "unequally spaced slices were resampled to a straight grid"
-    if _is_sheared(volume.affine):
+    if is_sheared(volume.affine):
         return "dicom2nifti refuses a gantry tilt"
     return ""
 
@@ -106,28 +102,45 @@ def save_nifti(
     path : Path
         Ends in ``.nii.gz`` or ``.nii``.
     """
-    import nibabel as nib
-
     arrays = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
     kind = _compact_kind(arrays)
-    header = nib.Nifti1Header()
-    header.set_data_dtype(kind)
-    header.set_data_shape((*arrays[0].shape, *([len(arrays)] if len(arrays) > 1 else [])))
-    header.set_qform(affine, code=UNKNOWN if _is_sheared(affine) else SCANNER)
-    header.set_sform(affine, code=SCANNER)
-    header.set_xyzt_units("mm", "sec" if len(arrays) > 1 else None)
-    header["vox_offset"] = OFFSET
-    header["magic"] = b"n+1"
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    shape = (*arrays[0].shape, *([len(arrays)] if len(arrays) > 1 else []))
+    planes = (array[:, :, k].T for array in arrays for k in range(array.shape[2]))
+    _save(planes, nifti_header(shape, kind, affine), kind, path)
+
+
+def save_straightened(volumes: Sequence[Volume], path: Path) -> None:
+    """Write volumes of one grid on a straight one, float32; no more than slices of it in memory.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        On one grid; several become a fourth axis.
+    path : Path
+        Ends in ``.nii.gz`` or ``.nii``.
+
+    Raises
+    ------
+    NotScored
+        The straight grid would be far larger than the source.
+    """
+    grid, kind = straight_grid(volumes[0]), np.dtype("<f4")
+    shape = (*grid.shape, *([len(volumes)] if len(volumes) > 1 else []))
+    planes = (plane for volume in volumes for plane in straight_planes(volume, grid))
+    _save(planes, nifti_header(shape, kind, grid.affine), kind, path)
+
+
+def _save(
+    planes: Iterable[NDArray[np.generic]], header: bytes, kind: np.dtype[np.generic], path: Path
+) -> None:
     with path.open("wb") as raw, contextlib.ExitStack() as stack:
         file: BinaryIO = raw
         if path.suffix == ".gz":
             packed = gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0)
             file = stack.enter_context(packed)  # type: ignore[assignment]
-        file.write(header.binaryblock + b"\0" * 4)
-        for array in arrays:
-            for k in range(array.shape[2]):
-                file.write(np.ascontiguousarray(array[:, :, k].T, kind).data)
+        file.write(header)
+        for plane in planes:
+            file.write(np.ascontiguousarray(plane, kind).data)
 
 
 def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
@@ -139,16 +152,14 @@ def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     return array, np.asarray(image.affine, dtype=np.float64)
 
 
-def difference(
-    ours: Volume | Sequence[Volume], array: NDArray[np.float32], affine: FloatArray
-) -> str:
+def difference(ours: Volume | Sequence[Volume], array: Voxels, affine: FloatArray) -> str:
     """Say how another conversion differs from ours; empty when it does not.
 
     Parameters
     ----------
     ours : Volume or sequence of Volume
         Points of the fourth axis, in order.
-    array : NDArray[np.float32]
+    array : NDArray
     affine : FloatArray
         To RAS+ millimetres; axes may be in another order and direction than ours.
     """
@@ -169,7 +180,7 @@ def _counted(count: int) -> str:
     return "1 volume" if count == 1 else f"{count} volumes"
 
 
-def _difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> str:
+def _difference(ours: Volume, array: Voxels, affine: FloatArray) -> str:
     here = _canonical(_Image(ours.array, ours.affine))
     there = _canonical(_Image(array, affine))
     if here.array.shape != there.array.shape:
@@ -221,15 +232,11 @@ def _canonical(image: _Image) -> _Image:
     return _Image(orientations.apply_orientation(image.array, turn), image.affine @ back)
 
 
-def _is_sheared(affine: FloatArray) -> bool:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-5)
-
-
 def _compact_kind(arrays: Sequence[NDArray[np.generic]]) -> np.dtype[np.generic]:
     """Return the smallest type that holds all values as they are."""
-    if all(array.dtype == np.uint8 for array in arrays):
-        return np.dtype(np.uint8)
+    for known in (np.dtype(np.uint8), np.dtype("<i2")):
+        if all(array.dtype == known for array in arrays):
+            return known
     for array in arrays:
         for k in range(array.shape[2]):
             part = array[:, :, k]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from pydicom.uid import (
 from pipelines.base import NotScored
 from pipelines.steps.codestreams import size_of
 from pipelines.steps.frames import Frame, frame_count, integer, number
+from pipelines.steps.geometry import FloatArray
 from pipelines.steps.read import damage_refused
 
 END_MARKER = b"\xff\xd9"
@@ -31,6 +33,7 @@ CT_PADDING_HU = -1000.0
 """What padding in CT becomes: air."""
 CHUNK = 1 << 17
 """Pixels that are turned into modality values at once."""
+INT16 = np.iinfo(np.int16)
 
 Stored = NDArray[np.integer]
 
@@ -110,30 +113,35 @@ def stored_frames(ds: Dataset, indices: Sequence[int] | None = None) -> Iterator
 
 
 def modality_values(
-    scale: Scale, frame: Frame, stored: Stored, background: float
+    scale: Scale, frames: Sequence[Frame], stored: FloatArray, background: FloatArray
 ) -> NDArray[np.float32]:
     """Turn stored values into modality units, the plain way: one formula in double precision.
 
     Parameters
     ----------
     scale : Scale
-    frame : Frame
-    stored : NDArray
-        Of any shape.
-    background : float
-        What padding becomes.
+        What the frames share.
+    frames : sequence of Frame
+    stored : FloatArray
+        Whole numbers, shape (frames, n).
+    background : FloatArray
+        What padding becomes in each frame, shape (frames,).
     """
-    values = stored.astype(np.float64)
-    if scale.turned_from is not None:
-        values = scale.turned_from - values
-    values = values * frame.slope + frame.intercept
+    values = stored if scale.turned_from is None else scale.turned_from - stored
+    slopes = np.array([frame.slope for frame in frames])[:, None]
+    values = values * slopes + np.array([frame.intercept for frame in frames])[:, None]
     if scale.padding is not None:
-        values[_is_padding(scale.padding, stored)] = background
+        low, high = scale.padding
+        values = np.where((stored >= low) & (stored <= high), background[:, None], values)
     return values.astype(np.float32)
 
 
 def fill_modality_values(
-    scale: Scale, frame: Frame, stored: Stored, out: NDArray[np.float32]
+    scale: Scale,
+    frame: Frame,
+    stored: Stored,
+    out: NDArray[np.float32 | np.int16],
+    extent: tuple[int, int] | None = None,
 ) -> tuple[int, float]:
     """Turn stored values into modality units (HU for CT), padding into background, in place.
 
@@ -143,8 +151,11 @@ def fill_modality_values(
     frame : Frame
     stored : NDArray
         Shape (rows, columns).
-    out : NDArray[np.float32]
-        Of the same shape.
+    out : NDArray
+        Of the same shape: float32, or int16 where values are whole (`are_whole`); it may be the
+        memory of `stored` itself.
+    extent : tuple of int or None
+        What no stored value lies outside of, where that is known.
 
     Returns
     -------
@@ -152,9 +163,67 @@ def fill_modality_values(
         How many pixels are padding.
     float
         What they became: air for CT, else the lowest value of the others.
+
+    Raises
+    ------
+    TooWide
+        int16 does not hold the values.
     """
-    slope = frame.slope
+    mask = None if scale.padding is None else _is_padding(scale.padding, stored)
+    if out.dtype == np.int16:
+        _fill_whole(int(frame.intercept), stored, out, mask, extent)
+    else:
+        _fill(scale, frame, stored, out)
+    if mask is None:
+        return 0, CT_PADDING_HU
+    count = int(np.count_nonzero(mask))
+    background = CT_PADDING_HU
+    if count and not scale.is_ct:
+        background = float(out[~mask].min()) if count < mask.size else 0.0
+    if count:
+        out[mask] = background
+    return count, background
+
+
+class TooWide(Exception):
+    """Raised when int16 does not hold modality values."""
+
+
+def are_whole(scale: Scale, frame: Frame) -> bool:
+    """Tell whether the modality values are stored ones plus a whole number."""
     offset = frame.intercept
+    return (
+        frame.slope == 1
+        and abs(offset) <= 1 << 16
+        and offset == round(offset)
+        and scale.turned_from is None
+    )
+
+
+def _fill_whole(
+    offset: int,
+    stored: Stored,
+    out: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    extent: tuple[int, int] | None,
+) -> None:
+    """Add in int16, which comes out right whenever the sum fits, whatever the sign of the parts."""
+    lowest, highest = INT16.min - offset, INT16.max - offset
+    low, high = extent or (lowest - 1, highest)
+    if low < lowest or high > highest:
+        kept = stored if mask is None else stored[~mask]
+        if kept.size and (int(kept.min()) < lowest or int(kept.max()) > highest):
+            raise TooWide
+    is_plain = stored.itemsize == 2 and stored.dtype.isnative
+    signed = stored.view(np.int16) if is_plain else stored.astype(np.int16)
+    if offset:
+        np.add(signed, np.array(offset).astype(np.int16), out=out)
+    elif not np.may_share_memory(signed, out):
+        np.copyto(out, signed)
+
+
+def _fill(scale: Scale, frame: Frame, stored: Stored, out: NDArray[Any]) -> None:
+    slope, offset = frame.slope, frame.intercept
     if scale.turned_from is not None:
         slope, offset = -slope, offset + scale.turned_from * slope
     is_plain = slope == 1 and offset == round(offset) and stored.dtype.itemsize <= 2
@@ -167,16 +236,6 @@ def fill_modality_values(
                 target += np.float32(offset)
         else:
             target[:] = source.astype(np.float64) * slope + offset
-    if scale.padding is None:
-        return 0, CT_PADDING_HU
-    mask = _is_padding(scale.padding, stored)
-    count = int(np.count_nonzero(mask))
-    background = CT_PADDING_HU
-    if count and not scale.is_ct:
-        background = float(out.min(where=~mask, initial=np.inf)) if count < mask.size else 0.0
-    if count:
-        out[mask] = background
-    return count, background
 
 
 def refuse_odd_pixels(name: str, ds: Dataset) -> None:

@@ -21,6 +21,7 @@ from pipelines.base import (
     Progress,
     Step,
     StepContext,
+    StepFunction,
     Transient,
     Verdict,
 )
@@ -53,8 +54,7 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     part = job_folder / f"{step}.part-{secrets.token_hex(4)}"
     try:
         part.mkdir(parents=True)
-        _refuse_recalled(Path(spec.model))
-        function = pipeline_named(spec.pipeline).step(step)
+        function = _function(spec, step)
         facts = dict(function(StepContext(spec, part, job_folder, progress)))
         json.dumps(facts)
         put_in_place(part, job_folder / step)
@@ -63,6 +63,15 @@ def run_step(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Verdict("ok", facts=facts)
+
+
+def _function(spec: JobSpec, step: Step) -> StepFunction:
+    if spec.notice is not None:
+        from pipelines.steps.notice import notice  # loads highdicom
+
+        return notice
+    _refuse_recalled(Path(spec.model))
+    return pipeline_named(spec.pipeline).step(step)
 
 
 def _refuse_recalled(model: Path) -> None:

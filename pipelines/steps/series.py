@@ -8,7 +8,8 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from pipelines.base import NotScored
-from pipelines.steps.headers import Head
+from pipelines.steps.head_reader import HeadReader
+from pipelines.steps.headers import Head, Kin
 from pipelines.steps.instances import Instance, open_instance
 from pipelines.steps.read import read_instance, refuse_too_much, third_party_warnings_off
 from pipelines.steps.split import Unused, plan_series
@@ -54,23 +55,24 @@ def open_series(
     """
     places = [Place.of(file) for file in files]
     refuse_too_much(places)
-    known: dict[object, Instance] = {}
+    known: dict[Kin, Instance] = {}
     first: dict[str, Place] = {}
     instances, unused = [], []
-    for number, place in enumerate(places, start=1):
-        try:
-            head = heads.get(place.path) if heads else None
-            instance = open_instance(place, number, known, head, deflated=deflated)
-        except NotScored as error:
-            unused.append(Unused("", None, error.reason, error.sentence))
-            continue
-        uid = instance.sop_instance_uid
-        if uid in first and first[uid].read() == place.read():
-            sentence = f"Instance {uid} is there twice; it is used once."
-            unused.append(Unused(uid, None, SAME_BYTES, sentence))
-            continue
-        first.setdefault(uid, place)
-        instances.append(instance)
+    with HeadReader() as reader:
+        for number, place in enumerate(places, start=1):
+            try:
+                head = heads.get(place.path) if heads else None
+                instance = open_instance(place, number, known, head, reader, deflated=deflated)
+            except NotScored as error:
+                unused.append(Unused("", None, error.reason, error.sentence))
+                continue
+            uid = instance.sop_instance_uid
+            if uid in first and first[uid].read() == place.read():
+                sentence = f"Instance {uid} is there twice; it is used once."
+                unused.append(Unused(uid, None, SAME_BYTES, sentence))
+                continue
+            first.setdefault(uid, place)
+            instances.append(instance)
     return instances, unused
 
 

@@ -235,9 +235,10 @@ def _apart_by_order(places: Iterable[list[Frame]]) -> Iterable[Group]:
 
 def _places(frames: Iterable[Frame]) -> dict[tuple[int, ...], list[Frame]]:
     places: dict[tuple[int, ...], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        rungs = np.rint(frame.plane.position / SAME_POSITION_MM)
-        places[tuple(rungs.tolist())].append(frame)
+    listed = list(frames)
+    rungs = np.rint(np.array([frame.plane.position for frame in listed]) / SAME_POSITION_MM)
+    for frame, rung in zip(listed, rungs.tolist(), strict=True):
+        places[tuple(rung)].append(frame)
     return places
 
 

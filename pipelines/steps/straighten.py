@@ -5,12 +5,13 @@ In-plane axes stay those of the source's slices; only the third axis becomes the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from pipelines.base import NotScored
 from pipelines.steps.geometry import FloatArray
 
@@ -24,8 +25,8 @@ MAX_GROWTH = 4
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
-    """Where the slices of a source lie on a straight grid.
+class StraightGrid:
+    """Where the slices of a source lie on a straight, even grid that covers all of them.
 
     Parameters
     ----------
@@ -33,6 +34,10 @@ class _Frame:
         Shape (slices, 2): columns and rows by which each slice is moved.
     depths : FloatArray
         Place of each slice along the straight third axis, in straight slices.
+    affine : FloatArray
+        4 x 4, to RAS+ millimetres.
+    shape : tuple of int
+        Columns, rows, slices.
     """
 
     shifts: FloatArray
@@ -75,33 +80,47 @@ def straightened(source: Volume) -> Volume:
     """
     if is_straight(source):
         return source
-    frame = _frame_of(source)
-    if np.prod(frame.shape, dtype=float) > MAX_GROWTH * max(source.array.size, 1 << 20):
-        raise NotScored(
-            "unfit_geometry",
-            f"The slices are so tilted or unequally spaced that a straight grid of them would "
-            f"hold {' x '.join(str(side) for side in frame.shape)} voxels.",
-        )
-    is_ct = source.facts.get("modality") == "CT"
-    background = AIR_HU if is_ct else float(source.array.min())
-    array = np.empty(frame.shape, np.float32, order="F")
-    moved: dict[int, _Moved] = {}
-    for j in range(frame.shape[2]):
-        before, after, share = _neighbours(frame.depths, float(j))
-        moved = {
-            k: moved.get(k) or _moved(source.array[:, :, k].T, frame, k) for k in (before, after)
-        }
-        _mix(moved[before], moved[after], share, background, array[:, :, j].T)
-    steps = np.linalg.norm(frame.affine[:3, :3], axis=0)
+    grid = straight_grid(source)
+    array = np.empty(grid.shape, np.float32, order="F")
+    for j, plane in enumerate(straight_planes(source, grid)):
+        array[:, :, j] = plane.T
+    steps = np.linalg.norm(grid.affine[:3, :3], axis=0)
     facts = {
         **source.facts,
-        "columns": frame.shape[0],
-        "rows": frame.shape[1],
-        "slices": frame.shape[2],
+        "columns": grid.shape[0],
+        "rows": grid.shape[1],
+        "slices": grid.shape[2],
         "slice_step_mm": round(float(steps[2]), 5),
         "straightened": True,
     }
-    return Volume(array, frame.affine, source.frame_of_reference_uid, facts=facts)
+    return Volume(array, grid.affine, source.frame_of_reference_uid, facts=facts)
+
+
+def straight_planes(source: Volume, grid: StraightGrid) -> Iterator[NDArray[np.float32]]:
+    """Yield what a source shows on its straight grid, slice by slice.
+
+    Parameters
+    ----------
+    source : Volume
+    grid : StraightGrid
+        As `straight_grid` gives it.
+
+    Yields
+    ------
+    NDArray[np.float32]
+        Shape (rows, columns), valid until the next one.
+    """
+    is_ct = source.facts.get("modality") == "CT"
+    background = AIR_HU if is_ct else float(source.array.min())
+    plane = np.empty(grid.shape[1::-1], np.float32)
+    moved: dict[int, _Moved] = {}
+    for j in range(grid.shape[2]):
+        before, after, share = _neighbours(grid.depths, float(j))
+        moved = {
+            k: moved.get(k) or _moved(source.array[:, :, k].T, grid, k) for k in (before, after)
+        }
+        _mix(moved[before], moved[after], share, background, plane)
+        yield plane
 
 
 def labels_on_source(labels: NDArray[np.uint8], source: Volume) -> NDArray[np.uint8]:
@@ -120,20 +139,27 @@ def labels_on_source(labels: NDArray[np.uint8], source: Volume) -> NDArray[np.ui
     """
     if is_straight(source):
         return labels
-    frame = _frame_of(source)
-    if labels.shape != frame.shape:
-        raise ValueError(f"labels have shape {labels.shape}, the straight volume {frame.shape}")
+    grid = straight_grid(source)
+    if labels.shape != grid.shape:
+        raise ValueError(f"labels have shape {labels.shape}, the straight volume {grid.shape}")
     columns, rows, slices = source.array.shape
     back = np.empty((columns, rows, slices), np.uint8, order="F")
-    nearest = np.clip(np.rint(frame.depths), 0, frame.shape[2] - 1).astype(int)
-    moved = np.rint(frame.shifts).astype(int)
+    nearest = np.clip(np.rint(grid.depths), 0, grid.shape[2] - 1).astype(int)
+    moved = np.rint(grid.shifts).astype(int)
     for k in range(slices):
-        x, y = np.minimum(moved[k], (frame.shape[0] - columns, frame.shape[1] - rows))
+        x, y = np.minimum(moved[k], (grid.shape[0] - columns, grid.shape[1] - rows))
         back[:, :, k] = labels[x : x + columns, y : y + rows, nearest[k]]
     return back
 
 
-def _frame_of(source: Volume) -> _Frame:
+def straight_grid(source: Volume) -> StraightGrid:
+    """Lay a straight, even grid around a source.
+
+    Raises
+    ------
+    NotScored
+        It would be far larger than the source.
+    """
     columns, rows, _ = source.array.shape
     origins = source.origins
     in_plane = source.affine[:3, :2]
@@ -152,12 +178,14 @@ def _frame_of(source: Volume) -> _Frame:
     affine[:3, 2] = normal * step
     start = shifts[0] - low
     affine[:3, 3] = origins[0] - in_plane @ start
-    return _Frame(
-        shifts=shifts - low,
-        depths=(distances - distances[0]) / step,
-        affine=affine,
-        shape=(columns + int(grown[0]), rows + int(grown[1]), count + 1),
-    )
+    shape = (columns + int(grown[0]), rows + int(grown[1]), count + 1)
+    if np.prod(shape, dtype=float) > MAX_GROWTH * max(source.array.size, 1 << 20):
+        raise NotScored(
+            "unfit_geometry",
+            f"The slices are so tilted or unequally spaced that a straight grid of them would "
+            f"hold {' x '.join(str(side) for side in shape)} voxels.",
+        )
+    return StraightGrid(shifts - low, (distances - distances[0]) / step, affine, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +209,10 @@ def _neighbours(depths: FloatArray, depth: float) -> tuple[int, int, float]:
     return before, after, share
 
 
-def _moved(image: NDArray[np.float32], frame: _Frame, k: int) -> _Moved:
+def _moved(image: Voxels, grid: StraightGrid, k: int) -> _Moved:
     """Move an image of shape (rows, columns) by fractions of pixels, bilinearly."""
-    total = np.zeros(frame.shape[1::-1], np.float32)
-    shift = frame.shifts[k, ::-1]
+    total = np.zeros(grid.shape[1::-1], np.float32)
+    shift = grid.shifts[k, ::-1]
     whole = np.floor(shift + WHOLE).astype(int)
     rest = np.where(shift - whole < WHOLE, 0.0, shift - whole)
     ends = [np.zeros(side, np.float32) for side in total.shape]

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import Volume
 from pipelines.base import NotScored
-from pipelines.steps.frames import MAX_VOXELS, Frame
-from pipelines.steps.geometry import refuse_gaps, voxel_indices
+from pipelines.steps.frames import MAX_VOXELS
+from pipelines.steps.geometry import refuse_gaps
 from pipelines.steps.instances import Instance
-from pipelines.steps.pixels import Scale, Stored, fill_modality_values, modality_values
 from pipelines.steps.read import third_party_warnings_off
 from pipelines.steps.split import Plan, Stack, Unused, plan_series, unused_frames
 from pipelines.steps.volume_facts import facts_of
-
-SAMPLES_PER_SLICE = 128
-MAX_THREADS = 4
-MISPLACED_VOXELS = 0.25
-"""How far, in voxels, a header may put a pixel from the voxel that holds it."""
+from pipelines.steps.voxels import checked_voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +56,10 @@ def volumes_of_series(datasets: Sequence[Dataset | Instance]) -> Conversion:
     Returns
     -------
     Conversion
-        Volumes have ``array`` of shape (columns, rows, slices), float32, in modality units (HU
-        for CT); ``affine`` takes voxel indices to RAS+ millimetres, sheared where the gantry was
-        tilted; ``slice_origins`` where steps are unequal.
+        Volumes have ``array`` of shape (columns, rows, slices), in modality units (HU for CT):
+        int16 where uncompressed values are whole and fit, else float32; ``affine`` takes voxel
+        indices to RAS+ millimetres, sheared where the gantry was tilted; ``slice_origins`` where
+        steps are unequal.
 
     Raises
     ------
@@ -147,7 +138,7 @@ def volume_of_stack(stack: Stack, instances: Sequence[Instance]) -> Volume:
             "series_too_large", f"The volume would hold {voxels} voxels; at most {MAX_VOXELS}."
         )
     with third_party_warnings_off():
-        array, padded = _array_of(stack, instances)
+        array, padded = checked_voxels(stack, instances)
         header = instances[frames[0].instance].header
         facts = facts_of(header, stack, padded / array.size)
         return Volume(
@@ -177,108 +168,3 @@ def _refuse_mixture(plan: Plan) -> None:
 def _is_own(item: Unused) -> bool:
     """Tell whether an instance is unused for what it is, not for its place among others."""
     return item.reason not in ("too_few_slices", "coplanar_images", "duplicate_positions")
-
-
-def _array_of(stack: Stack, instances: Sequence[Instance]) -> tuple[NDArray[np.float32], int]:
-    """Return the checked array and the number of padded voxels."""
-    frames = stack.frames
-    shape = (frames[0].columns, frames[0].rows, len(frames))
-    array = np.empty(shape, dtype=np.float32, order="F")
-    rows, columns = _scatter(frames[0])
-    samples = np.empty((len(frames), len(rows)), np.float32)
-    wanted: dict[int, list[int]] = defaultdict(list)
-    for k, frame in enumerate(frames):
-        wanted[frame.instance].append(k)
-
-    def take(places: Sequence[int]) -> int:
-        padded = 0
-        for k, stored, scale in _decoded(frames, [(instances[p], wanted[p]) for p in places]):
-            count, background = fill_modality_values(scale, frames[k], stored, array[:, :, k].T)
-            samples[k] = modality_values(scale, frames[k], stored[rows, columns], background)
-            padded += count
-        return padded
-
-    parts = _shares(list(wanted), instances)
-    if len(parts) == 1:
-        padded = take(parts[0])
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            padded = sum(pool.map(take, parts))
-    _refuse_misplaced(stack, array, samples, (rows, columns))
-    return array, padded
-
-
-def _shares(places: list[int], instances: Sequence[Instance]) -> list[list[int]]:
-    """Divide instances among threads; decoders that are not ours get one thread."""
-    ours = all(instances[place].span is not None for place in places)
-    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)), len(places) // 16)
-    if not ours or threads < 2:
-        return [places]
-    return [places[first::threads] for first in range(threads)]
-
-
-def _decoded(
-    frames: Sequence[Frame], wanted: Sequence[tuple[Instance, list[int]]]
-) -> Iterator[tuple[int, Stored, Scale]]:
-    """Yield the stored values of every image, with its place on the third axis."""
-    for instance, slices in wanted:
-        indices = sorted({frames[k].index for k in slices})
-        for index, stored in zip(indices, instance.stored(indices), strict=True):
-            for k in slices:
-                if frames[k].index == index:
-                    yield k, _image(frames[k], stored), instance.scale
-
-
-def _image(frame: Frame, stored: Stored) -> Stored:
-    """Cut a tile out of a mosaic; refuse pixels of another size than the header's."""
-    size = (frame.rows, frame.columns)
-    if frame.tile is not None:
-        tile = frame.tile
-        stored = stored[tile.row : tile.row + size[0], tile.column : tile.column + size[1]]
-    if stored.shape != size:
-        raise NotScored(
-            "wrong_pixel_length",
-            f"Instance {frame.sop_instance_uid} decodes to another number of rows and columns "
-            f"than the {frame.rows} and {frame.columns} of its header.",
-        )
-    return stored
-
-
-def _scatter(frame: Frame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the corners and of pixels scattered over an image, always the same."""
-    scatter = np.random.default_rng(frame.rows * 65537 + frame.columns)
-    rows = scatter.integers(frame.rows, size=SAMPLES_PER_SLICE)
-    columns = scatter.integers(frame.columns, size=SAMPLES_PER_SLICE)
-    rows[:4] = (0, 0, frame.rows - 1, frame.rows - 1)
-    columns[:4] = (0, frame.columns - 1, 0, frame.columns - 1)
-    return rows, columns
-
-
-def _refuse_misplaced(
-    stack: Stack,
-    array: NDArray[np.float32],
-    samples: NDArray[np.float32],
-    pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
-) -> None:
-    """Look source pixels up in the volume, at the patient coordinates their headers give."""
-    points = np.concatenate([frame.plane.points(*pixels) for frame in stack.frames])
-    found = voxel_indices(stack.grid.affine, points, stack.grid.origins)
-    nearest = np.rint(found).astype(np.intp)
-    off = np.abs(found - nearest).max(axis=1).reshape(samples.shape).max(axis=1)
-    inside = ((nearest >= 0) & (nearest < array.shape)).all(axis=1)
-    worst = int(off.argmax())
-    if not off[worst] <= MISPLACED_VOXELS or not inside.all():
-        raise NotScored(
-            "misplaced_slice",
-            f"Self-check failed: instance {stack.frames[worst].sop_instance_uid} lies "
-            f"{off[worst]:.2f} voxels off the volume's grid.",
-        )
-    held = array[tuple(nearest.T)].reshape(samples.shape)
-    wrong = np.flatnonzero((held != samples).any(axis=1))
-    if len(wrong):
-        uid = stack.frames[int(wrong[0])].sop_instance_uid
-        raise NotScored(
-            "misplaced_slice",
-            f"Self-check failed: the volume does not hold the pixels of instance {uid} where its "
-            "header puts them.",
-        )

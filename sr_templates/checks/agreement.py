@@ -24,7 +24,11 @@ def agreement(subject: Subject) -> Iterator[Found]:
     seg = subject.seg
     if seg is None:
         return
-    tracking = {int(i.SegmentNumber): str(i.get("TrackingUID", "")) for i in seg.SegmentSequence}
+    tracking = {
+        int(i.SegmentNumber): str(i.get("TrackingUID", ""))
+        for i in seg.SegmentSequence
+        if int(i.SegmentNumber)  # 0 is the background of a label map
+    }
     ml = _volumes(subject, seg)
     reported: set[int] = set()
     for item in groups_of(subject.ds):

@@ -10,7 +10,16 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
-from sr_templates.checks.base import CAPTURES, DOCUMENTS, SEGMENTATIONS, Found, Subject
+from sr_templates.checks.base import (
+    CAPTURES,
+    DOCUMENTS,
+    ENCAPSULATED,
+    KEY_OBJECTS,
+    SEGMENTATIONS,
+    STRUCTURE_SETS,
+    Found,
+    Subject,
+)
 from sr_templates.checks.walk import elements
 from sr_templates.normalise import TYPE_2, TYPE_3
 
@@ -71,7 +80,56 @@ SR_2 = (
 )
 CAPTURE_1 = (*IMAGE_1, "ConversionType", "PixelData")
 CAPTURE_2 = ("SeriesNumber", "InstanceNumber")
-MODALITIES = {"SEG": SEGMENTATIONS, "SR": DOCUMENTS}
+STRUCTURES_1 = ("StructureSetLabel", "StructureSetROISequence", "ROIContourSequence")
+STRUCTURES_2 = (
+    "SeriesNumber",
+    "OperatorsName",
+    "StructureSetDate",
+    "StructureSetTime",
+    "RTROIObservationsSequence",
+)
+ENCAPSULATED_1 = (
+    "SeriesNumber",
+    "InstanceNumber",
+    "ConversionType",
+    "BurnedInAnnotation",
+    "MIMETypeOfEncapsulatedDocument",
+    "EncapsulatedDocument",
+)
+ENCAPSULATED_2 = (
+    "ContentDate",
+    "ContentTime",
+    "AcquisitionDateTime",
+    "DocumentTitle",
+    "ConceptNameCodeSequence",
+)
+KEY_OBJECT_1 = (
+    "SeriesNumber",
+    "InstanceNumber",
+    "ContentDate",
+    "ContentTime",
+    "CurrentRequestedProcedureEvidenceSequence",
+    "ValueType",
+    "ConceptNameCodeSequence",
+    "ContentTemplateSequence",
+    "ContentSequence",
+)
+KEY_OBJECT_2 = ("ReferencedPerformedProcedureStepSequence",)
+REQUIRED = (
+    (SEGMENTATIONS, SEG_1, SEG_2),
+    (DOCUMENTS, SR_1, SR_2),
+    (CAPTURES, CAPTURE_1, CAPTURE_2),
+    (STRUCTURE_SETS, STRUCTURES_1, STRUCTURES_2),
+    (ENCAPSULATED, ENCAPSULATED_1, ENCAPSULATED_2),
+    (KEY_OBJECTS, KEY_OBJECT_1, KEY_OBJECT_2),
+)
+"""Attributes of Type 1 and of Type 2 that each class has beyond those of all."""
+MODALITIES = {
+    "SEG": SEGMENTATIONS,
+    "SR": DOCUMENTS,
+    "RTSTRUCT": STRUCTURE_SETS,
+    "KO": KEY_OBJECTS,
+}
 TAKEN_OVER = frozenset((*TYPE_2, *TYPE_3))
 """Attributes whose values come from the images as they are."""
 CONSTRAINED = frozenset(
@@ -83,16 +141,11 @@ CONSTRAINED = frozenset(
 def attributes(subject: Subject) -> Iterator[Found]:
     """Find what is missing, empty, or no value of its VR."""
     yield from _required(subject.ds, COMMON_1, TYPE_2)
-    if subject.sop_class_uid in SEGMENTATIONS:
-        yield from _required(subject.ds, SEG_1, SEG_2)
-        for number, item in enumerate(subject.ds.get("SegmentSequence") or (), start=1):
-            yield from _required(
-                item, SEGMENT_1, (), f"segment {item.get('SegmentNumber', number)}"
-            )
-    elif subject.sop_class_uid in DOCUMENTS:
-        yield from _required(subject.ds, SR_1, SR_2)
-    elif subject.sop_class_uid in CAPTURES:
-        yield from _required(subject.ds, CAPTURE_1, CAPTURE_2)
+    for classes, type_1, type_2 in REQUIRED:
+        if subject.sop_class_uid in classes:
+            yield from _required(subject.ds, type_1, type_2)
+    for number, item in enumerate(subject.ds.get("SegmentSequence") or (), start=1):
+        yield from _required(item, SEGMENT_1, (), f"segment {item.get('SegmentNumber', number)}")
     yield from _modality(subject)
     yield from values(subject.ds)
 

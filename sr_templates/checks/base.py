@@ -8,9 +8,13 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
     EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -21,9 +25,14 @@ from sr_templates.checks.rules import RULES, Severity
 LABEL_MAP = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage, which pydicom does not name."""
 SEGMENTATIONS = frozenset({SegmentationStorage, LABEL_MAP})
-DOCUMENTS = frozenset({EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage})
+DOCUMENTS = frozenset(
+    {BasicTextSRStorage, EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage}
+)
 CAPTURES = frozenset({SecondaryCaptureImageStorage})
-CHECKED = SEGMENTATIONS | DOCUMENTS | CAPTURES
+STRUCTURE_SETS = frozenset({RTStructureSetStorage})
+ENCAPSULATED = frozenset({EncapsulatedPDFStorage})
+KEY_OBJECTS = frozenset({KeyObjectSelectionDocumentStorage})
+CHECKED = SEGMENTATIONS | DOCUMENTS | CAPTURES | STRUCTURE_SETS | ENCAPSULATED | KEY_OBJECTS
 """SOP Classes whose content is checked."""
 
 

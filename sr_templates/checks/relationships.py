@@ -1,8 +1,8 @@
-"""Relationships between content items that the IODs allow: PS3.3 A.35.2, A.35.3 and A.35.13."""
+"""Relationships between content items that the IODs allow: PS3.3 A.35.1 to A.35.3 and A.35.13."""
 
 from __future__ import annotations
 
-from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage
+from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, EnhancedSRStorage
 
 CONTEXT = frozenset({"TEXT", "CODE", "NUM", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME"})
 OBJECTS = frozenset({"COMPOSITE", "IMAGE", "WAVEFORM"})
@@ -19,19 +19,25 @@ WITH_3D = frozenset({"SCOORD3D", "TABLE"})
 """Value Types that only Comprehensive 3D SR has."""
 
 
+BASIC = (CONTEXT - {"NUM"}) | OBJECTS | {"CONTAINER"}
+"""Value Types of a Basic Text SR."""
+
+
 def is_allowed(sop_class_uid: str, parent: str, relationship: str, kind: str) -> bool:
     """Whether an IOD allows a content item below another.
 
     Parameters
     ----------
     sop_class_uid : str
-        Enhanced, Comprehensive or Comprehensive 3D SR.
+        Basic Text, Enhanced, Comprehensive or Comprehensive 3D SR.
     parent, kind : str
         Value Types of the two.
     relationship : str
         Relationship Type.
     """
     if sop_class_uid != Comprehensive3DSRStorage and {parent, kind} & WITH_3D:
+        return False
+    if sop_class_uid == BasicTextSRStorage and not {parent, kind} <= BASIC:
         return False
     if relationship == "HAS CONCEPT MOD":
         return kind in {"TEXT", "CODE"}

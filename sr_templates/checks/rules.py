@@ -122,6 +122,14 @@ RULES: Final[dict[str, Rule]] = {
     "segment_unreported": Rule("error", None, "Write one Measurement Group for each segment."),
     "segment_absent": Rule("error", "error", "Refer to a segment that the segmentation has."),
     "tracking_differs": Rule("error", "warning", "Use the Tracking UID of the segment."),
+    # Structure Sets.
+    "region": Rule(
+        "error", "error", "Describe each region once, with its name, contours and observation."
+    ),
+    "contour": Rule("error", "error", "Write contours as points on the image that they name."),
+    # Documents in other formats, and selections of objects.
+    "document": Rule("error", "error", "Encapsulate the whole document, and say its length."),
+    "selection": Rule("error", "error", "Refer to each object, and list it in the evidence."),
     # Secondary captures.
     "burned_in": Rule("error", None, "Say NO, and keep patient data out of the pixels."),
     "photometric": Rule(

@@ -150,6 +150,8 @@ def _air(seg: Dataset) -> Iterator[Found]:
         yield Found("air", "ContributingEquipmentSequence", "names no model with a DeviceUID")
         return
     for item in seg.SegmentSequence:
+        if voxels.is_label_map(seg) and item.get("SegmentNumber") == 0:
+            continue  # background, which no algorithm looked for
         where = f"segment {item.get('SegmentNumber')}"
         algorithm = item.get("SegmentationAlgorithmIdentificationSequence")
         if not algorithm:

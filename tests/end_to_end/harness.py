@@ -26,7 +26,7 @@ from tests.tools import tool
 PATIENT_NAME = "Jürgensen^Planted"
 PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
-START_SECONDS = 180.0
+START_SECONDS = 240.0
 WORK_SECONDS = 180.0
 
 
@@ -53,6 +53,9 @@ class NodeUnderTest:
     rules: str = ""
     """In place of the rule for head CT: tables and rules."""
     refuse_free: str = "1MB"
+    peers: str = ""
+    rule: str = ""
+    """More lines of the peers, and of the rule."""
     confirm: bool = False
     data: Path | None = None
     run: str = "{ pipeline: haemorrhage, model: haemorrhage-demo, timeout: 5m }"
@@ -106,7 +109,7 @@ peers:
   PACS: {{ address: {{ host: 127.0.0.1, port: {self.destination_port},
                       ae_title: {self.destination_ae_title} }},
           {reports} takes_demonstration: yes, timeout: 10s }}
-completion: {{ quiet: {self.quiet}, max_wait: 1m }}
+{self.peers}completion: {{ quiet: {self.quiet}, max_wait: 1m }}
 {models}
 {self.rules or self._head_ct(confirm)}""")
 
@@ -123,7 +126,7 @@ rules:
         series: {{ number: 9101, description: 'AI ICH test' }}
         retry: {{ after: [1s, 1s, 2s] }}
         {confirm}
-"""
+{self.rule}"""
 
     def start(self, **environment: str) -> None:
         """Start the node and wait until it answers C-ECHO."""
@@ -158,7 +161,7 @@ rules:
             self._process.kill()
             self._process.wait()
             self._process = None
-            until(lambda: not self.answers(), "the killed node to be gone", 20)
+            until(lambda: not self.answers(), "the killed node to be gone", 60)
 
     def hang_up(self) -> None:
         """Ask it to read its configuration again, as an admin may."""

@@ -50,7 +50,15 @@ class SmallNode:
             self.arrive_bytes(series, content, number, study, **positions | header)
 
     def arrive_bytes(
-        self, series: str, content: bytes, number: int = 0, study: str = STUDY, **header: Any
+        self,
+        series: str,
+        content: bytes,
+        number: int = 0,
+        study: str = STUDY,
+        *,
+        peer: str = "LOCAL",
+        association_id: int | None = None,
+        **header: Any,
     ) -> None:
         """Receive one instance."""
         spool = self.intake.objects.spool()
@@ -65,8 +73,9 @@ class SmallNode:
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
                 digest=f"xxh3:{xxhash.xxh3_128_hexdigest(content)}",
                 size=len(content),
-                peer="LOCAL",
+                peer=peer,
                 header=header,
+                association_id=association_id,
             ),
             spool,
         )

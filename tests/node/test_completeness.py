@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.completeness import HeaderCounts
+from node.completeness import CompletenessJudge, by_header_counts
+from node.config.file import Config, load
+from node.coordinator import patience_of
 from storage import series
 from storage.associations import ClosedAssociation, OpenedAssociation, write_associations
-from storage.base import ClosedSeries, CompletionVerdict, StoredInstance
+from storage.base import ClosedSeries, CompletionVerdict, SenderCount
 from storage.database import Database
 from storage.early_closing import EarlyClosing
 from storage.intake import Intake
@@ -25,6 +29,25 @@ from tests.storage.samples import SERIES, push, received
 
 CT, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4.1"
 COMPLETE, INCOMPLETE = CompletionVerdict.PROVED_COMPLETE, CompletionVerdict.PROVED_INCOMPLETE
+CONFIG = """\
+schema: 1
+node: { ae_title: SCORENODE }
+completion: { evidence: [header_counts, pacs_count, geometry], quiet: 45s }
+peers:
+  CT1: { sends_as: [CT1] }
+  TIMED: { sends_as: [TIMED], completion: { evidence: none, quiet: 2m } }
+rules: []
+"""
+
+
+def _config() -> Config:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "scorenode.yaml")
+        path.write_text(CONFIG)
+        return load(path)
+
+
+JUDGE = CompletenessJudge(_config())
 
 
 def header(sop_class: str = CT, **values: object) -> dict[str, list[object]]:
@@ -36,9 +59,7 @@ def of_acquisition(number: object, wanted: object, have: int) -> list[dict[str, 
 
 
 def judged(*headers: Mapping[str, list[object]]) -> tuple[CompletionVerdict | None, str]:
-    found = HeaderCounts().judge(
-        [StoredInstance(str(n), CT, "", "", 1, "", 1, one) for n, one in enumerate(headers)]
-    )
+    found = by_header_counts(headers)
     return (found.verdict, found.sentence) if found else (None, "")
 
 
@@ -80,13 +101,85 @@ def test_an_enhanced_instance_holds_all_frames_unless_it_is_part_of_a_concatenat
     assert judged(part, part, part)[0] is COMPLETE
 
 
+def counted(have: int, sender: int | None, peer: str = "CT1") -> tuple[str, str] | None:
+    number = None if sender is None else SenderCount(peer, sender)
+    found = JUDGE.judge(peer, [header()] * have, number)
+    return (found.verdict.value, found.sentence) if found else None
+
+
+def test_the_sender_s_own_count_proves_a_series_complete_or_not() -> None:
+    assert counted(3, 3) == ("proved_complete", "all 3 instances that CT1 counts have come")
+    assert counted(2, 3) == ("proved_incomplete", "2 of 3 instances that CT1 counts have come")
+    assert counted(3, 2) is None, "it may have deleted some"
+    assert counted(3, None) is None
+    assert counted(3, 3, "TIMED") is None, "nothing is trusted of that peer"
+
+
+def test_the_first_evidence_that_tells_is_trusted() -> None:
+    wanted = of_acquisition(1, 5, 3)
+    found = JUDGE.judge("CT1", wanted, SenderCount("CT1", 3))
+    assert found is not None
+    assert (found.verdict, found.sentence) == (
+        INCOMPLETE,
+        "3 of 5 images of acquisition 1 have come",
+    )
+
+
+def slices(*places: float, tilt: float = 0.0) -> list[dict[str, list[object]]]:
+    return [
+        {
+            "SOPClassUID": [CT],
+            "ImageOrientationPatient": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            "ImagePositionPatient": [0.0, tilt * place, place],
+        }
+        for place in places
+    ]
+
+
+def told_of(places: Sequence[float], tilt: float = 0.0) -> tuple[CompletionVerdict | None, str]:
+    found = JUDGE.judge("CT1", slices(*places, tilt=tilt), None)
+    return (found.verdict, found.sentence) if found else (None, "")
+
+
+LADDER = [5.0 * n - 40.0 for n in range(20)]
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+def test_a_slice_that_is_missing_between_others_proves_a_series_incomplete(tilt: float) -> None:
+    assert told_of(LADDER, tilt) == (None, "")
+    assert told_of(LADDER[:7] + LADDER[8:], tilt) == (
+        INCOMPLETE,
+        "no image at z = -5.0 mm: 1 missing between the others",
+    )
+    assert told_of(LADDER[:7] + LADDER[12:], tilt)[1] == (
+        "no image at z = -5.0 mm, z = 0.0 mm, z = 5.0 mm, ...: 5 missing between the others"
+    )
+
+
+STEP_CHANGES = [2.5 * n for n in range(12)] + [27.5 + 5.0 * n for n in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        STEP_CHANGES,
+        LADDER[:10] + [place + 2.0 for place in LADDER[10:]],
+        [0.0, 5.0, 15.0],
+        [*LADDER, *LADDER],
+    ],
+    ids=["the step changes", "two blocks", "too few", "two images at each place"],
+)
+def test_slices_as_they_were_scanned_prove_nothing(places: list[float]) -> None:
+    assert told_of(places) == (None, "")
+
+
 @given(st.integers(2, 400), st.integers(1, 400))
 def test_one_header_and_the_number_tell_when_a_look_at_all_is_worth_it(
     wanted: int, have: int
 ) -> None:
     one = of_acquisition(1, wanted, 1)[0]
     verdict, _ = judged(*[one] * have)
-    assert HeaderCounts().may_be_complete(one, have) == (wanted <= have)
+    assert JUDGE.may_be_complete("CT1", one, have, None) == (wanted <= have)
     assert (verdict is INCOMPLETE) == (have < wanted)
     assert (verdict is COMPLETE) == (have == wanted)
 
@@ -96,7 +189,7 @@ class Arrival:
 
     def __init__(self, database: Database, intake: Intake) -> None:
         self._database, self._intake = database, intake
-        self.early = EarlyClosing(HeaderCounts())
+        self.early = EarlyClosing(JUDGE)
 
     def open(self, number: int) -> None:
         with self._database.transaction() as tx:
@@ -132,7 +225,7 @@ class Arrival:
                 tx,
                 quiet=timedelta(seconds=45),
                 max_wait=timedelta(seconds=1200),
-                judge=HeaderCounts(),
+                judge=JUDGE,
             )
 
 
@@ -266,3 +359,23 @@ def test_late_images_are_judged_anew(arrival: Arrival, clock: TestClock) -> None
 
     assert closed is not None
     assert (closed.generation, closed.verdict) == (2, COMPLETE)
+
+
+def test_a_series_of_a_patient_peer_waits_longer(arrival: Arrival, clock: TestClock) -> None:
+    def due() -> list[ClosedSeries]:
+        with arrival._database.transaction() as tx:
+            return series.close_due(
+                tx,
+                quiet=timedelta(seconds=45),
+                max_wait=timedelta(seconds=1200),
+                by_peer=patience_of(_config()) | {"CT1": PATIENCE},
+            )
+
+    arrival.send(1, None)
+    clock.forward(119)
+    assert due() == []
+    clock.forward(2)
+    assert [closed.verdict for closed in due()] == [CompletionVerdict.QUIET]
+
+
+PATIENCE = series.Patience(timedelta(minutes=2), timedelta(minutes=20))

@@ -218,3 +218,14 @@ def _end(node: SmallNode, job_id: int, slots: list[str]) -> None:
                 jobs.fix_results(tx, job, [result(slot) for slot in slots], {})
             else:
                 jobs.not_scored(tx, job, "no_head", "There is no head.")
+
+
+def test_results_of_another_scorenode_are_never_scored(tmp_path: Path, clock: TestClock) -> None:
+    with small_node(tmp_path, clock, BEST_CT) as node:
+        node.arrive(
+            "1", **_ct(5.0), Manufacturer=["scorenode project"], ManufacturerModelName=["scorenode"]
+        )
+        node.turn(11)
+
+        assert node.jobs() == []
+        assert node.decisions("1") == {"best-ct": "not_matched"}

@@ -294,7 +294,7 @@ def test_our_own_results_are_never_scored(tmp_path: Path) -> None:
     (decision,) = decide(rules, _facts([CT], own_result=True))
 
     assert decision.outcome == "not_matched"
-    assert "this node made this series" in decision.sentence
+    assert "scorenode made this series" in decision.sentence
 
 
 def _real_series(folder: Path, rules: Sequence[Rule]) -> dict[str, list[Header]]:

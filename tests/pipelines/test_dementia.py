@@ -17,9 +17,9 @@ from models.catalogue import find_package
 from pipelines.base import JobSpec, Misconfigured, Verdict
 from pipelines.offline import default_labels
 from pipelines.phantom_series import write_mr_series
+from pipelines.steps.identity import object_identity
 from pipelines.steps.infer import warm_predictor
 from pipelines.steps.prognosis import age_years, scores_of, warm_prognosis
-from pipelines.steps.report import object_identity
 from pipelines.steps.run import run_step
 from tests.shared_data import shared
 from tests.sr_templates.objects import MODEL

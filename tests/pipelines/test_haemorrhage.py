@@ -110,9 +110,9 @@ def test_every_step_leaves_its_files_and_nothing_else(scored: tuple[Verdict, Pat
 
     assert {path.name for path in folder.iterdir()} == set(STEPS)
     assert {path.name for path in (folder / "convert").iterdir()} == {
-        "volume.npz",
+        "volume.npy",
+        "grid.json",
         "facts.json",
-        "image.nii.gz",
     }
     assert {path.name for path in (folder / "infer").iterdir()} == {"findings.json", "mask.nii.gz"}
     assert {path.name for path in (folder / "report").iterdir()} == {

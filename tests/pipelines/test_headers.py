@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,11 +15,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipelines.base import NotScored
-from pipelines.steps.headers import KEYWORDS, head_of
+from pipelines.steps.head_reader import HeadReader, head_of
+from pipelines.steps.headers import KEYWORDS, Head
 from pipelines.steps.instances import open_instance
 from pipelines.steps.read import read_instance, third_party_warnings_off
 from pipelines.steps.volume import volumes_of_series
 from storage.place import Place
+from tests.fuzz.conversion import mutated, seeds
 from tests.phantoms import ct_series
 from tests.shared_data import shared
 
@@ -139,3 +142,73 @@ def test_what_is_not_understood_is_left_to_pydicom(
     path.write_bytes(damage(path.read_bytes()))
 
     assert head_of(Place(path)) is None
+
+
+def same(found: Head | None, wanted: Head | None) -> bool:
+    if found is None or wanted is None:
+        return found is wanted
+    return (
+        found.elements == wanted.elements
+        and found.vrs == wanted.vrs
+        and found.pixels == wanted.pixels
+        and found.kin == wanted.kin
+        and found.transfer_syntax_uid == wanted.transfer_syntax_uid
+    )
+
+
+def test_a_reader_of_many_files_reads_each_as_if_it_were_alone() -> None:
+    paths = [
+        path
+        for path in shared("odd_and_broken").parent.rglob("*")
+        if path.is_file() and path.suffix not in (".md", ".txt", ".gz", ".json", ".nii")
+    ]
+    seen = 0
+    for order in (sorted(paths), random.Random(1).sample(paths, len(paths))):
+        reader = HeadReader()
+        for path in order:
+            head = head_of(Place(path))
+            assert same(reader.head_of(Place(path)), head), path
+            seen += head is not None
+    assert seen > 600
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reader_that_knows_a_series_is_not_misled_by_a_harmed_file(
+    seed: int, tmp_path: Path
+) -> None:
+    harm = random.Random(seed)
+    path = tmp_path / "one.dcm"
+    for files in seeds():
+        reader = HeadReader()
+        understood = 0
+        for turn in range(60):
+            data = harm.choice(files)
+            path.write_bytes(mutated(data, harm) if turn % 3 else data)
+            head = head_of(Place(path))
+            assert same(reader.head_of(Place(path)), head)
+            understood += head is not None
+        assert understood or all(head_of_bytes(data, path) is None for data in files)
+
+
+def head_of_bytes(data: bytes, path: Path) -> Head | None:
+    path.write_bytes(data)
+    return head_of(Place(path))
+
+
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian], ids=["explicit", "implicit"])
+def test_what_differs_between_slices_is_read_of_each(syntax: UID | None, tmp_path: Path) -> None:
+    reader = HeadReader()
+    for k, ds in enumerate(ct_series()):
+        ds.ReferencedImageSequence = nested(k % 3, undefined=bool(k % 2))
+        ds["ReferencedImageSequence"].is_undefined_length = True
+        ds.RescaleIntercept = -1000 - k // 4
+        path = written(ds, tmp_path / f"{k}.dcm", syntax)
+
+        head = reader.head_of(Place(path))
+
+        assert head is not None
+        found, wanted = head.dataset(), dcmread(path)
+        for keyword in KEYWORDS:
+            assert found.get(keyword) == wanted.get(keyword), keyword
+        start, length = head.pixels
+        assert path.read_bytes()[start : start + length] == wanted.PixelData

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from models.base import Volume
-from pipelines.steps.nifti import difference, load_nifti, save_nifti, write_nifti
+from pipelines.steps.nifti import (
+    difference,
+    load_nifti,
+    save_nifti,
+    save_straightened,
+    write_nifti,
+)
+from pipelines.steps.nifti_header import nifti_header
 from pipelines.steps.read import read_series
+from pipelines.steps.straighten import straightened
 from pipelines.steps.volume import volume_from_series
 from tests.phantoms import Shape, ct_series, oblique
 from tests.shared_data import shared
@@ -97,3 +107,57 @@ def test_what_is_written_is_read_back_and_written_again_with_the_same_bytes(
     assert np.array_equal(found, array)
     assert difference(Volume(array.astype(np.float32), affine), found, grid) == ""
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (90, 0, 180), (180, 0, 0), (10, -40, 25)])
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_header_says_what_nibabel_would_have_it_say(
+    turn: tuple[int, int, int], points: int, mirrored: bool
+) -> None:
+    affine = np.eye(4)
+    axes = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    affine[:3, :3] = axes * (0.5, 0.7, -3.0 if mirrored else 3.0)
+    affine[:3, 3] = (-12.25, 40.5, 7.0)
+    shape = (5, 6, 7) if points == 1 else (5, 6, 7, points)
+
+    raw = nifti_header(shape, np.dtype("<i2"), affine)
+
+    found = nib.Nifti1Header(raw[:348])
+    assert raw[348:] == b"\0" * 4
+    assert found.get_data_shape() == shape
+    assert found.get_data_dtype() == np.int16
+    assert found.get_xyzt_units() == ("mm", "unknown" if points == 1 else "sec")
+    assert float(found["vox_offset"]) == 352
+    assert found.get_slope_inter() == (1, 0)
+    for place, code in (found.get_qform(coded=True), found.get_sform(coded=True)):
+        assert int(code) == 1
+        assert np.allclose(place, affine, atol=1e-5)
+
+
+def test_the_qform_of_a_sheared_grid_is_off() -> None:
+    affine = np.diag([0.5, 0.7, 3.0, 1.0])
+    affine[1, 2] = 0.9
+
+    found = nib.Nifti1Header(nifti_header((2, 2, 2), np.dtype("<f4"), affine)[:348])
+
+    assert found.get_qform(coded=True) == (None, 0)
+    assert np.allclose(found.get_sform(), affine)
+
+
+def test_a_volume_is_straightened_in_the_file_as_it_is_in_memory(tmp_path: Path) -> None:
+    series = ct_series()
+    for ds in series:
+        place = [float(value) for value in ds.ImagePositionPatient]
+        ds.ImagePositionPatient = [place[0], place[1] - 0.3 * place[2], place[2]]
+    volume = volume_from_series(series)
+    straight = straightened(volume)
+
+    save_straightened([volume], tmp_path / "one.nii")
+    save_straightened([volume, volume], tmp_path / "two.nii.gz")
+
+    array, affine = load_nifti(tmp_path / "one.nii")
+    assert straight is not volume
+    assert np.array_equal(array, straight.array)
+    assert np.allclose(affine, straight.affine, atol=1e-4)
+    assert np.array_equal(load_nifti(tmp_path / "two.nii.gz")[0][..., 1], array)

@@ -25,7 +25,8 @@ from pipelines.steps.artefacts import (
     save_volume,
 )
 from pipelines.steps.read import read_series
-from pipelines.steps.report import NO_SEGMENTATION, report
+from pipelines.steps.report import report
+from pipelines.steps.results import NO_SEGMENTATION
 from pipelines.steps.volume import volume_from_series
 from sr_templates.checks.documents import evidence_of
 from sr_templates.text import render

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pipelines.base import NotScored
+from pipelines.steps.instances import open_instance
 from pipelines.steps.nifti import difference, load_nifti
 from pipelines.steps.read import read_series
 from pipelines.steps.volume import volume_from_series
@@ -257,3 +261,73 @@ def test_every_odd_and_broken_file_ends_in_a_refusal_or_a_volume() -> None:
     assert sorted(volumes) == [(64, 64, 34), *[(64, 64, 35)] * 3]
     assert len(sentences) > 20
     assert all(sentence.endswith(".") for sentence in sentences)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    signed=st.booleans(),
+    bits=st.sampled_from([7, 8, 12, 15, 16]),
+    rescale=st.sampled_from(
+        [
+            (1, 0),
+            (1, -1024),
+            (1, -32768),
+            (1, 20000),
+            (1, 40000),
+            (1, -1023.5),
+            (2, -1024),
+            (0.5, 0),
+        ]
+    ),
+    padded=st.booleans(),
+    modality=st.sampled_from(["CT", "MR"]),
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    seed=st.integers(0, 9),
+)
+def test_whole_values_are_held_as_such_and_all_are_what_the_header_says(
+    *,
+    signed: bool,
+    bits: int,
+    rescale: tuple[float, float],
+    padded: bool,
+    modality: str,
+    photometric: str,
+    seed: int,
+) -> None:
+    shape = Shape(columns=6, rows=4, slices=5)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    kind = np.dtype(f"<{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    chance = np.random.default_rng(seed)
+    stored = chance.integers(low, high, (6, 4, 5), endpoint=True)
+    junk = chance.integers(0, 1 << (kind.itemsize * 8 - bits), stored.shape) << bits
+    series = ct_series(shape)
+    with tempfile.TemporaryDirectory() as folder:
+        instances = []
+        for k, ds in enumerate(reversed(series)):
+            mask = (1 << bits) - 1
+            raw = (stored[:, :, k].T & mask) | junk[:, :, k].T
+            ds.PixelData = raw.astype(f"<u{kind.itemsize}").tobytes()
+            ds.BitsAllocated, ds.BitsStored, ds.HighBit = kind.itemsize * 8, bits, bits - 1
+            ds.PixelRepresentation = int(signed)
+            ds.RescaleSlope, ds.RescaleIntercept = rescale
+            ds.Modality, ds.PhotometricInterpretation = modality, photometric
+            if padded:
+                ds.add_new("PixelPaddingValue", "SS" if signed else "US", int(stored[0, 0, 0]))
+            ds.save_as(Path(folder) / f"{k}.dcm", enforce_file_format=True)
+            instances.append(open_instance(Path(folder) / f"{k}.dcm"))
+
+        volume = volume_from_series(instances)
+
+    turned = photometric == "MONOCHROME1" and modality == "MR"
+    wanted = (low + high - stored if turned else stored) * float(rescale[0]) + rescale[1]
+    if padded:
+        for k in range(5):
+            plane, mask = wanted[:, :, k], stored[:, :, k] == stored[0, 0, 0]
+            plane[mask] = -1000 if modality == "CT" else plane[~mask].min()
+    values = stored + rescale[1]
+    if padded:
+        values = values[stored != stored[0, 0, 0]]
+    whole = rescale[0] == 1 and rescale[1] % 1 == 0 and not turned
+    fits = whole and values.min() >= -32768 and values.max() <= 32767
+    assert volume.array.dtype == (np.int16 if fits else np.float32)
+    assert np.array_equal(volume.array, wanted.astype(np.float32))

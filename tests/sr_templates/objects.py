@@ -16,7 +16,7 @@ from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.normalise import normalised
 from sr_templates.part10 import to_bytes
 from sr_templates.report import measurement_report
-from sr_templates.segmentation import segmentation
+from sr_templates.segmentation import SegmentationType, segmentation
 from tests.phantoms import Shape, ball, ct_series, ct_volume
 
 ROOT = "1.2.826.0.1.3680043.8.498."
@@ -54,6 +54,7 @@ MAKER = Maker(
 
 
 PHANTOM = Shape()
+SLOTS = ("seg", "sr", "capture", "sr3d", "outlines", "text", "pdf", "rtstruct", "rejection")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Case:
 
 def identity(slot: str) -> ObjectIdentity:
     """Return the identity of one kind of result of one job."""
-    number = {"seg": 1, "sr": 2, "capture": 3}[slot]
+    number = SLOTS.index(slot) + 1
     return ObjectIdentity(
         sop_instance_uid=f"{ROOT}9{number}.1",
         series_instance_uid=f"{ROOT}9{number}",
@@ -115,13 +116,14 @@ def case(
     labels: NDArray[np.uint8] | None = None,
     sources: Sequence[Dataset] | None = None,
     comments: Sequence[str] = (),
+    kind: SegmentationType = "BINARY",
 ) -> Case:
     """Make a series, findings and both objects."""
     given = list(sources) if sources is not None else ct_series(shape)
     volume = ct_volume(given, shape)
     findings = findings_of(bleeds(shape) if labels is None else labels, volume)
     clean = normalised(given)
-    seg = segmentation(findings, volume, clean, identity("seg"), MAKER)
+    seg = segmentation(findings, volume, clean, identity("seg"), MAKER, kind)
     sr = measurement_report(findings, clean, seg, identity("sr"), MAKER, comments)
     return Case(given, clean, volume, findings, seg, sr)
 

@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset
 from models.base import IntendedUse, Volume
 from sr_templates.base import UnfitSource
 from sr_templates.check import problems
-from sr_templates.frames import frames_of
+from sr_templates.frames import frames_of, parallel_frames
 from sr_templates.normalise import normalised
 from sr_templates.part10 import to_bytes
-from sr_templates.segmentation import segmentation
+from sr_templates.segmentation import SegmentationType, segmentation
 from tests.phantoms import AXIAL, Shape, ct_series, ct_volume, oblique
 from tests.shared_data import shared
 from tests.sr_templates.objects import (
@@ -127,6 +127,38 @@ def test_a_volume_with_flipped_axes_gives_the_same_bytes(axes: tuple[int, ...]) 
 
     assert seg is not None
     assert to_bytes(seg) == to_bytes(made.segmentation)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_frames_and_pixels_are_those_highdicom_makes_itself(
+    shape: Shape, kind: SegmentationType
+) -> None:
+    made = case(shape, kind=kind)
+    frames = parallel_frames(made.clean)
+    labels = bleeds(shape).transpose(2, 1, 0)
+    own = hd.seg.Segmentation(
+        source_images=made.clean,
+        pixel_array=np.where(labels == 3, 2, labels).astype(np.uint8),
+        segmentation_type=kind,
+        segment_descriptions=list(made.segmentation.SegmentSequence)[kind == "LABELMAP" :],
+        series_instance_uid="1.2",
+        series_number=1,
+        sop_instance_uid="1.2.3",
+        instance_number=1,
+        manufacturer="-",
+        manufacturer_model_name="-",
+        software_versions="-",
+        device_serial_number="-",
+        plane_positions=[hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in frames],
+        plane_orientation=hd.PlaneOrientationSequence("PATIENT", frames[0].orientation.tolist()),
+        pixel_measures=made.segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence,
+    )
+
+    size = own.NumberOfFrames * own.Rows * own.Columns * own.BitsAllocated // 8
+    assert made.segmentation.PixelData[:size] == own.PixelData[:size]
+    for keyword in ("NumberOfFrames", "Rows", "Columns", "PerFrameFunctionalGroupsSequence"):
+        assert made.segmentation[keyword] == own[keyword]
 
 
 def test_building_twice_gives_the_same_bytes() -> None:

@@ -20,7 +20,9 @@ from tests.storage.samples import close, open_job, push, received
 
 DAY = timedelta(days=1)
 SILENT, ALIVE = "elsewhere/ns/1/2/a", "elsewhere/ns/3/4/b"
-TERMS = retention.Terms(inputs=7 * DAY, results=30 * DAY, unmatched=3 * DAY)
+TERMS = retention.Terms(
+    inputs=7 * DAY, results=30 * DAY, unmatched=3 * DAY, failed=14 * DAY, audit=365 * DAY
+)
 
 
 @pytest.fixture
