@@ -74,7 +74,7 @@ def test_what_a_manifest_leaves_open_stays_open_when_written(package: Path) -> N
 
     write_manifest(package, before.model_copy(update={"input": free}))
 
-    assert load_package(package).manifest.input == free
+    assert load_package(package).manifest.first == free
 
 
 def test_reading_a_package_imports_no_torch(tiny_package: Path) -> None:
