@@ -15,7 +15,17 @@ from typing import Any
 
 from pydicom.uid import PYDICOM_ROOT_UID
 
-from pipelines.base import STEPS, JobSpec, NotScored, Progress, SeriesLabel, Slot, Step, Verdict
+from pipelines.base import (
+    SLOTS,
+    STEPS,
+    JobSpec,
+    NotScored,
+    Progress,
+    SeriesLabel,
+    Slot,
+    Step,
+    Verdict,
+)
 from pipelines.catalogue import pipeline_named
 from pipelines.folders import FolderSeries, content_of
 from pipelines.steps.artefacts import load_volume
@@ -25,9 +35,7 @@ from pipelines.steps.read import read_series
 from pipelines.steps.run import put_in_place, run_step
 
 ARTEFACTS = (
-    ("report", "seg.dcm"),
-    ("report", "sr.dcm"),
-    ("report", "capture.dcm"),
+    *(("report", f"{slot}.dcm") for slot in SLOTS),
     ("report", "capture.png"),
     ("report", "findings.json"),
     ("infer", "mask.nii.gz"),
