@@ -25,7 +25,7 @@ SETTLE_MS = 8000
 
 
 def scored(folder: Path) -> list[Dataset]:
-    """A phantom with a bleed, and all that the node makes of it."""
+    """Score a phantom with a bleed; its images and all that is made of them."""
     phantom = make_head_ct(seed=7, kind="iph")
     write_ct_series(phantom, folder / "study", seed=7)
     moment = datetime(2026, 3, 1, 12, tzinfo=UTC)

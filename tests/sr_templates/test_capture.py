@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from models.base import Findings, Volume
-from sr_templates.capture import MARGIN, TILE, TOP, capture, page
+from sr_templates.capture import TILE, capture, page
 from sr_templates.check import problems
 from sr_templates.part10 import to_bytes
+from sr_templates.sheet import MARGIN, TOP
 from sr_templates.tiles import chosen_slices, magnified, scout, tile, view_of
 from tests.phantoms import Shape, ball, ct_series, ct_volume, oblique
 from tests.sr_templates.objects import (

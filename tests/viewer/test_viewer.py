@@ -14,9 +14,10 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from node.scu import Destination, OutgoingObject, send
-from sr_templates.capture import TOP, VERDICT, capture
+from sr_templates.capture import VERDICT, capture
 from sr_templates.outlines import outline_report
 from sr_templates.part10 import to_bytes
+from sr_templates.sheet import TOP
 from sr_templates.text_report import text_report
 from tests.end_to_end.harness import until
 from tests.end_to_end.pacs import Orthanc, orthanc
@@ -74,7 +75,7 @@ def browser(pacs: Orthanc) -> Iterator[Viewer]:
         yield found
 
 
-@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
+@pytest.fixture(scope="module", params=list(SHAPES.values()), ids=list(SHAPES))
 def shown(
     request: pytest.FixtureRequest,
     pacs: Orthanc,
