@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("WAY", "SIZE"))
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measured(*given.one, given.threads)))
+        way, size = given.one
+        print(json.dumps(measured(way, size, given.threads)))
         return
     print("| way | volume | seconds | peak MiB | estimated MiB |")
     print("| --- | --- | --- | --- | --- |")

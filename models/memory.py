@@ -18,11 +18,11 @@ WORKSPACE = 1.6
 LEAST_WORKSPACE = 48 << 20
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of tensors that live at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._holders: dict[int, int] = {}
 

@@ -230,7 +230,8 @@ def _importance(window: Sequence[int]) -> F32:
     """Gaussian weights; never so small that a corner is divided by nothing."""
     weights = compute_importance_map(tuple(window), mode="gaussian", sigma_scale=0.125)
     found: F32 = weights.float().numpy()
-    return np.maximum(found, 1e-4 * found.max())
+    floored: F32 = np.maximum(found, np.float32(1e-4) * found.max())
+    return floored
 
 
 def _let_go(sums: F32) -> None:

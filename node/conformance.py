@@ -194,7 +194,7 @@ def _sending() -> Iterator[str]:
     yield ""
     yield f"In {ExplicitVRLittleEndian.name} ({ExplicitVRLittleEndian})."
     yield ""
-    made = [(slot, _name(SOP_CLASSES[slot]), SOP_CLASSES[slot]) for slot in SLOTS]
+    made: list[Row] = [(slot, _name(SOP_CLASSES[slot]), SOP_CLASSES[slot]) for slot in SLOTS]
     made.append(("rejection note", _name(REJECTION_NOTE), REJECTION_NOTE))
     yield from _table(("Result", "SOP Class", "UID"), made)
 

@@ -16,6 +16,7 @@ from typing import Any
 from pydicom.uid import PYDICOM_ROOT_UID
 
 from pipelines.base import (
+    SLOTS,
     STEPS,
     JobSpec,
     Misconfigured,
@@ -36,9 +37,7 @@ from pipelines.steps.read import read_series
 from pipelines.steps.run import put_in_place, run_step
 
 ARTEFACTS = (
-    ("report", "seg.dcm"),
-    ("report", "sr.dcm"),
-    ("report", "capture.dcm"),
+    *(("report", f"{slot}.dcm") for slot in SLOTS),
     ("report", "capture.png"),
     ("report", "findings.json"),
     ("infer", "mask.nii.gz"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +24,7 @@ A4 = (8.27, 11.69)
 """Inches."""
 LINE_CHARACTERS = 92
 PAGE_LINES = 50
-FONTS = {"pdf.fonttype": 42, "font.family": "DejaVu Sans"}
+FONTS: Any = {"pdf.fonttype": 42, "font.family": "DejaVu Sans"}
 """Text is kept as text, so that it can be searched."""
 MIME_TYPE = "application/pdf"
 

@@ -19,8 +19,8 @@ from sr_templates.base import Maker, ObjectIdentity
 
 WIDTH = 1024
 MARGIN = 16
-TOP = 48
-"""Left empty: viewers put their own controls there."""
+TOP = 128
+"""Left empty: viewers put their own controls and texts there."""
 BACKGROUND = (14, 17, 22)
 PANEL = (28, 33, 41)
 WHITE = (255, 255, 255)

@@ -259,7 +259,7 @@ def _mask(
     if findings.labels is None:
         return None
     voxels = findings.mask(segment.number)
-    plane = voxels.any(axis=2) if index is None else voxels[:, :, index]
+    plane = np.asarray(voxels.any(axis=2) if index is None else voxels[:, :, index], bool)
     if not plane.any():
         return None
     return np.asarray(_resized(view, plane.astype(np.uint8) * 255, size)) > 127
@@ -312,7 +312,7 @@ def scout(view: View, findings: Findings, size: tuple[int, int]) -> tuple[Image.
     gray = gray[:, ::-1] if view.flip_y else gray
     picture = np.repeat(gray[:, :, None], 3, axis=2)
     for segment in findings.segments if findings.labels is not None else ():
-        shadow = findings.mask(segment.number).any(axis=right).T
+        shadow = np.asarray(findings.mask(segment.number).any(axis=right)).T
         shadow = shadow[:, ::-1] if view.flip_y else shadow
         picture[shadow] = picture[shadow] * 0.35 + np.array(segment.color) * 0.65
     upwards = view.volume.affine[int(np.abs(_cosines(view.volume)[:, 2]).argmax()), 2] > 0

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage import tasks
-from storage.base import DeliveryState, Job, JobState, NewResult
+from storage.base import TO_SEND, DeliveryState, Job, JobState, NewResult
 from storage.database import Transaction
 from storage.events import record
 from storage.jobs import DELIVER, STEP_ORDER
@@ -22,13 +22,9 @@ RULE = "(retraction)"
 PIPELINE = "retraction"
 RETRACTED = "retracted"
 """Reason of a job whose results were taken back."""
-UNSENT = (
-    DeliveryState.PENDING,
-    DeliveryState.HELD,
-    DeliveryState.SENDING,
-    DeliveryState.RETRY_WAIT,
-    DeliveryState.REFUSED,
-)
+UNSENT = TO_SEND | {DeliveryState.HELD, DeliveryState.REFUSED}
+NOT_THERE = (DeliveryState.REFUSED, DeliveryState.REPLACED)
+"""The destination said that it does not take the object."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,12 @@ def sent_results(tx: Transaction, job_id: int) -> list[Sent]:
     """Results of a job, in the order they were made.
 
     Where a sender was interrupted, a destination may hold what it never acknowledged: whoever was
-    tried at all counts.
+    tried at all counts, but who said no.
     """
-    tried = sa.or_(Delivery.attempt > 0, Delivery.state == DeliveryState.SENDING)
+    tried = sa.and_(
+        sa.or_(Delivery.attempt > 0, Delivery.state == DeliveryState.SENDING),
+        Delivery.state.not_in(NOT_THERE),
+    )
     found = tx.execute(
         sa.select(Delivery.result_id, Delivery.destination).where(Delivery.job_id == job_id, tried)
     ).all()

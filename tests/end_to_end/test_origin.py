@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -86,17 +87,17 @@ def _referenced(note: pydicom.Dataset) -> set[str]:
     }
 
 
-def _check_origin(origin: dict[str, object], told: str, ds: pydicom.Dataset) -> None:
+def _check_origin(origin: dict[str, Any], told: str, ds: pydicom.Dataset) -> None:
     flat = " ".join(told.split())
     source = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert any(str(series.SeriesInstanceUID) in told for series in source)
     for words in ("head-ct", "haemorrhage-demo", "scorenode", "PACS", "sent", "convert"):
         assert words in flat
-    [item] = origin["inputs"]  # type: ignore[misc]
+    [item] = origin["inputs"]
     assert len(item["input_digest"]) == 64
     assert item["generation"] == 2
     assert item["input_digest"] in flat
     steps = origin["steps"]
-    [report] = [s for s in steps if s["step"] == "report"]  # type: ignore[attr-defined]
+    [report] = [s for s in steps if s["step"] == "report"]
     assert len(report["facts"]["model"]["weights_sha256"]) == 64
     assert report["facts"]["model"]["weights_sha256"] in flat

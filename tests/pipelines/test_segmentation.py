@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from pipelines.offline import SeriesOutcome, in_runner, score_folder
 from tests.models.small import BONE, SHADE, nested_changes, write_shades
@@ -39,8 +40,8 @@ def write_series(
     folder.mkdir(parents=True)
     for index, ds in enumerate(ct_series(shape, array, seed=seed)):
         if uid:
-            ds.SeriesInstanceUID += f".{uid}"
-            ds.SOPInstanceUID += f".{uid}"
+            ds.SeriesInstanceUID = generate_uid(entropy_srcs=[seed, uid])
+            ds.SOPInstanceUID = generate_uid(entropy_srcs=[seed, uid, str(index)])
             ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         ds.save_as(folder / f"{index:03d}.dcm", enforce_file_format=True)
     return folder

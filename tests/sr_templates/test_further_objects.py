@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import nibabel as nib
@@ -189,7 +190,7 @@ def test_contours_of_a_structure_set_give_every_voxel_back(shape: Shape) -> None
 
 
 def test_outlines_lie_around_the_largest_slice_of_each_segment(made: Case) -> None:
-    report = hd.sr.ComprehensiveSR.from_dataset(dcmread(BytesIO(to_bytes(outlines(made)))))
+    report: Any = hd.sr.ComprehensiveSR.from_dataset(dcmread(BytesIO(to_bytes(outlines(made)))))
     groups = report.content.get_planar_roi_measurement_groups()
     labels = bleeds(SQUARE)
     slices = {str(ds.SOPInstanceUID): ds for ds in ct_series(SQUARE)}

@@ -75,7 +75,7 @@ def browser(pacs: Orthanc) -> Iterator[Viewer]:
         yield found
 
 
-@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
+@pytest.fixture(scope="module", params=list(SHAPES.values()), ids=list(SHAPES))
 def shown(
     request: pytest.FixtureRequest,
     pacs: Orthanc,
@@ -89,11 +89,12 @@ def shown(
     text = text_report(made.sr, made.clean, identity("text"), MAKER)
     outlines = outline_report(made.findings, made.seg, made.clean, identity("outlines"), MAKER)
     results = [made.segmentation, made.sr, page, text, *([outlines] if outlines else [])]
-    _push(pacs, [*series, *results], tmp_path_factory.mktemp("objects"))
+    push(pacs, [*series, *results], tmp_path_factory.mktemp("objects"))
     return Shown(made, page, outlines is not None, shape, browser)
 
 
-def _push(pacs: Orthanc, objects: list[Dataset], folder: Path) -> None:
+def push(pacs: Orthanc, objects: list[Dataset], folder: Path) -> None:
+    """Send objects to Orthanc, as the node sends results."""
     files = []
     for number, ds in enumerate(objects):
         path = folder / f"{number}.dcm"
