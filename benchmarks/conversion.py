@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conversion")
     parser.add_argument("data", type=Path)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         converters = _converters(Path(scratch))
@@ -69,11 +70,12 @@ def main(arguments: list[str]) -> int:
                 title,
                 converters,
                 Path(scratch),
+                chosen.rounds,
             )
             for name, count, title in TIMED
         ]
-        reading = _reading(Path(scratch))
-    text = _page(rows, times, reading, load)
+        reading = _reading(Path(scratch), chosen.rounds)
+    text = _page(rows, times, reading, load, chosen.rounds)
     print(text)
     if chosen.markdown:
         chosen.markdown.write_text(text, encoding="utf-8")
@@ -194,10 +196,10 @@ def _verdict(run: Run, images: Sequence[SourceImage]) -> str:
 
 
 def _times(
-    folder: Path, title: str, converters: dict[str, Converter], scratch: Path
+    folder: Path, title: str, converters: dict[str, Converter], scratch: Path, rounds: int
 ) -> dict[str, str]:
     runs: dict[str, list[Run]] = {name: [] for name in (*converters, WARM)}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, converter in converters.items():
             runs[name].append(_run(converter, folder, scratch))
         runs[WARM].append(_run(_warm, folder, scratch))
@@ -216,10 +218,10 @@ def _times(
     return row
 
 
-def _reading(scratch: Path) -> dict[str, str]:
+def _reading(scratch: Path, rounds: int) -> dict[str, str]:
     """How long a warm process takes from 300 CT slices in segments to the checked volume."""
     runs = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         out = scratch / f"reading-{number}"
         out.mkdir()
         call = [sys.executable, "-m", "benchmarks.convert_once", "reading", "-", str(out)]
@@ -244,6 +246,7 @@ def _page(
     times: Sequence[dict[str, str]],
     reading: dict[str, str],
     load: str,
+    rounds: int,
 ) -> str:
     day = datetime.now(UTC).date().isoformat()
     return "\n".join(
@@ -264,7 +267,7 @@ def _page(
             "",
             "## Time and memory",
             "",
-            f"Medians of {ROUNDS} interleaved rounds on the same files, in the page cache, from a "
+            f"Medians of {rounds} interleaved rounds on the same files, in the page cache, from a "
             "folder to uncompressed NIfTI. dicom2nifti, dcm2niix and ours: the whole process, from "
             "its start to its end, of which the start of Python and its imports are the most in "
             "ours (`scorenode convert FOLDER --out DIR --no-dicom2nifti --no-gzip`) and in "

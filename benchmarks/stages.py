@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shutil
 import statistics
 import tempfile
 import time
@@ -132,11 +131,15 @@ def table(load: str, count: int, folder: Path, *, durable: bool) -> Iterator[str
         with timed() as found:
             for instance in instances[WARM_UP:]:
                 store(service, instance)
-    yield f"{load}, {'durable' if durable else 'not durable'}: median us, calls per instance"
+    yield f"### {load}, {'durable' if durable else 'not durable'}"
+    yield ""
+    yield "| stage | median us | calls per instance |"
+    yield "| --- | ---: | ---: |"
     for _, _, words in STAGES:
         seconds = found[words]
         median = 1e6 * statistics.median(seconds) if seconds else 0.0
-        yield f"{median:8.1f} x {len(seconds) / count:3.1f}  {words}"
+        shown = words.replace("  ", "&nbsp; ")
+        yield f"| {shown} | {median:.0f} | {len(seconds) / count:.1f} |"
 
 
 if __name__ == "__main__":
@@ -146,8 +149,5 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, help="where to write; deleted at the end")
     chosen = parser.parse_args()
     for name in ("ct", "tiny"):
-        place = Path(tempfile.mkdtemp(prefix="stages-", dir=chosen.folder))
-        try:
-            print(*table(name, chosen.count, place, durable=chosen.durable), "", sep="\n")
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="stages-", dir=chosen.folder) as place:
+            print(*table(name, chosen.count, Path(place), durable=chosen.durable), "", sep="\n")

@@ -90,51 +90,66 @@ def read_table(
     """
     header, lines = _lines(path)
     place = _places(path, header, features, [outcome.column, group, age])
-    classes = {outcome.stable: 0, outcome.declining: 1}
-    x, declining, groups, ages = [], [], [], []
-    left_out = dict.fromkeys(
-        ("of other classes", "without a required value", "with too few values"), 0
-    )
-    if age:
-        left_out["without an age"] = 0
-    outside = 0
+    kept = _Kept(tuple(features), outcome, group, age)
     for number, cells in lines:
         if len(cells) != len(header):
             raise BadTable(
                 f"{path}, line {number}: {len(cells)} cells, the first line has {len(header)}."
             )
-        label = classes.get(cells[place[outcome.column]].strip())
+        kept.take(_Row(path, number, cells, place))
+    _refuse_few(path, kept.declining, outcome)
+    return kept.table()
+
+
+class _Kept:
+    """Rows that can be used, as they are read, and why others cannot."""
+
+    def __init__(
+        self, features: tuple[Feature, ...], outcome: Outcome, group: str | None, age: str | None
+    ) -> None:
+        self.features, self.outcome, self.group, self.age = features, outcome, group, age
+        self.classes = {outcome.stable: 0, outcome.declining: 1}
+        self.x: list[NDArray[np.float64]] = []
+        self.declining: list[int] = []
+        self.groups: list[str] = []
+        self.ages: list[float] = []
+        reasons = ["of other classes", "without a required value", "with too few values"]
+        self.left_out = dict.fromkeys([*reasons, *(["without an age"] if age else [])], 0)
+        self.outside = 0
+
+    def take(self, line: _Row) -> None:
+        """Keep a row, or count why not."""
+        label = self.classes.get(line.text(self.outcome.column))
         if label is None:
-            left_out["of other classes"] += 1
-            continue
-        numbers = _Row(path, number, cells, place)
-        row = np.array([numbers.feature(feature) for feature in features])
-        odd = _impossible(row, features)
-        outside += int(odd.sum())
+            self.left_out["of other classes"] += 1
+            return
+        row = np.array([line.feature(feature) for feature in self.features])
+        odd = _impossible(row, self.features)
+        self.outside += int(odd.sum())
         row[odd] = np.nan
-        years = numbers.cell(age) if age else np.nan
-        if age and np.isnan(years):
-            left_out["without an age"] += 1
-        elif any(f.required and np.isnan(v) for f, v in zip(features, row, strict=True)):
-            left_out["without a required value"] += 1
+        years = line.cell(self.age) if self.age else np.nan
+        if self.age and np.isnan(years):
+            self.left_out["without an age"] += 1
+        elif any(f.required and np.isnan(v) for f, v in zip(self.features, row, strict=True)):
+            self.left_out["without a required value"] += 1
         elif np.mean(~np.isnan(row)) < LEAST_SHARE:
-            left_out["with too few values"] += 1
+            self.left_out["with too few values"] += 1
         else:
-            x.append(row)
-            declining.append(label)
-            ages.append(years)
-            groups.append(cells[place[group]].strip() if group else str(number))
-    left_out["values outside of their range"] = outside
-    _refuse_few(path, declining, outcome)
-    codes = np.unique(groups, return_inverse=True)[1]
-    return ClinicalTable(
-        np.array(x),
-        np.array(declining),
-        codes,
-        left_out,
-        tuple(features),
-        np.array(ages) if age else None,
-    )
+            self.x.append(row)
+            self.declining.append(label)
+            self.ages.append(years)
+            self.groups.append(line.text(self.group) if self.group else str(line.line))
+
+    def table(self) -> ClinicalTable:
+        """Give what was kept."""
+        return ClinicalTable(
+            np.array(self.x),
+            np.array(self.declining),
+            np.unique(self.groups, return_inverse=True)[1],
+            {**self.left_out, "values outside of their range": self.outside},
+            self.features,
+            np.array(self.ages) if self.age else None,
+        )
 
 
 def _places(
@@ -158,9 +173,13 @@ class _Row:
     cells: Sequence[str]
     place: Mapping[str, int]
 
+    def text(self, name: str) -> str:
+        """Read a column as it is written."""
+        return self.cells[self.place[name]].strip()
+
     def cell(self, name: str) -> float:
         """Read the number in a column, NaN where it is missing."""
-        return _number(self.path, self.line, self.cells[self.place[name]], name)
+        return _number(self.path, self.line, self.text(name), name)
 
     def feature(self, feature: Feature) -> float:
         """Value of a feature; of regions, in percent of the intracranial volume."""

@@ -101,7 +101,8 @@ class Fit:
         rules = recipe.training
         self._recipe, self._processes, self._path = recipe, processes, path
         self._batches = Batches(cases, recipe, processes.rank)
-        self._network = network_of(recipe).to(processes.device, memory_format=memory_format(recipe))
+        self._network = network_of(recipe).to(processes.device)
+        self._network.to(memory_format=memory_format(recipe))  # type: ignore[call-overload]
         self._average = AveragedModel(
             self._network,
             multi_avg_fn=get_ema_multi_avg_fn(rules.ema),  # type: ignore[no-untyped-call]
@@ -222,7 +223,8 @@ class Fit:
         if self._processes.count == 1:
             return self._network
         ids = [self._processes.device.index] if self._processes.device.type == "cuda" else None
-        return DistributedDataParallel(self._network, device_ids=ids)
+        wrapped: torch.nn.Module = DistributedDataParallel(self._network, device_ids=ids)
+        return wrapped
 
     def _step(self, network: torch.nn.Module, inputs: torch.Tensor, truth: torch.Tensor) -> None:
         device = self._processes.device

@@ -88,7 +88,8 @@ def _content(path: Path, suffix: str) -> Any:
 
 def _checkpoint(path: Path | io.BytesIO) -> Any:
     """Read with torch's unpickler of tensors; numpy's numbers, which nnU-Net writes, pass, too."""
-    numbers: list[Any] = [np._core.multiarray.scalar, np.dtype, type(np.dtype(np.float64))]
+    scalar = np.float64(0).__reduce__()[0]
+    numbers: list[Any] = [scalar, np.dtype, type(np.dtype(np.float64))]
     numbers += [type(np.dtype(np.float32)), type(np.dtype(np.int64))]
     with torch.serialization.safe_globals(numbers):
         return torch.load(path, map_location="cpu", weights_only=True)

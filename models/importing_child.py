@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from models.importer import MEMORY_BYTES, MOST_BYTES, SECONDS
 
@@ -26,7 +27,7 @@ def main(source: Path, out: int) -> None:
         data = memoryview(save(tensors))
         while data:
             data = data[os.write(out, data) :]
-        answer = {"facts": facts}
+        answer: dict[str, Any] = {"facts": facts}
     except UnreadableWeights as error:
         answer = {"error": str(error)}
     except NoSandbox as error:

@@ -140,8 +140,8 @@ def read_case(case: LabelledCase, values: Mapping[int, int]) -> tuple[Volume, ND
     labels : NDArray[np.uint8]
         On its grid; 0 is background, 1 the first structure.
     """
-    image = nib.load(case.image)
-    label = nib.load(case.label)
+    image = nib.Nifti1Image.from_filename(case.image)
+    label = nib.Nifti1Image.from_filename(case.label)
     array = _three_axes(np.asarray(image.dataobj, np.float32))
     found = _three_axes(np.asarray(label.dataobj))
     labels = np.zeros(found.shape, np.uint8)
@@ -286,7 +286,10 @@ def _number_of(key: str, value: Any) -> int:
 
 def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> Iterator[str]:
     try:
-        image, label = nib.load(case.image), nib.load(case.label)
+        image, label = (
+            nib.Nifti1Image.from_filename(case.image),
+            nib.Nifti1Image.from_filename(case.label),
+        )
         array = np.asarray(image.dataobj, np.float32)
         labels = np.asarray(label.dataobj)
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on broken files

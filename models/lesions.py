@@ -26,7 +26,7 @@ def with_lesions(findings: Findings, volume: Volume, priority_ml: float) -> Find
     volume : Volume
         Slices along the third axis.
     priority_ml : float
-        More than this in all, as ``volume`` says it, is urgent.
+        More than this in all is urgent.
 
     Returns
     -------
@@ -38,6 +38,7 @@ def with_lesions(findings: Findings, volume: Volume, priority_ml: float) -> Find
         return findings
     parts, count = ndimage.label(findings.labels > 0, _NEIGHBOURS)
     numbers = [*findings.numbers, Number("lesions", float(count), "1")]
+    total = 0.0
     if count:
         each = np.stack(
             [
@@ -47,10 +48,9 @@ def with_lesions(findings: Findings, volume: Volume, priority_ml: float) -> Find
         )
         ml = volume.voxel_ml_by_slice @ each
         ml[0] = 0.0
-        largest = int(ml.argmax())
+        total, largest = float(ml.sum()), int(ml.argmax())
         numbers.append(Number("largest", float(ml[largest]), "ml"))
         numbers.append(Number("abc2", abc2_ml(parts == largest, volume), "ml"))
-    total = findings.number("volume")
     return replace(findings, numbers=tuple(numbers), priority=total > priority_ml)
 
 

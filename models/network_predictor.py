@@ -162,7 +162,7 @@ class NetworkPredictor:
         )
 
         def run(plan: Plan) -> F32:
-            with deterministic(), torch.inference_mode():
+            with deterministic():
                 return slide(
                     self._engine.run, seen.array, self._engine.outputs, rules, plan, progress
                 )

@@ -54,6 +54,7 @@ def load_atlas() -> Atlas:
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     inner = _signed_distance(brain)
     hollow = (gm + wm < 0.5) & (inner < -14) & (np.abs(x) < 40) & (z > -15) & (z < 35)
+    hollow &= (np.abs(x) > 10) | (y > -28)  # behind the third ventricle lies a cistern
     ventricle = ndimage.gaussian_filter(
         (ndimage.binary_dilation(hollow) & (gm + wm < 0.75) & brain).astype(np.float32), 0.5
     )

@@ -176,7 +176,7 @@ def write_prognosis(
         ),
         outcome=config.outcome,
         features=config.features,
-        ageing=ageing and AgeingLines(column=str(config.age), **vars(ageing)),
+        ageing=None if ageing is None else AgeingLines(column=str(config.age), **vars(ageing)),
         usual=_usual(reference[table.declining == 0], config),
         neighbours=config.neighbours,
         thresholds=config.thresholds,

@@ -88,8 +88,9 @@ class PythonPredictor:
             if name not in volume.others:
                 raise UnfitInput("input_missing", f"The input {name} of the model is missing.")
             volumes[name] = volume.others[name]
-        for one in volumes.values():
+        for name, one in volumes.items():
             refuse_unless_finite(one)
+            volumes[name] = replace(one, array=one.array.astype(np.float32))
         elements = {name: volume.elements.get(name) for name in manifest.elements}
         said = self.model.inference(**volumes, **elements)
         if not isinstance(said, Mapping):

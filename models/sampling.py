@@ -63,6 +63,6 @@ class Batches(Dataset[Cut]):
             reach = [size // 4 for size in self._patch]
             center = center + [int(random.integers(-r, r + 1)) for r in reach]
         else:
-            case = self._cases[random.integers(len(self._cases))]
+            case = self._cases[int(random.integers(len(self._cases)))]
             center = np.array([random.integers(n) for n in case.shape])
         return cut(case, center, self._patch, self._recipe)

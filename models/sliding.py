@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,14 +178,17 @@ def slide(
     for first in range(0, len(places), plan.batch):
         boxes = [_box(place, window) for place in places[first : first + plan.batch]]
         batch = torch.from_numpy(np.stack([padded[(slice(None), *box)] for box in boxes]))
-        said = _said(network, batch.to(plan.device), flips, rules).float().cpu().numpy()
+        with torch.inference_mode():
+            said = _said(network, batch.to(plan.device), flips, rules).float().cpu().numpy()
         for box, one in zip(boxes, said, strict=True):
             sums[(slice(None), *box)] += one * importance
             weights[box] += importance
+        _let_go(sums)
         progress(min(first + plan.batch, len(places)) / len(places))
     np.maximum(weights, 1e-8, out=weights)
     for one in sums:
         one /= weights
+        _let_go(sums)
     return sums[(slice(None), *inner)]
 
 
@@ -226,7 +230,15 @@ def _importance(window: Sequence[int]) -> F32:
     """Gaussian weights; never so small that a corner is divided by nothing."""
     weights = compute_importance_map(tuple(window), mode="gaussian", sigma_scale=0.125)
     found: F32 = weights.float().numpy()
-    return np.maximum(found, 1e-4 * found.max())
+    floored: F32 = np.maximum(found, np.float32(1e-4) * found.max())
+    return floored
+
+
+def _let_go(sums: F32) -> None:
+    """Drop pages of a file from this process's memory; the file keeps them."""
+    mapped = getattr(sums, "_mmap", None)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _zeros(shape: Sequence[int], *, on_disk: bool) -> F32:

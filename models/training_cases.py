@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from models.canonical import orientation_of
 from models.labelled_cases import LabelledCase, read_case
 from models.manifest import FIRST, GEOMETRY
@@ -123,7 +123,7 @@ def seen_case(
     return image, argmax_of(torch.stack(shares)).to(torch.uint8)
 
 
-def _in_slices(volume: Volume, array: NDArray[np.float32], config: NetworkConfig) -> torch.Tensor:
+def _in_slices(volume: Volume, array: Voxels, config: NetworkConfig) -> torch.Tensor:
     orientation = orientation_of(volume.affine)
     spacing = volume.spacing[list(orientation.axes)]
     return resampled(orientation.to_ras(array), spacing, config)

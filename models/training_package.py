@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from models.base import Volume
+from models.base import Volume, Voxels
 from models.manifest import Manifest
 from models.package import dump_manifest, entry_for, write_manifest
 from models.packaging import TEST_VECTOR, finish_package
@@ -80,7 +80,7 @@ def _draft(recipe: Recipe, known: Known) -> dict[str, Any]:
     }
 
 
-def _compact(array: NDArray[np.float32]) -> NDArray[Any]:
+def _compact(array: Voxels) -> NDArray[Any]:
     """Whole numbers of a CT take half the room."""
     small = array.astype(np.int16) if np.abs(array).max() < 32000 else array
     return small if np.array_equal(small, array) else array
@@ -164,13 +164,22 @@ def _measured(metrics: Mapping[str, Any]) -> str:
         lines.append("")
         lines.append(
             f"{name}: bias {limits['bias']} ml, limits of agreement {limits['low']} to "
-            f"{limits['high']} ml (Bland-Altman); false marks where there is none: median "
-            f"{found['false_ml_median']} ml, worst {found['false_ml_worst']} ml."
+            f"{limits['high']} ml (Bland-Altman).{_false_marks(found)}"
         )
     if metrics["dice_by_kind"]:
         kinds = ", ".join(f"{kind} {dice:.2f}" for kind, dice in metrics["dice_by_kind"].items())
         lines += ["", f"Dice by kind: {kinds}."]
     return "\n".join(lines) + "\n"
+
+
+def _false_marks(found: Mapping[str, Any]) -> str:
+    """Tell of cases that have none of a structure, where there are such cases."""
+    if found["false_ml_median"] is None:
+        return ""
+    return (
+        f" False marks where there is none: median {found['false_ml_median']} ml, worst "
+        f"{found['false_ml_worst']} ml."
+    )
 
 
 def _figure(found: list[float | None]) -> str:

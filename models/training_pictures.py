@@ -31,8 +31,8 @@ def draw_curve(progressed: Progressed, path: Path) -> None:
     axes.plot(np.arange(1, len(losses) + 1), losses, color=GREY, linewidth=0.5)
     if len(losses) >= SMOOTH:
         mean = np.convolve(losses, np.ones(SMOOTH) / SMOOTH, "valid")
-        axes.plot(np.arange(len(mean)) + SMOOTH, mean, color=BLUE)
-    axes.set(xlabel="step", title=f"Loss of {SMOOTH} steps")
+        axes.plot(np.arange(len(mean)) + 1 + SMOOTH // 2, mean, color=BLUE)
+    axes.set(xlabel="step", title=f"Training loss, mean of {SMOOTH} steps")
     axes.set_ylabel("Dice + cross entropy", color=BLUE)
     axes.set_ylim(0, float(np.quantile(losses, 0.99)) * 1.05)
     if progressed.watched:

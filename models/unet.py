@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from scipy import ndimage
 
-from models.base import BrokenPackage, Findings, ModelIdentity, Number, Progress, Segment, Volume
+from models.base import (
+    BrokenPackage,
+    Findings,
+    ModelIdentity,
+    Number,
+    Progress,
+    Segment,
+    Volume,
+    Voxels,
+)
 from models.canonical import orientation_of
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.network import MULTIPLE, NetworkConfig, build
@@ -27,9 +36,7 @@ _PEAK_VOXELS = 20
 _MOST_VECTOR_BYTES = 256 << 20
 
 
-def resampled(
-    array: NDArray[np.float32], spacing: NDArray[np.float64], config: NetworkConfig
-) -> torch.Tensor:
+def resampled(array: Voxels, spacing: NDArray[np.float64], config: NetworkConfig) -> torch.Tensor:
     """Bring slices to the network's pixel size.
 
     Parameters

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 10.0
 KEYS: Mapping[str, tuple[str, ...]] = {
     "held": ("job.held:",),
     "failed": ("job.failed:", "job.quarantined:"),
-    "delivery_late": ("delivery.late:",),
+    "delivery_late": ("delivery.late:", "delivery.unproved:", "destination.away:"),
     "disk_low": ("disk.low",),
 }
 """Occasion of ``alerts.send_when`` to what its alerts' keys begin with."""

@@ -241,6 +241,8 @@ class CommitmentService:
         if len(references) > MOST_INSTANCES:
             return RESOURCE_LIMITATION
         with self._database.transaction() as tx:
+            if commitment_requests.owes_too_much(tx, name):
+                return RESOURCE_LIMITATION
             is_new = commitment_requests.ask(tx, name, transaction_uid, references)
         log.info(
             "commitment.asked",

@@ -12,7 +12,7 @@ from typing import Any
 
 from models.base import BrokenPackage, ModelIdentity
 from models.catalogue import find_package
-from models.loading import load_identity, open_package
+from models.loading import load_identity, read_any
 from models.package import ModelPackage
 from models.prognosis_manifest import PrognosisPackage
 from node.config.file import Config
@@ -56,7 +56,7 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
     cards = {}
     for name, folder in packages.items():
         try:
-            package = open_package(folder)
+            package = read_any(folder)
         except BrokenPackage:
             continue
         limits = package.input
@@ -66,9 +66,16 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
             plane=limits.plane,
             slices=(limits.slices.min, limits.slices.max),
             coverage_mm=(limits.coverage_mm.min, limits.coverage_mm.max),
+            status=package.manifest.status,
+            **(_network_card(package) if isinstance(package, ModelPackage) else {}),
             **_prognosis_card(package),
         )
     return cards
+
+
+def _network_card(package: ModelPackage) -> dict[str, Any]:
+    """Give the names of the series that a model of several takes."""
+    return {"inputs": tuple(package.manifest.inputs)} if len(package.manifest.inputs) > 1 else {}
 
 
 def _prognosis_card(package: ModelPackage | PrognosisPackage) -> dict[str, Any]:
@@ -188,6 +195,7 @@ def _snapshot(
         "tell_after_seconds": rule.tell_after_seconds,
         "gather": [{"kind": type(one).__name__, **asdict(one)} for one in rule.gathered],
         "verdict": main.verdict,
+        "evidence": main.evidence,
         "level": rule.level,
         "report_template": rule.run.report and rule.run.report.to_json(),
     }

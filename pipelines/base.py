@@ -136,6 +136,8 @@ class JobSpec:
         What `sr_templates.described.ReportTemplate.to_json` gave; None: the pipeline's own report.
     earlier : tuple of EarlierResult
         What these results replace.
+    completion : str
+        Whether all images of the series had come, in a sentence for the reader.
     notice : mapping or None
         What a reader is told in place of a result (see `pipelines.steps.notice`); None: nothing.
     trust_code : bool
@@ -156,6 +158,7 @@ class JobSpec:
     report_template: Mapping[str, Any] | None = None
     earlier: tuple[EarlierResult, ...] = ()
     notice: Mapping[str, Any] | None = None
+    completion: str = ""
     trust_code: bool = False
 
     def to_json(self) -> str:

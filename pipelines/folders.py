@@ -21,6 +21,7 @@ from storage.place import Place
 
 HEADER = ["SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber"]
 TAGS = frozenset(int(Tag(keyword)) for keyword in HEADER)
+GROUPING = tuple(int(Tag(keyword)) for keyword in HEADER[1:])
 BROKEN = "These files are DICOM but too damaged to be read."
 
 
@@ -78,33 +79,42 @@ def content_of(folder: Path) -> FolderContent:
         There is no such folder.
     """
     found: dict[str, FolderSeries] = {}
+    alike: dict[tuple[bytes | None, ...], FolderSeries] = {}
     broken = FolderSeries("", "", 0, [], BROKEN)
     not_dicom = directories = 0
-    with HeadReader() as reader:
+    with HeadReader() as reader, third_party_warnings_off():
         for path in _files(folder):
-            head = None
             try:
-                with third_party_warnings_off():
-                    head = reader.head_of(Place(path))
-                    header = head.dataset(TAGS) if head is not None else _header(path)
-                    _ = header and [header.get(keyword) for keyword in HEADER]
+                head = reader.head_of(Place(path))
+                raw = head and tuple(head.elements.get(tag) for tag in GROUPING)
+                series = alike.get(raw) if raw else None
+                if series is None:
+                    series = _series_of(head.dataset(TAGS) if head else _header(path), found)
             except InvalidDicomError:
                 not_dicom += 1
                 continue
             except Exception:  # noqa: BLE001 - pydicom raises what a damaged file provokes
                 broken.paths.append(path)
                 continue
-            if header is None:
+            if series is None:
                 directories += 1
                 continue
-            uid = str(header.get("SeriesInstanceUID") or "")
-            series = found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
             series.paths.append(path)
-            if head is not None:
+            if head is not None and raw:
                 series.heads[path] = head
+                alike[raw] = series
     ordered = sorted(found.values(), key=lambda series: (series.number, str(series.paths[0])))
     all_series = (*ordered, broken) if broken.paths else tuple(ordered)
     return FolderContent(tuple(all_series), not_dicom, directories)
+
+
+def _series_of(header: Dataset | None, found: dict[str, FolderSeries]) -> FolderSeries | None:
+    """Return the series a header belongs to, made when it is the first; None for a DICOMDIR."""
+    if header is None:
+        return None
+    values = {keyword: str(header.get(keyword) or "") for keyword in HEADER}
+    uid = values["SeriesInstanceUID"]
+    return found.setdefault(uid, FolderSeries(uid, _modality(header), _number(header)))
 
 
 def _files(folder: Path) -> Iterator[Path]:

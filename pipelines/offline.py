@@ -19,6 +19,7 @@ from pipelines.base import (
     SLOTS,
     STEPS,
     JobSpec,
+    Misconfigured,
     NotScored,
     Progress,
     SeriesLabel,
@@ -28,6 +29,7 @@ from pipelines.base import (
 )
 from pipelines.catalogue import pipeline_named
 from pipelines.folders import FolderSeries, content_of
+from pipelines.runner import Runner
 from pipelines.steps.artefacts import load_volume
 from pipelines.steps.nifti import write_nifti
 from pipelines.steps.packages import package_of
@@ -84,6 +86,8 @@ def score_folder(
     labels: Mapping[Slot, SeriesLabel] | None = None,
     scores: Mapping[str, float] | None = None,
     run: StepRunner = run_step,
+    named: Mapping[str, Path] | None = None,
+    trust_code: bool = False,
 ) -> list[SeriesOutcome]:
     """Score every series of a folder that fits a pipeline.
 
@@ -114,6 +118,10 @@ def score_folder(
     run : callable
         Does one step, as `run_step` does; one that uses another process outlives decoders and
         models that crash.
+    named : mapping or None
+        Further inputs of the model by name: folders, each of one series.
+    trust_code : bool
+        Whether the model may run code of its own.
 
     Returns
     -------
@@ -131,6 +139,7 @@ def score_folder(
     moment = at or datetime.now(UTC).astimezone()
     outcomes: list[SeriesOutcome] = []
     found = content_of(folder).series
+    further = {name: _files_of(where) for name, where in (named or {}).items()}
     for index, series in enumerate(found):
         trouble = _unfit(series, wanted.modalities)
         if trouble is not None:
@@ -146,6 +155,8 @@ def score_folder(
             station="offline",
             frozen_at=moment,
             labels={str(k): v for k, v in (labels or default_labels(pipeline)).items()},
+            named=further,
+            trust_code=trust_code,
             rows=_rows(scores or {}),
         )
         count = len(found)
@@ -172,6 +183,46 @@ def default_labels(pipeline: str) -> dict[Slot, SeriesLabel]:
         "seg": SeriesLabel(9002, f"{pipeline} segmentation"),
         "capture": SeriesLabel(9003, f"{pipeline} summary"),
     }
+
+
+def in_runner(memory_bytes: int = 0, deadline_seconds: float = 3600.0) -> StepRunner:
+    """Make a function that does steps in a runner's child, where code of others belongs.
+
+    Parameters
+    ----------
+    memory_bytes : int
+        0: as much as there is.
+    deadline_seconds : float
+        Of one step.
+    """
+    runner = Runner()
+
+    def run(spec: JobSpec, step: Step, job_folder: Path, progress: Progress) -> Verdict:
+        job_folder.mkdir(parents=True, exist_ok=True)
+        (job_folder / "job.json").write_text(spec.to_json())
+        return runner.run(
+            job_folder,
+            step,
+            deadline_seconds=deadline_seconds,
+            memory_bytes=memory_bytes or 1 << 50,
+            tick=progress,
+        )
+
+    return run
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    """Files of the one series of a folder.
+
+    Raises
+    ------
+    Misconfigured
+        There is none, or more than one.
+    """
+    found = content_of(folder).series
+    if len(found) != 1:
+        raise Misconfigured(f"{folder} holds {len(found)} series, wanted one.")
+    return tuple(str(path) for path in found[0].paths)
 
 
 def _scored(

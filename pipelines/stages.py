@@ -218,6 +218,7 @@ class Stages:
             report_template=snapshot.get("report_template"),
             earlier=tuple(_earlier(row, zone) for row in earlier),
             notice=notice,
+            completion=_completion(snapshot),
             trust_code=job.model in self.trusted,
         )
 
@@ -344,6 +345,20 @@ def apply_verdict(
 def _earlier(row: dict[str, Any], zone: timezone) -> EarlierResult:
     at = row.pop("frozen_at").astimezone(zone)
     return EarlierResult(**row, at=f"{at:%Y-%m-%d %H:%M}")
+
+
+def _completion(snapshot: Mapping[str, Any]) -> str:
+    """Say whether all images had come when the job was opened; empty where nobody noted it."""
+    if "verdict" not in snapshot:
+        return ""
+    told = {
+        "proved_complete": "All images had come",
+        "proved_incomplete": "IMAGES WERE MISSING when this was scored",
+        "quiet": "No image had come for a while, and nothing proves that all have",
+        "forced": "Images were still coming when the longest wait was over",
+    }[snapshot["verdict"]]
+    evidence = snapshot.get("evidence")
+    return f"{told}: {evidence}." if evidence else f"{told}."
 
 
 def _implausible(job: Job, numbers: Mapping[str, float | None]) -> str:

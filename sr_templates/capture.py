@@ -26,7 +26,7 @@ from sr_templates.sheet import (
     secondary_capture,
 )
 from sr_templates.tiles import View, chosen_slices, magnified, plain_tile, scout, tile, view_of
-from sr_templates.wording import extent, score, verdict, volume_text
+from sr_templates.wording import extent, is_anatomy, score, verdict, volume_text
 
 BRAIN = (40.0, 80.0)
 """Window level and width for blood on head CT, HU."""
@@ -36,7 +36,7 @@ COLUMNS, ROWS, GAP = 3, 2, 8
 TILE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
 SCOUT = (300, 212)
 VERDICTS = {True: (214, 40, 57), False: (34, 120, 76), None: (176, 112, 0)}
-"""Colour of the verdict: found, not found, undetermined."""
+"""Colour of the verdict: found, not found, undetermined or nothing to be alarmed by."""
 
 
 def page(
@@ -115,7 +115,7 @@ def _any(findings: Findings) -> bool:
 
 
 def _holds(findings: Findings, segment: int) -> bool:
-    return findings.labels is not None and bool((findings.labels == segment).any())
+    return findings.labels is not None and bool(findings.mask(segment).any())
 
 
 def _draw_verdict(
@@ -133,7 +133,8 @@ def _draw_verdict(
         (score(findings, maker), 168, 22, False),
     )
     box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + VERDICT - 8)
-    sheet.draw.rounded_rectangle(box, 12, VERDICTS[findings.present])
+    alarm = None if is_anatomy(findings) else findings.present
+    sheet.draw.rounded_rectangle(box, 12, VERDICTS[alarm])
     for text, below, size, bold in lines:
         place = MARGIN + 20, sheet.y + below
         sheet.draw.text(place, text, WHITE, fitting(text, size, inner, bold))

@@ -37,12 +37,13 @@ ABSENT: Final[Code] = ("SCT", "272519000", "Absent")
 UNDETERMINED: Final[Code] = ("SCT", "373068000", "Undetermined")
 LEFT: Final[Code] = ("SCT", "7771000", "Left")
 RIGHT: Final[Code] = ("SCT", "24028007", "Right")
-RIGHT_AND_LEFT: Final[Code] = ("SCT", "51440002", "Right and left")
+RIGHT_AND_LEFT: Final[Code] = ("SCT", "51440002", "Right and left (qualifier value)")
 LOWER_LIMIT: Final[Code] = ("SCT", "385524004", "Normal Range Lower Limit")
 UPPER_LIMIT: Final[Code] = ("SCT", "371933006", "Normal Range Upper Limit")
 GREY_MATTER: Final[Code] = ("SCT", "389081007", "Gray Matter")
 CRANIAL_CAVITY: Final[Code] = ("SCT", "1101003", "Cranial Cavity")
 INTRACRANIAL: Final[Code] = ("SCT", "128319008", "Intracranial structure")
+ANATOMICAL_STRUCTURE: Final[Code] = ("SCT", "91723000", "Anatomical Structure")
 HEAD: Final[Code] = ("SCT", "69536005", "Head")
 BRAIN: Final[Code] = ("SCT", "12738006", "Brain")
 CT_HEAD: Final[Code] = ("SCT", "303653007", "Computed tomography of head (procedure)")
@@ -60,15 +61,17 @@ BRITISH_ENGLISH: Final[Code] = ("RFC5646", "en-GB", "English (United Kingdom)")
 PRIVATE_SCHEME_UID: Final = "2.25.331684130112984093737546523156442684009"
 """Ours for good: the name-based UUID (version 5) of "scorenode coding scheme 99SCORENODE"."""
 
-OUTSIDE_PS3_16: Final = frozenset({MILLILITER, BRITISH_ENGLISH})
-"""Valid in their own scheme (UCUM, RFC 5646), yet in none of the tables of PS3.16."""
-
-NUMBER_OF_LESIONS: Final[Code] = ("SCT", "246206008", "Number of lesions")
-PRIORITY: Final[Code] = ("SCT", "260870009", "Priority")
+NUMBER_OF_LESIONS: Final[Code] = ("SCT", "246206008", "Number of lesions (observable entity)")
+PRIORITY: Final[Code] = ("SCT", "260870009", "Priority (attribute)")
 LARGEST_LESION: Final[Code] = (PRIVATE_SCHEME, "largest-lesion", "Volume of the largest lesion")
 ABC2: Final[Code] = (PRIVATE_SCHEME, "largest-lesion-abc2", "ABC/2 of the largest lesion")
 OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "over-threshold", "Over threshold")
 NOT_OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "not-over-threshold", "Not over threshold")
+
+OUTSIDE_PS3_16: Final = frozenset(
+    {MILLILITER, BRITISH_ENGLISH, LARGEST_LESION, ABC2, OVER_THRESHOLD, NOT_OVER_THRESHOLD}
+)
+"""Valid in their own scheme (UCUM, RFC 5646, ours), yet in none of the tables of PS3.16."""
 
 QUANTITIES: Final[dict[str, Code]] = {
     "volume": VOLUME,

@@ -120,6 +120,9 @@ def _binary(
         for place, found in enumerate(there)
         if label in found
     ]
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:  # of the skeleton's one segment
+        del shared.SegmentIdentificationSequence
     identified = {number: _identification(number) for number in range(1, len(labels) + 1)}
     seg.PerFrameFunctionalGroupsSequence = [
         _item(groups[place], number, identified[number]) for number, place in order

@@ -185,10 +185,8 @@ def _draw_planes(sheet: Sheet, findings: Findings, volume: Volume, case: CasePro
         middle = sheet.y + TILE // 2
         sheet.outlined((corner[0] + 8, middle), left, YELLOW, 26, "lm")
         sheet.outlined((corner[0] + TILE - 8, middle), right, YELLOW, 26, "rm")
-    total = (
-        f"grey matter {findings.prognosis.volumes_ml['gm']:.0f} ml" if findings.prognosis else ""
-    )
-    icv = f"inside of skull {findings.prognosis.volumes_ml['icv']:.0f} ml" if total else ""
+    volumes = case.volumes_ml
+    total, icv = f"grey matter {volumes['gm']:.0f} ml", f"inside of skull {volumes['icv']:.0f} ml"
     sheet.outlined((MARGIN + 10, sheet.y + TILE - 8), total, grey.color, 24, "ls")
     sheet.outlined((WIDTH - MARGIN - 10, sheet.y + TILE - 8), icv, WHITE, 24, "rs")
     sheet.y += TILE + GAP

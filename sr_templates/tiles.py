@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from models.base import Findings, Segment, Volume
+from models.base import Findings, Segment, Volume, Voxels
 
 AXIS_LETTERS = ("LR", "PA", "IS")
 """Ends of the RAS+ axes: negative, positive."""
@@ -231,7 +231,7 @@ def plain_tile(view: View, index: int, size: int) -> Image.Image:
     return _resized(view, _windowed(view, view.volume.array[:, :, index]), size).convert("RGB")
 
 
-def _windowed(view: View, plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _windowed(view: View, plane: Voxels) -> NDArray[np.uint8]:
     level, width = view.window
     scaled = np.clip((plane - (level - width / 2)) / width, 0.0, 1.0) * 255
     return np.asarray(scaled.round(), np.uint8)
@@ -258,8 +258,8 @@ def _mask(
     """Voxels of a segment in one slice, or in any slice when `index` is None, as tile pixels."""
     if findings.labels is None:
         return None
-    voxels = findings.labels == segment.number
-    plane = voxels.any(axis=2) if index is None else voxels[:, :, index]
+    voxels = findings.mask(segment.number)
+    plane = np.asarray(voxels.any(axis=2) if index is None else voxels[:, :, index], bool)
     if not plane.any():
         return None
     return np.asarray(_resized(view, plane.astype(np.uint8) * 255, size)) > 127
@@ -312,7 +312,7 @@ def scout(view: View, findings: Findings, size: tuple[int, int]) -> tuple[Image.
     gray = gray[:, ::-1] if view.flip_y else gray
     picture = np.repeat(gray[:, :, None], 3, axis=2)
     for segment in findings.segments if findings.labels is not None else ():
-        shadow = (findings.labels == segment.number).any(axis=right).T  # type: ignore[union-attr]
+        shadow = np.asarray(findings.mask(segment.number).any(axis=right)).T
         shadow = shadow[:, ::-1] if view.flip_y else shadow
         picture[shadow] = picture[shadow] * 0.35 + np.array(segment.color) * 0.65
     upwards = view.volume.affine[int(np.abs(_cosines(view.volume)[:, 2]).argmax()), 2] > 0

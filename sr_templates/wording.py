@@ -20,6 +20,8 @@ MOST_RUNS = 3
 def verdict(findings: Findings, maker: Maker) -> str:
     """Sentence a reader needs first."""
     what = codes.display(maker.model.finding)
+    if is_anatomy(findings) and findings.present is not None:
+        return f"{what}: {'measured' if findings.present else 'not found'}"
     match findings.present:
         case True:
             return f"{what} suspected"
@@ -27,6 +29,12 @@ def verdict(findings: Findings, maker: Maker) -> str:
             return f"No {what[:1].lower()}{what[1:]} found"
         case None:
             return f"{what}: undetermined"
+
+
+def is_anatomy(findings: Findings) -> bool:
+    """Whether all that a model marks is normal anatomy, so that finding it alarms nobody."""
+    kinds = {segment.category[:2] for segment in findings.segments}
+    return kinds == {codes.ANATOMICAL_STRUCTURE[:2]}
 
 
 def extent(view: View, findings: Findings, instance_numbers: Mapping[int, int] | None) -> str:

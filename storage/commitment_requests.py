@@ -24,6 +24,8 @@ OWED, REPORTED, GIVEN_UP = "owed", "reported", "given_up"
 KEEP_TRYING = timedelta(hours=24)
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=5), timedelta(minutes=15)
 LEASE = timedelta(minutes=2)
+MOST_OWED = 1000
+"""Reports that one peer may be owed at a time."""
 
 Reference = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
@@ -65,6 +67,13 @@ def ask(tx: Transaction, peer: str, transaction_uid: str, instances: Sequence[Re
         )
     )
     return found.first() is not None
+
+
+def owes_too_much(tx: Transaction, peer: str) -> bool:
+    """Whether so many reports are owed to a peer that it must wait with further requests."""
+    row = CommitmentRequest
+    query = sa.select(sa.func.count()).where(row.peer == peer, row.state == OWED)
+    return int(tx.execute(query).scalar_one()) >= MOST_OWED
 
 
 def is_any_due(tx: Transaction) -> bool:

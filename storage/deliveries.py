@@ -277,9 +277,14 @@ def fall_back(
     _let_go(tx, delivery, values)
     resolve_alert(tx, f"delivery.late:{delivery.id}")
     record(tx, "delivery.replaced", job_id=delivery.job_id, slot=delivery.slot, by=slot)
+    return _take_place(tx, delivery, made[slot], owner)
+
+
+def _take_place(tx: Transaction, delivery: Delivery, result_id: int, owner: str) -> list[Delivery]:
+    """Insert the delivery of another result in the place of one; nothing where it is there."""
     row = {
         "job_id": delivery.job_id,
-        "result_id": made[slot],
+        "result_id": result_id,
         "destination": delivery.destination,
         "position": delivery.position,
         "state": DeliveryState.SENDING,

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from storage import deliveries
-from storage.base import Delivery, DeliveryState, LeaseLost
+from storage.base import Delivery, DeliveryState, JobState, LeaseLost
 from storage.database import Transaction
 from storage.deliveries import ALERT_AFTER, LEASE
 from storage.destinations import may_go
@@ -50,29 +50,7 @@ def due(
     not_now : collection of str
         Destinations that are not to be called now.
     """
-    other = aliased(DeliveryRow)
-    sending = sa.exists().where(
-        other.job_id == DeliveryRow.job_id,
-        other.destination == DeliveryRow.destination,
-        other.state == DeliveryState.SENDING,
-        other.lease_until > tx.now,
-    )
-    free = sa.or_(DeliveryRow.lease_until.is_(None), DeliveryRow.lease_until <= tx.now)
-    picked = (
-        sa.select(DeliveryRow.id)
-        .where(
-            DeliveryRow.state == DeliveryState.CONFIRMING,
-            DeliveryRow.next_at <= tx.now,
-            DeliveryRow.destination.not_in(list(not_now)),
-            free,
-            may_go(),
-            ~sending,
-        )
-        .order_by(DeliveryRow.next_at)
-        .limit(MOST_AT_ONCE)
-        .with_for_update(skip_locked=True, of=DeliveryRow)
-    )
-    ids = list(tx.execute(picked).scalars())
+    ids = list(tx.execute(_pick(tx, not_now)).scalars())
     if not ids:
         return {}
     tx.execute(
@@ -88,6 +66,32 @@ def due(
     for item in deliveries.find(tx, DeliveryRow.id.in_(ids), limit=len(ids)):
         found.setdefault((item.job_id, item.destination), []).append(item)
     return found
+
+
+def _pick(tx: Transaction, not_now: Collection[str]) -> sa.Select[int]:
+    """Ids of what is to be proved now and nobody proves, the longest due first."""
+    other = aliased(DeliveryRow)
+    sending = sa.exists().where(
+        other.job_id == DeliveryRow.job_id,
+        other.destination == DeliveryRow.destination,
+        other.state == DeliveryState.SENDING,
+        other.lease_until > tx.now,
+    )
+    free = sa.or_(DeliveryRow.lease_until.is_(None), DeliveryRow.lease_until <= tx.now)
+    return (
+        sa.select(DeliveryRow.id)
+        .where(
+            DeliveryRow.state == DeliveryState.CONFIRMING,
+            DeliveryRow.next_at <= tx.now,
+            DeliveryRow.destination.not_in(list(not_now)),
+            free,
+            may_go(),
+            ~sending,
+        )
+        .order_by(DeliveryRow.next_at)
+        .limit(MOST_AT_ONCE)
+        .with_for_update(skip_locked=True, of=DeliveryRow)
+    )
 
 
 # -- storage commitment ----------------------------------------------------------------------
@@ -273,12 +277,21 @@ def _send_again(tx: Transaction, item: Delivery, rung: Rung, sentence: str) -> N
     record(tx, "delivery.lost", job_id=item.job_id, delivery_id=item.id, by=rung)
     if _given_up(tx, item, ladder, sentence):
         return
+    if not _is_wanted(tx, item):
+        _update(tx, item, {"state": DeliveryState.CANCELLED, "sentence": sentence})
+        return
     _alert(tx, item, f"{sentence}; it is sent again")
     group = f"{item.job_id}:{item.destination}"
     next_at = tx.now + ladder.schedule.wait("retry", max(item.attempt, 1), group)
     values = {"state": DeliveryState.RETRY_WAIT, "next_at": next_at, "transaction_uid": None}
     _update(tx, item, values | {"sentence": f"{sentence}; it is sent again"})
     deliveries.settle(tx, item.job_id)
+
+
+def _is_wanted(tx: Transaction, item: Delivery) -> bool:
+    """Whether its job is still being delivered: nobody cancelled it or took its results back."""
+    state = tx.execute(sa.select(Job.state).where(Job.id == item.job_id)).scalar_one()
+    return bool(state == JobState.DELIVERING)
 
 
 def _given_up(tx: Transaction, item: Delivery, ladder: Ladder, sentence: str) -> bool:

@@ -18,11 +18,13 @@ STOPPABLE = (JobState.QUEUED, JobState.RETRY_WAIT, JobState.RUNNING)
 def stop(tx: Transaction, model: str, sentence: str) -> int:
     """Hold the jobs of a model and cancel what was not sent yet; how many there were.
 
+    Notices to readers go on: they say that there is no result.
+
     A runner that works on one is killed at its next heartbeat.
     """
     held = tx.execute(
         sa.update(Job)
-        .where(Job.model == model, Job.state.in_(STOPPABLE))
+        .where(Job.model == model, Job.state.in_(STOPPABLE), Job.notice_of.is_(None))
         .values(
             state=JobState.HELD,
             reason="config",
@@ -38,7 +40,9 @@ def stop(tx: Transaction, model: str, sentence: str) -> int:
     stopped = list(held.all())
     for job_id in stopped:
         raise_alert(tx, f"job.held:{job_id}", sentence)
-    going = sa.select(Job.id).where(Job.model == model, Job.state == JobState.DELIVERING)
+    going = sa.select(Job.id).where(
+        Job.model == model, Job.state == JobState.DELIVERING, Job.notice_of.is_(None)
+    )
     for job_id in tx.execute(going).scalars().all():
         if job_admin.cancel(tx, job_id):
             tx.execute(sa.update(Job).where(Job.id == job_id).values(sentence=sentence))

@@ -1,6 +1,7 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
---quick leaves out types, and tests that are marked slow or need servers; --static runs no test.
+Tests that are marked slow or need servers run one after the other, all others two at a time.
+--quick leaves out types and the former; --static runs no test.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+PYTEST = [sys.executable, "-m", "pytest"]
 STATIC = [
     [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     [str(BIN / "ruff"), "check", "--quiet", "."],
@@ -22,11 +24,15 @@ STATIC = [
 
 def main(arguments: list[str]) -> int:
     """Run every command, tests last; the first failure's status."""
-    tests = [sys.executable, "-m", "pytest"]
-    if "--quick" in arguments:
-        tests += ["-m", "not slow and not services", "-n", "2", "--dist", "loadfile"]
-    static = STATIC[:-1] if "--quick" in arguments else STATIC  # types take a minute when cold
-    commands = [*static] if "--static" in arguments else [*static, tests]
+    quick = [*PYTEST, "-m", "not slow and not services", "-n", "2", "--dist", "loadfile"]
+    others = [*PYTEST, "-m", "slow or services"]
+    match arguments:
+        case ["--quick"]:
+            commands = [*STATIC[:-1], quick]  # types take a minute when cold
+        case ["--static"]:
+            commands = STATIC
+        case _:
+            commands = [*STATIC, quick, others]
     for command in commands:
         began = time.monotonic()
         status = subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -26,12 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def log_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Log as a node does, into a file that the last test searches."""
+    """Log as a node does, into a file that is searched at the end, in every process of a run."""
     path = tmp_path_factory.mktemp("log") / "tests.log"
     privacy.LOGS.append(path)
     with path.open("w") as stream:
         log.configure(stream, "debug")
         yield
+    assert privacy.leaks(path, privacy.PLANTED | privacy.ALWAYS_PLANTED) == []
 
 
 class TestClock:

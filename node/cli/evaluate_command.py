@@ -10,23 +10,51 @@ from typing import Annotated, Any
 
 import typer
 
-from node.cli.app import ConfigOption, JsonOption, app, fail, load_config
+from node.cli.app import USAGE, ConfigOption, JsonOption, app, fail, load_config
 from node.cli.local_commands import progress_bar
 from node.cli.model_commands import TrustOption, model_folder
 from node.cli.output import console, show
+from node.cli.table_commands import evaluate_on_table
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a package, or its folder.")],
+    prognosis: Annotated[
+        Path | None, typer.Argument(help="Folder of a prognosis package; with --table.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", "-t", help="CSV of known outcome, for a prognosis.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name of a segmentation package, or its folder.")
+    ] = "",
     data: Annotated[
-        Path, typer.Option("--data", "-d", help="images and labels, nnU-Net, Decathlon or CT-ICH.")
-    ],
+        Path | None,
+        typer.Option("--data", "-d", help="images and labels, nnU-Net, Decathlon or CT-ICH."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Of a prognosis: where pictures go.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of a prognosis: column that tells patients apart.")
+    ] = None,
     config: ConfigOption = None,
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on labelled volumes: Dice, surface, volumes, lesions of each structure."""
+    """Measure a model: on labelled volumes (--model, --data), or on a table (FOLDER --table)."""
+    if prognosis is not None and table is not None and not model and data is None:
+        evaluate_on_table(prognosis, table, out, group, as_json=as_json)
+    elif model and data is not None and prognosis is None and table is None:
+        _on_volumes(model, data, config, trust_code=trust_code, as_json=as_json)
+    else:
+        raise fail("Say --model NAME --data FOLDER, or FOLDER --table CSV.", USAGE)
+
+
+def _on_volumes(
+    model: str, data: Path, config: Path | None, *, trust_code: bool, as_json: bool
+) -> None:
+    """Measure Dice, surface distances, volumes and lesions of each structure."""
     loaded = load_config(config) if config else None
     folder = model_folder(model, loaded.models.folders if loaded else ())
     trusted = trust_code or bool(loaded and folder.name in loaded.models.trust)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from node.cli.app import (
     fail,
     load_config,
 )
-from node.cli.model_commands import model_folder
+from node.cli.model_commands import TrustOption, model_folder
 from node.cli.output import console, show
 
 USAGE = 2
@@ -50,6 +51,11 @@ def score(
     peer: Annotated[str, typer.Option("--from", help="The peer that sends the study.")] = "",
     pipeline: PipelineOption = "haemorrhage",
     model: ModelOption = "",
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="A further input of the model: NAME=FOLDER of one series."),
+    ] = None,
+    trust_code: TrustOption = False,
     given: Annotated[
         list[str] | None,
         typer.Option("--with", help="A score in place of a table's: --with mmse=27; repeatable."),
@@ -64,14 +70,34 @@ def score(
         )
     scores = dict(map(_named_score, given or ()))
     if folder is not None:
-        _score(folder, out, pipeline, model, config, scores, as_json=as_json)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
+        _score(folder, wish, config, as_json=as_json)
         return
     from node.cli.query_commands import into_folder
 
     with tempfile.TemporaryDirectory(prefix="scorenode-") as scratch:
         into_folder(peer, study, Path(scratch) / "study", config)
-        study_folder = Path(scratch) / "study"
-        _score(study_folder, out, pipeline, model, config, scores, as_json=as_json)
+        wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
+        _score(Path(scratch) / "study", wish, config, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be scored with, and where results go."""
+
+    out: Path
+    pipeline: str
+    model: str
+    named: dict[str, Path]
+    scores: Mapping[str, float]
+    trust_code: bool
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    found = dict(item.partition("=")[::2] for item in given)
+    if not all(found.values()):
+        raise fail("Write further inputs as --input NAME=FOLDER.", USAGE)
+    return {name: Path(folder) for name, folder in found.items()}
 
 
 def _named_score(text: str) -> tuple[str, float]:
@@ -84,29 +110,35 @@ def _named_score(text: str) -> tuple[str, float]:
         ) from None
 
 
-def _score(
-    folder: Path,
-    out: Path,
-    pipeline: str,
-    model: str,
-    config: Path | None,
-    scores: Mapping[str, float],
-    *,
-    as_json: bool,
-) -> None:
+def _score(folder: Path, wish: _Wish, config: Path | None, *, as_json: bool) -> None:
     from pipelines.base import Misconfigured
     from pipelines.catalogue import PIPELINES
-    from pipelines.offline import score_folder
+    from pipelines.offline import in_runner, score_folder
+    from pipelines.steps.run import run_step
+
+    pipeline = wish.pipeline
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
     if pipeline not in PIPELINES:
         raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
-    folders = load_config(config).models.folders if config else ()
-    package = model_folder(model or DEFAULT_MODELS.get(pipeline, ""), folders)
+    loaded = load_config(config) if config else None
+    folders = loaded.models.folders if loaded else ()
+    package = model_folder(wish.model or DEFAULT_MODELS.get(pipeline, ""), folders)
+    trusted = wish.trust_code or bool(loaded and package.name in loaded.models.trust)
     try:
         with progress_bar("scoring") as move:
-            outcomes = score_folder(folder, pipeline, package, out, move, scores=scores)
+            outcomes = score_folder(
+                folder,
+                pipeline,
+                package,
+                wish.out,
+                move,
+                run=in_runner() if trusted else run_step,
+                scores=wish.scores,
+                named=wish.named,
+                trust_code=trusted,
+            )
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     rows = [

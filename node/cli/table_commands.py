@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from node.cli.app import USAGE, JsonOption, app, fail, models_app, train_app
+from node.cli.app import USAGE, JsonOption, fail, models_app, train_app
 from node.cli.local_commands import progress_bar
 from node.cli.output import console, print_json
 
@@ -59,17 +59,8 @@ def train_dementia(
     _show(metrics, "cross_validation", as_json=as_json)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a prognosis package.")],
-    table: TableOption,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where pictures and metrics.json go.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column that tells patients apart, for intervals.")
-    ] = None,
-    as_json: JsonOption = False,
+def evaluate_on_table(
+    model: Path, table: Path, out: Path | None, group: str | None, *, as_json: bool
 ) -> None:
     """Measure a prognosis on a second table of known outcome."""
     from models.base import BrokenPackage

@@ -45,7 +45,7 @@ peers:
   #   takes_demonstration: no     # yes: results of demonstration models may go there
 
 completion:
-  evidence: [header_counts]       # or none: counts in the headers prove a series complete or not
+  evidence: [header_counts, geometry] # what proves a series complete or not; or none
   quiet: 45s                      # without: it is complete when nothing came for so long,
   max_wait: 20m                   # and at the latest so long after its first instance
 

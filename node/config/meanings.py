@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LATER = " Checked now, acted on from a later version."
-
 
 @dataclass(frozen=True)
 class Meaning:

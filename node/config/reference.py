@@ -93,10 +93,13 @@ def _extras(annotation: Any) -> tuple[str, Callable[..., object] | None]:
             name = extra.alias
         if isinstance(extra, BeforeValidator):
             validator = extra.func
-    if get_origin(annotation) in (Annotated, Union, UnionType):
-        for inner in get_args(annotation)[:1]:
-            inner_name, inner_validator = _extras(inner)
-            name, validator = name or inner_name, validator or inner_validator
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    inside = arguments[:1] if origin in (Annotated, Union, UnionType) else ()
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        inside = arguments[1:]
+    for inner in inside:
+        inner_name, inner_validator = _extras(inner)
+        name, validator = name or inner_name, validator or inner_validator
     return name, validator
 
 
@@ -159,7 +162,9 @@ def _section(kind: type, schemas: dict[str, Schema]) -> Schema:
 def _property(key: Key, schemas: dict[str, Schema]) -> Schema:
     described: Schema = {"description": key.meaning.meaning}
     if key.section is None:
-        return described | form_of(key.validator).schema
+        form = form_of(key.validator).schema
+        is_map = key.many == "map"
+        return described | ({"type": "object", "additionalProperties": form} if is_map else form)
     inner = _reference(key.section, schemas)
     if key.name in ("when", "header"):
         value = {"anyOf": [{"type": ["string", "number", "boolean"]}, inner]}

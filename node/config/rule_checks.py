@@ -38,6 +38,10 @@ class ModelCard:
         ``segmentation`` or ``prognosis``.
     scores : frozenset of str
         Fields of a table without which a prognosis is not made.
+    status : str
+        ``active``, ``recalled`` or ``withdrawn``.
+    inputs : tuple of str
+        Names of the series a model of several takes, in its order; empty: it takes one.
     """
 
     version: str
@@ -47,6 +51,8 @@ class ModelCard:
     coverage_mm: tuple[float, float] = (0.0, float("inf"))
     kind: ModelKind = "segmentation"
     scores: frozenset[str] = frozenset()
+    status: str = "active"
+    inputs: tuple[str, ...] = ()
 
 
 def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
@@ -79,11 +85,29 @@ def against_models(parts: Parts, cards: Mapping[str, ModelCard]) -> Iterator[Fou
         if not rule.run.takes_version(card.version):
             sentence = f"The model {rule.run.model} that is installed has version {card.version}."
             yield (*place, "run", "version"), sentence
+        if card.status != "active":
+            sentence = f"The model {rule.run.model} is {card.status}: its jobs are held."
+            yield (*place, "run", "model"), sentence, "warning"
         yield from _intended_use(parts, rule, card, place)
         yield from _kind(parts, rule, card, place)
+        yield from _series(rule, card, place)
         for one in rule.inputs:
             if isinstance(one, SeriesInput) and one.image is not None:
                 yield from _gate(one.image, card, (*place, "inputs", one.name, "image"))
+
+
+def _series(rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
+    """Find series that a model takes by name and a rule does not give, in the model's order."""
+    if not card.inputs:
+        return
+    named = [one.name for one in rule.inputs if isinstance(one, (SeriesInput, PriorInput))]
+    missing = [name for name in card.inputs if name not in named]
+    if missing:
+        sentence = f"The model {rule.run.model} takes an input {missing[0]}; the rule names none."
+        yield (*place, "inputs"), sentence
+    elif named[0] != card.inputs[0]:
+        sentence = f"The model's first input is {card.inputs[0]}; the rule must name it first."
+        yield (*place, "inputs"), sentence
 
 
 def _kind(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:

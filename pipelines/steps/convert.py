@@ -44,6 +44,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
         context.progress(0.0, "reading files")
         volume, header = _read(context.spec.inputs, modalities)
         ready_at = datetime.now(UTC)
+        _refuse_other_first(context, package.result())
         refuse_unfit(package.result(), volume)
     context.progress(0.6, "writing the volume")
     save_volume(volume, context.folder)
@@ -63,6 +64,17 @@ def _read(inputs: Sequence[str], modalities: Collection[str]) -> tuple[Volume, D
         _refuse_homeless(headers)
         _refuse_modality(headers, modalities)
     return volume_from_series(instances), headers[0]
+
+
+def _refuse_other_first(context: StepContext, package: Package) -> None:
+    """Results lie on the rule's first input; it must be the one the model takes as its first."""
+    name = next(iter(package.manifest.channels))
+    named = context.spec.named.get(name)
+    if named is not None and set(named) != set(context.spec.inputs):
+        raise Misconfigured(
+            f"The first input of the model {package.identity.family} is {name}; the rule must name "
+            "it first, too."
+        )
 
 
 def _convert_other(

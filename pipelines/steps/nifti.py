@@ -152,16 +152,14 @@ def load_nifti(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     return array, np.asarray(image.affine, dtype=np.float64)
 
 
-def difference(
-    ours: Volume | Sequence[Volume], array: NDArray[np.float32], affine: FloatArray
-) -> str:
+def difference(ours: Volume | Sequence[Volume], array: Voxels, affine: FloatArray) -> str:
     """Say how another conversion differs from ours; empty when it does not.
 
     Parameters
     ----------
     ours : Volume or sequence of Volume
         Points of the fourth axis, in order.
-    array : NDArray[np.float32]
+    array : NDArray
     affine : FloatArray
         To RAS+ millimetres; axes may be in another order and direction than ours.
     """
@@ -182,7 +180,7 @@ def _counted(count: int) -> str:
     return "1 volume" if count == 1 else f"{count} volumes"
 
 
-def _difference(ours: Volume, array: NDArray[np.float32], affine: FloatArray) -> str:
+def _difference(ours: Volume, array: Voxels, affine: FloatArray) -> str:
     here = _canonical(_Image(ours.array, ours.affine))
     there = _canonical(_Image(array, affine))
     if here.array.shape != there.array.shape:

@@ -213,6 +213,8 @@ def _comments(
         comments.append(LOSSY)
     if not is_straight(volume):
         comments.append(_geometry(volume))
+    if spec.completion:
+        comments.append(spec.completion)
     if spec.earlier:
         comments.append(f"This result replaces that of {spec.earlier[0].at}.")
     return comments

@@ -50,25 +50,32 @@ def checked_voxels(stack: Stack, instances: Sequence[Instance]) -> tuple[Voxels,
     Transient
         A file cannot be read now.
     """
-    filling = _whole(stack.frames, instances) or _filled(stack.frames, instances, np.float32)
-    _refuse_misplaced(stack, filling)
+    filling = _whole(stack.frames, instances) or filled(stack.frames, instances, np.float32)
+    refuse_misplaced(stack, filling)
     return filling.array, int(filling.padded.sum())
 
 
-def _whole(frames: Sequence[Frame], instances: Sequence[Instance]) -> _Filling | None:
+def _whole(frames: Sequence[Frame], instances: Sequence[Instance]) -> Filling | None:
     """Read pixels into int16; None where it does not hold them."""
     if not all(are_whole(instances[frame.instance].scale, frame) for frame in frames):
         return None
     try:
-        return _filled(frames, instances, np.int16)
+        return filled(frames, instances, np.int16)
     except TooWide:
         return None
 
 
-def _filled(
+def filled(
     frames: Sequence[Frame], instances: Sequence[Instance], kind: type[np.generic]
-) -> _Filling:
-    filling = _Filling(frames, instances, kind)
+) -> Filling:
+    """Read pixels into an array of int16, where values are whole, or float32.
+
+    Raises
+    ------
+    TooWide
+        int16 does not hold them.
+    """
+    filling = Filling(frames, instances, kind)
     parts = filling.shares()
     if len(parts) == 1:
         filling.take(parts[0])
@@ -78,7 +85,7 @@ def _filled(
     return filling
 
 
-class _Filling:
+class Filling:
     """An array on its way to be filled, from several threads, and what is to be looked up in it.
 
     Parameters
@@ -188,23 +195,31 @@ def _scatter(frame: Frame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return rows, columns
 
 
-def _refuse_misplaced(stack: Stack, filling: _Filling) -> None:
-    """Look source pixels up in the volume, at the patient coordinates their headers give."""
+def refuse_misplaced(stack: Stack, filling: Filling) -> None:
+    """Look source pixels up in the volume, at the patient coordinates their headers give.
+
+    Raises
+    ------
+    NotScored
+        One of them is not there.
+    """
     array, values = filling.array, filling.values()
     planes = [frame.plane for frame in stack.frames]
     points: FloatArray = points_of(planes, filling.rows, filling.columns).reshape(-1, 3)
     found = voxel_indices(stack.grid.affine, points, stack.grid.origins)
     nearest = np.rint(found).astype(np.intp)
-    off = np.abs(found - nearest).max(axis=1).reshape(values.shape).max(axis=1)
-    inside = ((nearest >= 0) & (nearest < array.shape)).all(axis=1)
+    off = np.abs(found - nearest).reshape(len(values), -1).max(axis=1)
+    inside = ((nearest >= 0) & (nearest < array.shape)).all()
     worst = int(off.argmax())
-    if not off[worst] <= MISPLACED_VOXELS or not inside.all():
+    if not off[worst] <= MISPLACED_VOXELS or not inside:
         raise NotScored(
             "misplaced_slice",
             f"Self-check failed: instance {stack.frames[worst].sop_instance_uid} lies "
             f"{off[worst]:.2f} voxels off the volume's grid.",
         )
-    held = array[tuple(nearest.T)].reshape(values.shape)
+    columns, rows, _ = array.shape
+    held = array.reshape(-1, order="F")[nearest @ (1, columns, columns * rows)]
+    held = held.reshape(values.shape)
     wrong = np.flatnonzero((held != values).any(axis=1))
     if len(wrong):
         uid = stack.frames[int(wrong[0])].sop_instance_uid

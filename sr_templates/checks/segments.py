@@ -119,6 +119,9 @@ def _groups(seg: Dataset) -> Iterator[Found]:
             lacking = [word for word in keywords if item is None or not item.get(word)]
             if lacking:
                 yield Found("frame_group", f"frame {number}", f"has no {lacking[0]}")
+    for keyword in {element.keyword for frame in frames for element in frame}:
+        if keyword in shared:
+            yield Found("frame_group", keyword, "is given for all frames and for single ones, too")
     if seg.get("SegmentationType") != "LABELMAP":
         yield from _identified(shared, frames)
 

@@ -140,7 +140,7 @@ class FaultyPACS(StandInPACS):
             case "abort_after":
                 event.assoc.abort()
             case "hang":
-                threading.Event().wait(3.0)
+                threading.Event().wait(5.0)
         return 0x0000
 
     # -- storage commitment --------------------------------------------------------------------
@@ -280,7 +280,7 @@ class BadLine:
                 far.sendall(data)
                 left -= len(data)
             if fault == "stall_mid_pdu" and left <= 0:
-                self._stop.wait(3.0)
+                self._stop.wait(5.0)
         except OSError:
             pass
         finally:

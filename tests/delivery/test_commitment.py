@@ -23,6 +23,7 @@ from node.commitment import (
     NO_SUCH_EVENT,
     NO_SUCH_INSTANCE,
     NOT_AUTHORIZED,
+    RESOURCE_LIMITATION,
     SUCCESS,
     WELL_KNOWN_INSTANCE,
     report_of,
@@ -196,6 +197,16 @@ def test_what_is_asked_of_us_is_noted_once_and_only_where_we_can_report(node: Be
     assert ask(node, "PACS_OUT", without_uid) == INVALID_ARGUMENT
     other = request_of(str(generate_uid()), [REFERENCE])
     assert ask(node, "PACS_OUT", other, kind=2) == NO_SUCH_ACTION
+
+
+def test_a_peer_that_takes_no_report_may_not_ask_for_ever(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment_requests, "MOST_OWED", 2)
+    answers = [
+        ask(node, "PACS_OUT", request_of(str(generate_uid()), [REFERENCE])) for _ in range(3)
+    ]
+    assert answers == [SUCCESS, SUCCESS, RESOURCE_LIMITATION]
 
 
 def test_where_it_is_not_switched_on_we_vouch_for_nothing(tmp_path: Path) -> None:

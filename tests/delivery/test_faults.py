@@ -48,8 +48,8 @@ def test_after_every_fault_each_result_is_in_the_pacs_once_and_proved(tmp_path: 
     from_networks: [127.0.0.0/8]
     supports: {{ commitment: yes, find: yes }}
     takes_demonstration: yes
-    timeout: 1s
-    sending: {{ associations: 3, report_within: 2s }}
+    timeout: 2s
+    sending: {{ associations: 3, report_within: 6s }}
 """,
         )
         with bench(config) as node:
@@ -65,14 +65,14 @@ def test_after_every_fault_each_result_is_in_the_pacs_once_and_proved(tmp_path: 
                         node.work_until(
                             lambda: "destination.away:PACS" in node.alerts(),
                             "the destination to be found away",
-                            seconds=120,
+                            seconds=300,
                             threads=3,
                         )
                         line.come_back()
                     node.work_until(
                         lambda: all_proved(node, pacs),
                         "every delivery to be proved",
-                        seconds=300,
+                        seconds=600,
                         threads=3,
                     )
             finally:

@@ -26,7 +26,7 @@ from tests.tools import tool
 PATIENT_NAME = "Jürgensen^Planted"
 PATIENT_ID = "PLANTED-ID-4711"
 PATIENT_BIRTH_DATE = "19330517"
-START_SECONDS = 180.0
+START_SECONDS = 240.0
 WORK_SECONDS = 180.0
 
 
@@ -137,7 +137,11 @@ rules:
                 stderr=log,
                 env=os.environ | {"SCORENODE_FIRST_WAIT": "1"} | environment,
             )
-        until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        try:
+            until(self.answers, "the node to answer C-ECHO", START_SECONDS)
+        except AssertionError:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         """Whether it answers C-ECHO."""
@@ -157,7 +161,7 @@ rules:
             self._process.kill()
             self._process.wait()
             self._process = None
-            until(lambda: not self.answers(), "the killed node to be gone", 20)
+            until(lambda: not self.answers(), "the killed node to be gone", 60)
 
     def hang_up(self) -> None:
         """Ask it to read its configuration again, as an admin may."""

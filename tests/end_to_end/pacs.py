@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,14 @@ def remembering_pacs(folder: Path) -> Iterator[RememberingPACS]:
 class Orthanc:
     """The real thing, on ports of its own."""
 
-    def __init__(self, folder: Path, node_port: int = 0, *, dicom_web: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        node_port: int = 0,
+        *,
+        dicom_web: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -94,6 +101,7 @@ class Orthanc:
                     "DicomModalities": (
                         {"node": ["SCORENODE", "127.0.0.1", node_port]} if node_port else {}
                     ),
+                    **(more or {}),
                 }
             )
         )
@@ -131,14 +139,20 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int = 0, *, dicom_web: bool = False) -> Iterator[Orthanc]:
+def orthanc(
+    folder: Path,
+    node_port: int = 0,
+    *,
+    dicom_web: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> Iterator[Orthanc]:
     """Run Orthanc, which knows our node at a port; skips without it, fails without it in CI."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         missing("Orthanc")
     if dicom_web and not Path(DICOM_WEB_PLUGIN).exists():
         missing("Orthanc's DICOMweb plugin")
-    found = Orthanc(folder, node_port, dicom_web=dicom_web)
+    found = Orthanc(folder, node_port, dicom_web=dicom_web, more=more)
     with (folder / "orthanc.log").open("w") as log:
         process = subprocess.Popen([program, str(found.configuration)], stdout=log, stderr=log)
         try:

@@ -106,7 +106,7 @@ def brightness_network(nested: bool = False) -> torch.nn.Module:
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(said, both)
             else:
                 loss = torch.nn.functional.cross_entropy(said, classes)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return network.eval()
 

@@ -128,8 +128,8 @@ def test_age_is_learned_from_stable_people_alone(tmp_path: Path) -> None:
     ageing = table.ageing(np.arange(20))
 
     assert ageing is not None
-    assert ageing.slopes == pytest.approx({"h": -0.01})
-    assert ageing.ages == (60, 69)
+    assert ageing.slopes["h"] == pytest.approx(-0.01)
+    assert list(ageing.ages) == [60.0, 69.0]
     stable = table.at_mean_age(ageing)[table.declining == 0, 0]
     np.testing.assert_allclose(stable, stable[0])
 

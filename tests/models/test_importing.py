@@ -38,9 +38,7 @@ def write_bundle(folder: Path, network: Any = None) -> Path:
         "version": "0.3.1",
         "license": "Apache-2.0",
         "network_data_format": {
-            "inputs": {
-                "image": {"modality": "CT", "num_channels": 1, "channel_def": {"0": "image"}}
-            },
+            "inputs": {"image": {"modality": "CT", "num_channels": 1}},
             "outputs": {"pred": {"channel_def": channels}},
         },
     }
@@ -123,7 +121,7 @@ def test_an_architecture_is_data_of_a_sensible_size(content: dict[str, Any]) -> 
 
 def write_nnunet(folder: Path, regions: bool = False) -> tuple[Path, dict[str, Any]]:
     """A trained folder of nnU-Net v2 as it writes them, with weights by chance."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "n_stages": 2,
         "features_per_stage": [4, 6],
         "conv_op": "torch.nn.modules.conv.Conv3d",
@@ -173,7 +171,7 @@ def write_nnunet(folder: Path, regions: bool = False) -> tuple[Path, dict[str, A
     }
     state = build_network(wanted).state_dict()
     doubled = {name.replace(".conv.", ".all_modules.0."): v for name, v in state.items()}
-    checkpoint = {
+    checkpoint: dict[str, Any] = {
         "network_weights": state | doubled | {f"decoder.{n}": v for n, v in state.items()},
         "init_args": {"configuration": "3d_fullres", "fold": 0},
         "trainer_name": "nnUNetTrainer",

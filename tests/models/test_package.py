@@ -70,11 +70,11 @@ def test_the_manifest_survives_being_written_and_read(package: Path) -> None:
 
 def test_what_a_manifest_leaves_open_stays_open_when_written(package: Path) -> None:
     before = load_package(package).manifest
-    free = before.input.model_copy(update={"slices": Limits(min=3), "coverage_mm": Limits()})
+    free = before.first.model_copy(update={"slices": Limits(min=3), "coverage_mm": Limits()})
 
     write_manifest(package, before.model_copy(update={"input": free}))
 
-    assert load_package(package).manifest.input == free
+    assert load_package(package).manifest.first == free
 
 
 def test_reading_a_package_imports_no_torch(tiny_package: Path) -> None:

@@ -23,7 +23,7 @@ from models.gmlvq import GMLVQClassifier
 from models.gmlvq_config import BadTable, load_training_config
 from models.gmlvq_toolbox import read_toolbox
 from models.gmlvq_validation import cross_validate
-from models.loading import load_identity
+from models.loading import load_identity, read_any
 from models.prognosis_package import load_prognosis
 from node.cli.main import app
 from tests.models import toolbox_run
@@ -364,3 +364,24 @@ def test_a_file_that_is_no_mat_or_holds_no_system_is_refused(tmp_path: Path) -> 
     savemat(path, {"s": toolbox_struct()})
     with pytest.raises(BrokenPackage, match="3 classes; 2 names"):
         read_toolbox(path, ["a", "b"])
+
+
+def test_the_demonstration_is_shown_and_verified_as_any_other_package() -> None:
+    shown = CliRunner().invoke(app, ["models", "show", "dementia-demo", "--json"])
+    verified = CliRunner().invoke(app, ["models", "verify", "dementia-demo", "--json"])
+
+    assert json.loads(shown.output)["features"][0]["name"] == "mmse"
+    assert json.loads(verified.output) == {
+        "ok": True,
+        "sentences": ["dementia-demo 1.0.0 works here."],
+    }
+
+
+def test_a_recalled_prognosis_is_not_used(package: Path) -> None:
+    before = load_identity(package).sha256
+    with (package / "model.yaml").open("a") as file:
+        file.write("status: recalled\nstatus_reason: wrong slopes\n")
+
+    with pytest.raises(BrokenPackage, match="is recalled: wrong slopes"):
+        load_prognosis(package)
+    assert read_any(package).identity.sha256 == before

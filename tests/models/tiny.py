@@ -118,7 +118,7 @@ def write_tiny_package(folder: Path) -> Path:
     manifest = Manifest.model_validate(read_yaml(folder))
     free = manifest.model_copy(
         update={
-            "input": manifest.input.model_copy(update={"content": "any"}),
+            "input": manifest.first.model_copy(update={"content": "any"}),
             "postprocess": Postprocess(threshold=0.5, min_component_ml=0.2),
         }
     )

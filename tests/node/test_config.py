@@ -440,6 +440,8 @@ AGAINST_MODELS = [
      "takes 80 to 400 mm"),
     ("timeout: 4m", "timeout: 4m", ModelCard("1.2.0", "clinical", kind="prognosis"),
      "runs a segmentation; haemorrhage-demo is a prognosis"),
+    ("timeout: 4m", "timeout: 4m", ModelCard("1.2.0", "clinical", inputs=("t1", "flair")),
+     "takes an input t1; the rule names none"),
 ]  # fmt: skip
 
 
@@ -454,6 +456,20 @@ def test_a_rule_may_not_contradict_the_card_of_its_model(
 
     assert [problem.severity for problem in problems] == ["error"] * bool(sentence)
     assert all(sentence in problem.sentence for problem in problems)
+
+
+def test_a_recalled_model_is_a_warning(tmp_path: Path) -> None:
+    card = ModelCard("1.2.0", "clinical", status="recalled")
+
+    [problem] = check(
+        _write(tmp_path, GOOD),
+        pipelines=PIPELINES,
+        models=MODELS,
+        cards={"haemorrhage-demo": card},
+    )
+
+    assert problem.severity == "warning"
+    assert "haemorrhage-demo is recalled: its jobs are held" in problem.sentence
 
 
 @pytest.mark.parametrize(

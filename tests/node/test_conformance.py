@@ -125,6 +125,7 @@ def test_the_statuses_and_failure_reasons_of_storage_commitment_are_those_of_the
         )
     }
     assert f"More than {commitment.MOST_INSTANCES} instances" in text
+    assert f"{commitment_requests.MOST_OWED} reports owed" in text
     assert timedelta(hours=24) == commitment_requests.KEEP_TRYING
     assert not NodeSection(ae_title="A").storage_commitment
 

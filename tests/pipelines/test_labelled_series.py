@@ -27,7 +27,7 @@ def ignore(done: float, what: str) -> None:
 
 def balls() -> list[NDArray[np.bool_]]:
     """Two masks, (columns, rows, slices)."""
-    return [ball(SHAPE, np.array((0.0, 12.0, 8.0)) * side, (9.0, 8.0, 11.0)) for side in (-1, 1)]
+    return [ball(SHAPE, (0.0, 12.0 * side, 8.0 * side), (9.0, 8.0, 11.0)) for side in (-1, 1)]
 
 
 def segmentation(images: list[Dataset], masks: dict[str, NDArray[np.bool_]]) -> hd.seg.Segmentation:

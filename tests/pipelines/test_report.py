@@ -238,6 +238,15 @@ def described(context: StepContext) -> StepContext:
     return replace(context, spec=JobSpec.from_json(spec.to_json()))
 
 
+def test_the_report_says_whether_all_images_had_come(tmp_path: Path) -> None:
+    context = job(write(ct_series(), tmp_path / "in"), tmp_path / "job")
+    told = "IMAGES WERE MISSING when this was scored: 20 of 34 images have come."
+
+    report(replace(context, spec=replace(context.spec, completion=told)))
+
+    assert f"Comment: {told}" in render(dcmread(context.folder / "sr.dcm"))
+
+
 def test_a_job_with_a_template_writes_the_report_it_describes(tmp_path: Path) -> None:
     context = described(job(write(ct_series(), tmp_path / "in"), tmp_path / "job"))
 

@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
-from pipelines.offline import SeriesOutcome, score_folder
+from pipelines.offline import SeriesOutcome, in_runner, score_folder
 from tests.models.small import BONE, SHADE, nested_changes, write_shades
+from tests.models.test_network_predictor import write_two_channels
+from tests.models.test_python_model import write_ours
 from tests.phantoms import Shape, ct_series
 
 SHAPE = Shape(columns=40, rows=36, slices=12, spacing=(1.5, 1.5, 4.0))
@@ -26,9 +29,20 @@ def two_blocks(shape: Shape = SHAPE) -> tuple[NDArray[np.float32], NDArray[np.ui
     return array.astype(np.float32), truth
 
 
-def write_series(folder: Path, array: NDArray[np.float32], seed: str = "blocks") -> Path:
+def write_series(
+    folder: Path,
+    array: NDArray[np.float32],
+    seed: str = "blocks",
+    shape: Shape = SHAPE,
+    uid: str = "",
+) -> Path:
+    """Write a CT series; `uid` makes it another series of the same study."""
     folder.mkdir(parents=True)
-    for index, ds in enumerate(ct_series(SHAPE, array, seed=seed)):
+    for index, ds in enumerate(ct_series(shape, array, seed=seed)):
+        if uid:
+            ds.SeriesInstanceUID = generate_uid(entropy_srcs=[seed, uid])
+            ds.SOPInstanceUID = generate_uid(entropy_srcs=[seed, uid, str(index)])
+            ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         ds.save_as(folder / f"{index:03d}.dcm", enforce_file_format=True)
     return folder
 
@@ -135,3 +149,71 @@ def test_structures_that_overlap_keep_all_their_voxels(tmp_path: Path) -> None:
     stated = volumes_of(dcmread(outcome.folder / "sr.dcm"))
     for name in ("Whole", "Core"):
         assert stated[f"shades {name}"] == pytest.approx(voxels[name] * 0.009, abs=0.02)
+
+
+def test_a_second_series_is_resampled_through_the_frame_of_reference(tmp_path: Path) -> None:
+    package = write_two_channels(tmp_path / "two")
+    array, _ = two_blocks()
+    first = write_series(tmp_path / "first", array)
+    finer = Shape(columns=60, rows=54, slices=24, spacing=(1.0, 1.0, 2.0))
+    marked = np.zeros((60, 54, 24), np.float32)
+    marked[8:26, 12:30, 6:18] = 100.0
+    second = write_series(tmp_path / "second", marked, shape=finer, uid="7")
+
+    [outcome] = score_folder(
+        first,
+        "segmentation",
+        package,
+        tmp_path / "out",
+        lambda done, note: None,
+        named={"pet": second},
+    )
+
+    assert outcome.verdict.outcome == "ok", outcome.verdict
+    assert outcome.folder is not None
+    [ml] = [v for k, v in volumes_of(dcmread(outcome.folder / "sr.dcm")).items() if "Left" in k]
+    assert ml == pytest.approx((marked > 0).sum() * 0.002, rel=0.1)
+
+
+def test_a_second_series_of_another_frame_of_reference_is_not_scored(tmp_path: Path) -> None:
+    package = write_two_channels(tmp_path / "two")
+    array, _ = two_blocks()
+    first = write_series(tmp_path / "first", array)
+    second = write_series(tmp_path / "second", array, seed="somebody else")
+
+    [outcome] = score_folder(
+        first,
+        "segmentation",
+        package,
+        tmp_path / "out",
+        lambda done, note: None,
+        named={"pet": second},
+    )
+
+    assert outcome.verdict.reason == "other_frame_of_reference"
+
+
+def test_code_runs_in_a_child_and_is_given_elements_by_name(tmp_path: Path) -> None:
+    package = write_ours(tmp_path / "ours")
+    series = write_series(tmp_path / "series", two_blocks()[0])
+
+    [outcome] = score_folder(
+        series,
+        "segmentation",
+        package,
+        tmp_path / "out",
+        lambda done, note: None,
+        run=in_runner(),
+        trust_code=True,
+    )
+    [refused] = score_folder(
+        series, "segmentation", package, tmp_path / "no", lambda done, note: None
+    )
+
+    assert outcome.verdict.outcome == "ok", outcome.verdict
+    assert outcome.folder is not None
+    said = str(dcmread(outcome.folder / "sr.dcm"))
+    assert "Looked at 12 slices, age 076Y." in said
+    assert "grade: high grade." in said
+    assert refused.verdict.outcome == "config"
+    assert "does not trust it" in refused.verdict.sentence

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage, MRImageStorage
 from scipy.spatial.transform import Rotation
 
 from models.base import Volume
+from pipelines.base import NotScored
 from pipelines.steps.geometry import voxel_indices
+from pipelines.steps.instances import Instance, open_instance
 from pipelines.steps.nifti import difference, load_nifti
 from pipelines.steps.series import image_facts, open_series
+from pipelines.steps.split import plan_series
 from pipelines.steps.volume import Conversion, volumes_of_series
+from pipelines.steps.voxels import Filling, filled, refuse_misplaced
 from tests.phantoms import SAGITTAL, Shape, ct_series
 from tests.shared_data import shared
 
@@ -62,6 +69,8 @@ def counted(found: Conversion) -> None:
         ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}, "DiffusionBValue"),
         ({}, {"PixelSpacing": [4, 4]}, ""),
         ({}, {"ImageOrientationPatient": list(SAGITTAL)}, ""),
+        ({}, {"Columns": 8}, ""),
+        ({}, {"SOPClassUID": MRImageStorage}, "SOPClassUID"),
     ],
 )
 def test_what_makes_volumes_splits_a_series(
@@ -70,6 +79,8 @@ def test_what_makes_volumes_splits_a_series(
     first, second = series("first", values=one), series("second one", values=other)
     if "ImageOrientationPatient" in other:
         second = series("second one", Shape(9, 7, 6, orientation=SAGITTAL))
+    if "Columns" in other:
+        second = series("second one", Shape(8, 7, 6))
     mixed = [*first, *second]
     np.random.default_rng(1).shuffle(mixed)
 
@@ -144,6 +155,114 @@ def test_missing_slices_are_named_and_the_others_keep_their_place() -> None:
     assert volume.slice_origins is not None
     places = sorted(float(ds.ImagePositionPatient[2]) for ds in made)
     assert np.allclose(volume.slice_origins[:, 2], places)
+
+
+def enhanced_ct(sources: list[Dataset]) -> Dataset:
+    """One Enhanced CT instance of what single-frame ones hold, each frame with its own rescale."""
+    whole = copy.deepcopy(sources[0])
+    whole.SOPClassUID = EnhancedCTImageStorage
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+                    "RescaleSlope", "RescaleIntercept", "RescaleType"):  # fmt: skip
+        delattr(whole, keyword)
+    whole.NumberOfFrames = len(sources)
+    whole.PerFrameFunctionalGroupsSequence = []
+    pixels = b""
+    for k, ds in enumerate(sources):
+        place, values, groups = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = ds.ImagePositionPatient
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 1, -k, "HU"
+        groups.PlanePositionSequence, groups.PixelValueTransformationSequence = [place], [values]
+        whole.PerFrameFunctionalGroupsSequence.append(groups)
+        pixels += (np.frombuffer(ds.PixelData, "<i2") + k).astype("<i2").tobytes()
+    measures, orientation, shared_groups = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = sources[0].PixelSpacing
+    orientation.ImageOrientationPatient = sources[0].ImageOrientationPatient
+    shared_groups.PixelMeasuresSequence = [measures]
+    shared_groups.PlaneOrientationSequence = [orientation]
+    whole.SharedFunctionalGroupsSequence = [shared_groups]
+    whole.PixelData = pixels
+    return whole
+
+
+def test_an_enhanced_ct_is_the_volume_its_frames_make(tmp_path: Path) -> None:
+    made = series("first")
+    whole = enhanced_ct(made)
+    whole.save_as(tmp_path / "one.dcm", enforce_file_format=True)
+
+    for source in (whole, open_instance(tmp_path / "one.dcm")):
+        [volume] = volumes_of_series([source]).volumes
+
+        [classic] = volumes_of_series(made).volumes
+        assert np.array_equal(volume.array, classic.array)
+        assert np.allclose(volume.affine, classic.affine)
+        assert sorted(volume.source_frame_numbers) == [1, 2, 3, 4, 5, 6]
+        assert volume.facts["multi_frame"] is True
+
+
+def test_tags_that_describe_geometry_change_nothing() -> None:
+    made = series("first")
+    [plain] = volumes_of_series(made).volumes
+    for ds in made:
+        ds.GantryDetectorTilt, ds.SliceThickness, ds.SpacingBetweenSlices = -18.5, 77, 0.01
+        ds.SliceLocation = 5
+
+    [volume] = volumes_of_series(made).volumes
+
+    assert np.array_equal(volume.affine, plain.affine)
+    assert np.array_equal(volume.array, plain.array)
+    assert volume.facts == plain.facts
+
+
+def harmed_order(filling: Filling) -> None:
+    filling.array[...] = filling.array[:, :, ::-1].copy()
+
+
+def harmed_mirror(filling: Filling) -> None:
+    filling.array[...] = filling.array[::-1].copy()
+
+
+def harmed_shift(filling: Filling) -> None:
+    filling.array[...] = np.roll(filling.array, 1, axis=1)
+
+
+def harmed_slice(filling: Filling) -> None:
+    filling.array[:, :, 2] = filling.array[:, :, 3]
+
+
+def harmed_value(filling: Filling) -> None:
+    filling.array[:, :, 4] += 1
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+@pytest.mark.parametrize(
+    "harm", [harmed_order, harmed_mirror, harmed_shift, harmed_slice, harmed_value]
+)
+def test_the_self_check_sees_voxels_that_are_elsewhere(
+    harm: Callable[[Filling], None], kind: type[np.generic]
+) -> None:
+    instances = [Instance(ds) for ds in series("first")]
+    [stack] = plan_series(instances).stacks
+    filling = filled(stack.frames, instances, kind)
+    refuse_misplaced(stack, filling)
+
+    harm(filling)
+
+    with pytest.raises(NotScored) as caught:
+        refuse_misplaced(stack, filling)
+    assert caught.value.reason == "misplaced_slice"
+
+
+def test_the_self_check_sees_a_grid_that_is_elsewhere() -> None:
+    instances = [Instance(ds) for ds in series("first")]
+    [stack] = plan_series(instances).stacks
+    filling = filled(stack.frames, instances, np.int16)
+    moved = stack.grid.affine.copy()
+    moved[0, 3] += 0.5 * np.linalg.norm(moved[:3, 0])
+
+    with pytest.raises(NotScored) as caught:
+        refuse_misplaced(replace(stack, grid=replace(stack.grid, affine=moved)), filling)
+
+    assert "0.50 voxels off" in caught.value.sentence
 
 
 @st.composite

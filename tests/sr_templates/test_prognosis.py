@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from pydicom.dataset import Dataset
 from models.atlas import NAMES
 from models.base import CasePrognosis, Findings, ModelIdentity, Number, Reason, UsedFeature
 from models.dementia import SEGMENTS
+from node.config.report_template import load_template
+from pipelines.steps.artefacts import Scored, findings_summary, load_findings, save_findings
 from sr_templates import prognosis_codes
 from sr_templates.base import Maker
 from sr_templates.check import problems
+from sr_templates.described_report import described_report
 from sr_templates.normalise import normalised
+from sr_templates.outputs import PROGNOSIS_OUTPUTS, view
 from sr_templates.prognosis_page import prognosis_capture, prognosis_page
 from sr_templates.prognosis_report import prognosis_report
 from sr_templates.segmentation import segmentation
@@ -24,6 +29,7 @@ from tests.phantoms import Shape, ball, ct_series, ct_volume
 from tests.sr_templates.objects import MAKER, identity, save
 from tests.tools import dciodvfy_errors, run
 
+TEMPLATES = Path(__file__).resolve().parents[2] / "docs" / "templates"
 SHAPE = Shape(40, 44, 15, (4.0, 4.5, 9.0))
 MMSE = UsedFeature(
     "mmse", "MMSE", "{score}", 25.0, 0.31, 27.9, 25.9, (24.0, 30.0),
@@ -212,3 +218,32 @@ def test_other_peoples_tools_read_the_report(objects: Any, tmp_path: Path) -> No
         "tid1500reader", "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "o"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sites_template_reads_what_the_pipeline_says(objects: Any) -> None:
+    findings, clean, *_ = objects
+    template = load_template(TEMPLATES / "dementia.yaml", PROGNOSIS_OUTPUTS)
+    data = view(json.loads(json.dumps(findings_summary(Scored(findings, IDENTITY)))))
+
+    sr = described_report(template, data, clean, None, identity("sr"), MADE_BY)
+
+    assert problems(sr, clean, None, template.reviewed) == []
+    said = numbers(groups(sr)["Prognosis"])
+    assert value(said["GMLVQ scalar projection"]) == 0.72
+    mmse = numbers(groups(sr)["Clinical inputs"])["Total score [MMSE]"]
+    assert (value(mmse), mmse.ObservationDateTime) == (25, "20260115")
+    assert "Progressive" in str(groups(sr)["Prognosis"])
+    assert "adas_cog_13" not in data["inputs"]
+
+
+def test_findings_with_a_prognosis_survive_the_way_through_a_file(
+    objects: Any, tmp_path: Path
+) -> None:
+    findings = replace(objects[0], labels=None)
+    volume = ct_volume(ct_series(SHAPE), SHAPE)
+    save_findings(Scored(findings, IDENTITY), volume, tmp_path)
+
+    again = load_findings(tmp_path)
+
+    assert again.findings.prognosis == CASE
+    assert again.identity == IDENTITY

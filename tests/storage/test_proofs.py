@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from storage import deliveries, delivery_admin, destinations, events, jobs, proofs, series
+from storage import (
+    deliveries,
+    delivery_admin,
+    destinations,
+    events,
+    job_admin,
+    jobs,
+    proofs,
+    series,
+)
 from storage.base import Delivery, JobState, LeaseLost, NewResult
 from storage.database import Database
 from storage.deliveries import RetrySchedule
@@ -170,6 +179,17 @@ def test_a_report_on_what_was_sent_again_since_proves_nothing(
 
     assert states(database, job_id) == {"seg": "confirming", "sr": "confirming"}
     assert "commitment" not in rows(database, job_id)["sr"].evidence
+
+
+def test_what_a_cancelled_job_lost_is_not_sent_again(database: Database, job_id: int) -> None:
+    send_all(database, job_id)
+    ask(database)
+    with database.transaction() as tx:
+        assert job_admin.cancel(tx, job_id)
+
+    report(database, {"2.3.1"}, {"2.3.0": 0x0112})
+
+    assert states(database, job_id) == {"seg": "cancelled", "sr": "confirming"}
 
 
 def test_an_object_that_a_report_does_not_name_is_still_awaited(

@@ -1,0 +1,105 @@
+"""Commands about models: every mistake at once, figures on labelled folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models.package import load_package
+from models.status import set_status, status_of
+from node.cli.main import app
+from tests.models.small import shades_volume, write_shades
+from tests.models.tiny import edit_manifest
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shades(tmp_path_factory.mktemp("shades") / "shades")
+
+
+def write_labelled(folder: Path, images: str, labels: str, suffix: str = "") -> Path:
+    (folder / images).mkdir(parents=True)
+    (folder / labels).mkdir()
+    volume, truth = shades_volume()
+    for number in (1, 2):
+        array = volume.array + np.float32(number)
+        name = f"case_{number}"
+        nib.save(nib.Nifti1Image(array, volume.affine), folder / images / f"{name}{suffix}.nii.gz")
+        nib.save(nib.Nifti1Image(truth, volume.affine), folder / labels / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("images", "labels", "suffix"), [("images", "labels", ""), ("imagesTr", "labelsTr", "_0000")]
+)
+def test_the_last_line_of_evaluate_holds_the_dice_of_each_structure(
+    tmp_path: Path, shades: Path, images: str, labels: str, suffix: str
+) -> None:
+    data = write_labelled(tmp_path / "data", images, labels, suffix)
+
+    done = CliRunner().invoke(
+        app, ["evaluate", "--model", str(shades), "--data", str(data), "--json"]
+    )
+
+    assert done.exit_code == 0, done.output
+    metrics = json.loads(done.stdout.splitlines()[-1])
+    assert set(metrics["dice"]) == {"Left hippocampus", "Right hippocampus"}
+    assert all(0.9 < value <= 1 for value in metrics["dice"].values())
+    assert metrics["held_out"] == 2
+    assert metrics["model"]["sha256"] == load_package(shades).identity.sha256
+
+
+def test_evaluate_says_what_it_wants(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "--model", "x"])
+
+    assert done.exit_code == 2
+    assert "--data" in done.output
+
+
+@pytest.mark.slow
+def test_verify_tells_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
+    package = write_shades(tmp_path / "shades")
+    good = CliRunner().invoke(app, ["models", "verify", str(package), "--json"])
+    edit_manifest(package, "version", "one")
+    edit_manifest(package, "colour", "red")
+    edit_manifest(package, "intended_use", "clinical")
+    edit_manifest(package, "segments.0.side", "up")
+    edit_manifest(package, "preprocess.0", {"orient": "RAX"})
+    edit_manifest(package, "files.weights.path", "weights.onnx")
+
+    done = CliRunner().invoke(app, ["models", "verify", str(package), "--json"])
+
+    assert json.loads(good.stdout)["ok"] is True
+    assert done.exit_code == 1
+    told = "\n".join(json.loads(done.stdout)["sentences"])
+    for wanted in (
+        "version: ",
+        "colour: ",
+        "segments.0.side: ",
+        "preprocess.0.orient: ",
+        "a model in clinical use has regulatory",
+        "files.weights: must be a .safetensors file",
+    ):
+        assert wanted in told
+
+
+def test_a_status_changes_no_identity_and_can_be_taken_back(tmp_path: Path) -> None:
+    package = write_shades(tmp_path / "shades")
+    before = (package / "model.yaml").read_bytes()
+    identity = load_package(package).identity
+
+    set_status(package, "recalled", "It's wrong: twice.")
+    shown = CliRunner().invoke(app, ["models", "show", str(package), "--json"])
+    told = status_of(package)
+    set_status(package, "active", "")
+
+    assert told == ("recalled", "It's wrong: twice.")
+    assert json.loads(shown.stdout)["status"] == "recalled"
+    assert json.loads(shown.stdout)["sha256"] == identity.sha256
+    assert (package / "model.yaml").read_bytes() == before
