@@ -16,7 +16,7 @@ from models.manifest import Element
 from pipelines.base import Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import ELEMENTS, save_volume, write_json
 from pipelines.steps.packages import Package, package_of, refuse_unfit
-from pipelines.steps.read import third_party_warnings_off
+from pipelines.steps.read import read_instance, third_party_warnings_off
 from pipelines.steps.series import open_whole_series
 from pipelines.steps.volume import volume_from_series
 from storage.place import Place
@@ -42,7 +42,7 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     with ThreadPoolExecutor(1) as meanwhile:
         package = meanwhile.submit(package_of, context.spec.model)
         context.progress(0.0, "reading files")
-        volume, header = _read(context.spec.inputs, modalities)
+        volume = _read(context.spec.inputs, modalities)
         ready_at = datetime.now(UTC)
         _refuse_other_first(context, package.result())
         refuse_unfit(package.result(), volume)
@@ -52,18 +52,19 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     for name in list(manifest.channels)[1:]:
         _convert_other(context, package.result(), name, modalities)
     if manifest.elements:
-        write_json(_elements(header, manifest.elements), context.folder / ELEMENTS)
+        whole = read_instance(Place.from_text(context.spec.inputs[0]), pixels=False)
+        write_json(_elements(whole, manifest.elements), context.folder / ELEMENTS)
     return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
 
 
-def _read(inputs: Sequence[str], modalities: Collection[str]) -> tuple[Volume, Dataset]:
-    """Volume of a series, and one of its headers."""
+def _read(inputs: Sequence[str], modalities: Collection[str]) -> Volume:
+    """Build the volume of a series."""
     instances = open_whole_series([Place.from_text(text) for text in inputs])
     with third_party_warnings_off():
         headers = [instance.header for instance in instances if instance.like is None]
         _refuse_homeless(headers)
         _refuse_modality(headers, modalities)
-    return volume_from_series(instances), headers[0]
+    return volume_from_series(instances)
 
 
 def _refuse_other_first(context: StepContext, package: Package) -> None:
@@ -86,7 +87,7 @@ def _convert_other(
         raise Misconfigured(
             f"The model {package.identity.family} takes an input {name}, and the rule names none."
         )
-    volume, _ = _read(paths, modalities)
+    volume = _read(paths, modalities)
     refuse_unfit(package, volume, name)
     folder = context.folder / name
     folder.mkdir()
