@@ -101,3 +101,9 @@ def told(tx: Transaction, alert_id: int) -> None:
 def resolve_alert(tx: Transaction, key: str) -> None:
     """Close an alert; harmless when there is none."""
     tx.execute(sa.update(Alert).where(Alert.key == key).values(state="resolved"))
+
+
+def resolve_alerts_of(tx: Transaction, job_id: int) -> None:
+    """Close what was raised about a job: somebody looked at it, or another takes its place."""
+    for kind in ("held", "failed", "quarantined"):
+        resolve_alert(tx, f"job.{kind}:{job_id}")

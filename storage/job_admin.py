@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from storage import tasks
 from storage.base import TO_SEND, DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
-from storage.events import record
+from storage.events import record, resolve_alerts_of
 from storage.gathering import WAITS_FOR_INPUTS
 from storage.jobs import DELIVER, IMPLAUSIBLE, first_step, get, tell_at
 from storage.retraction import RETRACTED
@@ -56,6 +56,7 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
     if found.rowcount == 0:
         return False
     tasks.enqueue(tx, first_step(job), job.id, job.priority)
+    resolve_alerts_of(tx, job_id)
     record(tx, "job.requeued", job_id=job_id, by=by)
     return True
 
@@ -141,5 +142,6 @@ def cancel(tx: Transaction, job_id: int, by: str = "") -> bool:
         .where(Delivery.job_id == job_id, Delivery.state.in_(waiting))
         .values(state=DeliveryState.CANCELLED, lease_token=Delivery.lease_token + 1)
     )
+    resolve_alerts_of(tx, job_id)
     record(tx, "job.cancelled", job_id=job_id, by=by)
     return True

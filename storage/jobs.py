@@ -22,7 +22,7 @@ from storage.base import (
     sources_of,
 )
 from storage.database import Transaction
-from storage.events import raise_alert, record
+from storage.events import raise_alert, record, resolve_alerts_of
 from storage.tables import Delivery, JobInput, Result, Series, StepRun, Study
 from storage.tables import Job as JobRow
 
@@ -142,7 +142,7 @@ def first_step(job: Job) -> str:
 
 def _supersede_older(tx: Transaction, closed: ClosedSeries, rule: str) -> None:
     """Jobs of earlier generations that have no results yet give way."""
-    tx.execute(
+    gone = tx.execute(
         sa.update(JobRow)
         .where(
             JobRow.series_id == closed.series_id,
@@ -158,7 +158,10 @@ def _supersede_older(tx: Transaction, closed: ClosedSeries, rule: str) -> None:
             ended_at=tx.now,
             sentence=f"More instances arrived; generation {closed.generation} replaces this job.",
         )
-    )
+        .returning(JobRow.id)
+    ).scalars()
+    for job_id in gone.all():
+        resolve_alerts_of(tx, job_id)
 
 
 def get(tx: Transaction, job_id: int) -> Job | None:

@@ -48,10 +48,7 @@ def _show_origin(item: dict[str, Any]) -> None:
         "Job": f"{job['id']}, {job['state']}: {job['sentence']}",
         "Rule": f"{job['rule']} ({job['mode']}), configuration {job['config_digest']}",
         "Decision": "not kept" if decision is None else decision["sentence"],
-        "Model": " ".join(
-            str(model.get(key, job["model"] if key == "name" else ""))
-            for key in ("name", "version")
-        ),
+        "Model": f"{job['model']}: {model.get('name', '?')} {model.get('version', '?')}",
         "Manifest": model.get("sha256") or job["snapshot"].get("model_digest") or "not kept",
         "Weights": model.get("weights_sha256", "not kept"),
         "Pipeline": job["pipeline"],

@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 
 from models.base import ElementValue, Volume
 from models.manifest import Element
-from pipelines.base import Misconfigured, NotScored, StepContext
+from pipelines.base import Misconfigured, NotScored, StepContext, Transient
 from pipelines.steps.artefacts import ELEMENTS, save_volume, write_json
 from pipelines.steps.packages import Package, package_of, refuse_unfit
 from pipelines.steps.read import read_instance, third_party_warnings_off
@@ -42,7 +42,11 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     with ThreadPoolExecutor(1) as meanwhile:
         package = meanwhile.submit(package_of, context.spec.model)
         context.progress(0.0, "reading files")
-        volume = _read(context.spec.inputs, modalities)
+        try:
+            volume = _read(context.spec.inputs, modalities)
+        except (NotScored, Transient):
+            package.result()  # what an admin has to mend comes first
+            raise
         ready_at = datetime.now(UTC)
         _refuse_other_first(context, package.result())
         refuse_unfit(package.result(), volume)
@@ -52,13 +56,14 @@ def convert(context: StepContext, modalities: Collection[str]) -> Mapping[str, A
     for name in list(manifest.channels)[1:]:
         _convert_other(context, package.result(), name, modalities)
     if manifest.elements:
-        whole = read_instance(Place.from_text(context.spec.inputs[0]), pixels=False)
-        write_json(_elements(whole, manifest.elements), context.folder / ELEMENTS)
+        header = read_instance(Place.from_text(context.spec.inputs[0]), pixels=False)
+        with third_party_warnings_off():
+            elements = _elements(header, manifest.elements)
+        write_json(elements, context.folder / ELEMENTS)
     return {**volume.facts, "volume_ready_at": ready_at.isoformat()}
 
 
 def _read(inputs: Sequence[str], modalities: Collection[str]) -> Volume:
-    """Build the volume of a series."""
     instances = open_whole_series([Place.from_text(text) for text in inputs])
     with third_party_warnings_off():
         headers = [instance.header for instance in instances if instance.like is None]

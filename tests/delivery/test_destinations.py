@@ -240,6 +240,7 @@ def test_a_folder_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("associations", [1, 2])
 def test_no_more_associations_go_to_a_peer_than_it_may_have(
     tmp_path: Path, associations: int

@@ -15,7 +15,7 @@ import pytest
 
 from node.alerting import Alerter
 from node.config.file import load
-from storage import events
+from storage import events, job_admin
 from tests.conftest import TestClock
 from tests.node.samples import SmallNode, small_node
 
@@ -82,6 +82,30 @@ def test_a_held_job_is_told_once_without_patient_data(tmp_path: Path, clock: Tes
         assert told["sentence"] == "Held: rule head needs PatientAge, which is missing."
         assert told["alert"] == "job.held:1"
         assert "Planted" not in json.dumps(told)
+
+
+def test_what_an_admin_looked_at_is_no_alert_any_more(tmp_path: Path, clock: TestClock) -> None:
+    with hooked(tmp_path, clock) as (node, _):
+        for series in ("1", "2"):
+            node.arrive(series, Modality=["CT"])
+        node.turn(11)
+        with node.parts.database.transaction() as tx:
+            assert job_admin.requeue(tx, 1, "anna")
+            assert job_admin.cancel(tx, 2, "anna")
+        with node.parts.database.snapshot() as tx:
+            assert events.open_alerts(tx) == []
+            acts = [(row["kind"], row["data"]["by"]) for row in events.events_list(tx, 2)]
+        assert acts == [("job.cancelled", "anna"), ("job.requeued", "anna")]
+
+
+def test_a_held_job_that_grows_is_no_alert_any_more(tmp_path: Path, clock: TestClock) -> None:
+    with hooked(tmp_path, clock) as (node, _):
+        node.arrive("1", Modality=["CT"])
+        node.turn(11)
+        node.arrive("1", 3, Modality=["CT"])
+        node.turn(11)
+        with node.parts.database.snapshot() as tx:
+            assert [alert["key"] for alert in events.open_alerts(tx)] == ["job.held:2"]
 
 
 def test_an_alert_that_was_not_taken_is_told_later(tmp_path: Path, clock: TestClock) -> None:

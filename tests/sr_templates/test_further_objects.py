@@ -20,7 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from sr_templates.capture import page
-from sr_templates.check import problems
+from sr_templates.check import examine, problems
+from sr_templates.checks.base import Subject
 from sr_templates.encapsulated import encapsulated_pdf
 from sr_templates.outlines import outline_report
 from sr_templates.part10 import to_bytes
@@ -260,3 +261,85 @@ def test_dcentvfy_finds_all_of_them_consistent_with_the_images(tmp_path: Path) -
     said = run("dcentvfy", *paths)
 
     assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
+
+
+def _drop_contours(ds: Dataset) -> None:
+    ds.ROIContourSequence = ds.ROIContourSequence[:1]
+
+
+def _move_contour(ds: Dataset) -> None:
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [str(float(value) + 1.0) for value in contour.ContourData]
+
+
+def _shorten_contour(ds: Dataset) -> None:
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = contour.ContourData[:-3]
+
+
+def _cut_document(ds: Dataset) -> None:
+    ds.EncapsulatedDocument = ds.EncapsulatedDocument[:2000]
+
+
+def _end_document(ds: Dataset) -> None:
+    ds.EncapsulatedDocument = ds.EncapsulatedDocument[:2000]
+    ds.EncapsulatedDocumentLength = 2000
+
+
+def _forget_object(ds: Dataset) -> None:
+    ds.ContentSequence = ds.ContentSequence[:-1]
+
+
+def _rename_note(ds: Dataset) -> None:
+    ds.ConceptNameCodeSequence[0].CodeValue = "113000"
+    ds.ConceptNameCodeSequence[0].CodeMeaning = "Of Interest"
+
+
+def _number_in_text(ds: Dataset) -> None:
+    item = ds.ContentSequence[-1].ContentSequence[0]
+    item.ValueType = "NUM"
+    item.MeasuredValueSequence = []
+
+
+PLANTED: dict[str, tuple[str, Callable[[Dataset], None], str]] = {
+    "a region without contours": ("rtstruct", _drop_contours, "region"),
+    "a contour beside its image": ("rtstruct", _move_contour, "contour"),
+    "a contour with a point too few": ("rtstruct", _shorten_contour, "contour"),
+    "a document cut off": ("pdf", _cut_document, "document"),
+    "a document without end": ("pdf", _end_document, "document"),
+    "a listed object not referred to": ("rejection", _forget_object, "selection"),
+    "a note that rejects nothing": ("rejection", _rename_note, "title"),
+    "a number in a Basic Text SR": ("text", _number_in_text, "relationship"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_defect_is_found_for_its_own_reason(name: str, made: Case) -> None:
+    kind, spoil, reason = PLANTED[name]
+    ds = OBJECTS[kind][0](made)
+    spoil(ds)
+    sources = () if kind == "rejection" else tuple(made.clean)
+
+    found = {defect.rule for defect in examine(Subject(ds, sources))}
+
+    assert reason in found
+
+
+@pytest.mark.parametrize("name", ["sr3d", "outlines", "text", "rejection"])
+def test_dsrdump_reads_every_document(name: str, made: Case, tmp_path: Path) -> None:
+    path = save(OBJECTS[name][0](made), tmp_path / "one.dcm")
+
+    said = run("dsrdump", "+U8", path)
+
+    assert said.returncode == 0
+    assert [line for line in said.stderr.splitlines() if line.startswith("E:")] == []
+
+
+@pytest.mark.parametrize("name", ["sr3d", "outlines"])
+def test_dcmqi_reads_every_measurement_report(name: str, made: Case, tmp_path: Path) -> None:
+    path = save(OBJECTS[name][0](made), tmp_path / "one.dcm")
+
+    said = run("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+
+    assert said.returncode == 0, said.stderr
+    assert json.loads((tmp_path / "sr.json").read_text())["Measurements"]
