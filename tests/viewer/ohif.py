@@ -38,6 +38,7 @@ FLAGS = [
 ]
 """Drawing without a graphics card."""
 SLOW_MS = 120_000
+SCREEN = {"width": 1400, "height": 900}
 CONFIG = """window.config = {
   routerBasename: '/', extensions: [], modes: [], showStudyList: true,
   customizationService: {}, investigationalUseDialog: { option: 'never' },
@@ -138,21 +139,23 @@ def site(orthanc_port: int) -> Iterator[str]:
 
 @dataclass
 class Viewer:
-    """A page of OHIF that shows one study."""
+    """A page of OHIF that shows one study; the next study is opened as somebody else opens it."""
 
-    page: Any
+    browser: Any
     address: str
-    toured: bool = False
+    page: Any = None
 
     def open(self, study_uid: str) -> None:
         """Load a study and wait for its first image."""
+        if self.page is not None:
+            self.page.context.close()
+        self.page = self.browser.new_context(viewport=SCREEN).new_page()
+        self.page.set_default_timeout(SLOW_MS)
         self.page.goto(f"{self.address}/viewer?StudyInstanceUIDs={study_uid}")
         self.page.wait_for_selector("canvas", timeout=SLOW_MS)
-        if not self.toured:  # who comes for the first time is shown around
-            skip = self.page.get_by_text("Skip all")
-            skip.first.wait_for(state="visible", timeout=SLOW_MS)
-            skip.first.click()
-            self.toured = True
+        skip = self.page.get_by_text("Skip all")  # who comes for the first time is shown around
+        skip.first.wait_for(state="visible", timeout=SLOW_MS)
+        skip.first.click()
 
     def show(self, series_number: int) -> None:
         """Double-click the thumbnail of a series; a question whether to load it is answered."""
@@ -192,7 +195,6 @@ def viewer(address: str) -> Iterator[Viewer]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         try:
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
-            yield Viewer(page, address)
+            yield Viewer(browser, address)
         finally:
             browser.close()
