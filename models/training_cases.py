@@ -207,7 +207,7 @@ def _part(
     array: NDArray[np.generic], starts: Sequence[int], patch: Sequence[int]
 ) -> NDArray[np.generic]:
     where = tuple(slice(max(s, 0), s + p) for s, p in zip(starts, patch, strict=True))
-    return np.ascontiguousarray(array[where])
+    return np.array(array[where], order="C")
 
 
 def _padded(

@@ -11,6 +11,7 @@ from highdicom.sr import CodedConcept
 
 from models.base import Code
 from sr_templates.base import MANUFACTURER
+from sr_templates.code_tables import meanings_of
 
 PRIVATE_SCHEME: Final = "99SCORENODE"
 
@@ -146,13 +147,16 @@ def quantity(name: str) -> CodedConcept:
 
 
 def unit(name: str) -> CodedConcept:
-    """Concept of a UCUM unit.
+    """Concept of a UCUM unit: one of ours, or of the tables.
 
     Raises
     ------
     ValueError
         The unit is not known.
     """
+    listed = sorted(meanings_of("UCUM", name))
+    if name not in UNITS and listed:
+        return concept(("UCUM", name, listed[0]))
     return concept(_known(UNITS, name, "unit"))
 
 

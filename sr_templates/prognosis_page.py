@@ -15,6 +15,7 @@ from sr_templates.sheet import (
     GRAY,
     MARGIN,
     PANEL,
+    TOP,
     WHITE,
     WIDTH,
     YELLOW,
@@ -61,7 +62,7 @@ def prognosis_page(findings: Findings, volume: Volume, maker: Maker) -> NDArray[
     if case is None:
         raise ValueError("the findings hold no prognosis")
     shown = _shown(case)
-    height = 48 + VERDICT + 52 + AXIS + TILE + HEADING + ROW * len(shown) + 260
+    height = TOP + VERDICT + 52 + AXIS + TILE + HEADING + ROW * len(shown) + 300
     sheet = Sheet.empty(height)
     _draw_verdict(sheet, case, maker)
     draw_caution(sheet, maker)

@@ -247,7 +247,7 @@ def test_phantoms_are_trained_on_by_the_recipe_for_haemorrhage(tmp_path: Path) -
     package = load_package(tmp_path / "out")
     assert package.manifest.runtime.architecture == "monai-unet-2.5d"
     assert package.input.content == "head-ct"
-    assert metrics["held_out"] == LEAST_PHANTOMS // 5
+    assert LEAST_PHANTOMS // 5 - 2 <= metrics["held_out"] <= LEAST_PHANTOMS // 5 + 2
     assert "none" in metrics["dice_by_kind"]
     assert set(metrics["dice_by_kind"]) <= set(KINDS)
 

@@ -21,6 +21,7 @@ from pipelines.phantom_series import write_ct_series
 from pipelines.steps.artefacts import load_findings
 from pipelines.steps.infer import warm_predictor
 from pipelines.steps.run import run_step
+from tests.pipelines.test_segmentation import texts_of
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ def test_the_report_measures_lesions_and_says_what_is_urgent(
 ) -> None:
     _, folder = scored
     findings = load_findings(folder / "infer").findings
-    said = str(dcmread(folder / "report" / "sr.dcm"))
+    said = texts_of(dcmread(folder / "report" / "sr.dcm"))
 
     assert findings.number("lesions") >= 1
     assert 0 < findings.number("largest") <= findings.number("volume") + 1e-6
@@ -89,7 +90,7 @@ def test_the_report_measures_lesions_and_says_what_is_urgent(
         "Over threshold",
         "Marked on ",
     ):
-        assert text in said
+        assert any(one.startswith(text) for one in said), text
 
 
 def test_a_bleed_is_found_where_it_is(

@@ -25,6 +25,7 @@ from sr_templates.outputs import PROGNOSIS_OUTPUTS, view
 from sr_templates.prognosis_page import prognosis_capture, prognosis_page
 from sr_templates.prognosis_report import prognosis_report
 from sr_templates.segmentation import segmentation
+from sr_templates.sheet import MARGIN
 from tests.phantoms import Shape, ball, ct_series, ct_volume
 from tests.sr_templates.objects import MAKER, identity, save
 from tests.tools import dciodvfy_errors, run
@@ -207,6 +208,20 @@ def test_a_page_is_drawn_for_every_outcome_and_any_projection(outcome: Any) -> N
     assert pixels.shape[1:] == (1024, 3)
     assert pixels.shape[0] < 1500
     assert pixels.std() > 20
+
+
+def test_the_foot_is_there_below_many_values_and_reasons(objects: Any) -> None:
+    reason = Reason("indeterminate", "No class is probable enough to be named.")
+    many = tuple(replace(MMSE, name=f"score{k}", label=f"Score {k}") for k in range(12))
+    volume = ct_volume(ct_series(SHAPE), SHAPE)
+
+    pixels = prognosis_page(
+        replace(objects[0], prognosis=replace(CASE, features=many, reasons=(reason,) * 5)),
+        volume,
+        MADE_BY,
+    )
+
+    assert (pixels[-34:, MARGIN:].max(axis=2) > 150).any(axis=1).sum() > 8
 
 
 def test_other_peoples_tools_read_the_report(objects: Any, tmp_path: Path) -> None:
