@@ -62,8 +62,15 @@ def lesion(shape: Shape) -> NDArray[np.uint8]:
     return labels
 
 
+@pytest.fixture(scope="module", params=list(SHAPES.values()), ids=list(SHAPES))
+def shape(request: pytest.FixtureRequest) -> Shape:
+    found: Shape = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+def pacs(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Each study has a PACS of its own: results have the same UIDs in both."""
     installed()
     with orthanc(tmp_path_factory.mktemp("viewer") / "orthanc", dicom_web=True) as found:
         yield found
@@ -75,14 +82,13 @@ def browser(pacs: Orthanc) -> Iterator[Viewer]:
         yield found
 
 
-@pytest.fixture(scope="module", params=list(SHAPES.values()), ids=list(SHAPES))
+@pytest.fixture(scope="module")
 def shown(
-    request: pytest.FixtureRequest,
+    shape: Shape,
     pacs: Orthanc,
     browser: Viewer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Shown:
-    shape: Shape = request.param
     series = ct_series(shape, seed=str(shape.spacing))
     made = case(shape, lesion(shape), series)
     page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
