@@ -17,8 +17,6 @@ ElementValue = str | float | tuple[str | float, ...] | None
 Voxels = NDArray[np.float32 | np.int16]
 Progress = Callable[[float], None]
 """Told the fraction done, 0 to 1."""
-MEMORY_LIMIT = "SCORENODE_STEP_MEMORY"
-"""Environment variable: bytes a step may hold, set in the process that runs it."""
 
 
 class UnfitInput(ValueError):

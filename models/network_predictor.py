@@ -16,7 +16,6 @@ from safetensors.torch import load as load_tensors
 
 from models.architectures import build_network
 from models.base import (
-    MEMORY_LIMIT,
     BrokenPackage,
     Findings,
     ModelIdentity,
@@ -27,6 +26,7 @@ from models.base import (
 from models.canonical import orientation_of
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.labelling import exclusive, findings_of, overlapping, surest
+from models.limits import MEMORY_LIMIT
 from models.manifest import FIRST
 from models.memory import activation_bytes
 from models.package import ModelPackage

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models.base import MEMORY_LIMIT
+from models.limits import MEMORY_LIMIT
 from pipelines.base import JobSpec
 
 _PR_SET_PDEATHSIG = 1

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import MEMORY_LIMIT, NotEnoughMemory, UnfitInput, Volume
+from models.base import NotEnoughMemory, UnfitInput, Volume
+from models.limits import MEMORY_LIMIT
 from models.loading import load_predictor
 from models.memory import LEAST_WORKSPACE, activation_bytes
 from models.network_predictor import NetworkPredictor, engine_of
