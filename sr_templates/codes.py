@@ -65,9 +65,9 @@ PRIVATE_SCHEME_UID: Final = "2.25.331684130112984093737546523156442684009"
 NUMBER_OF_LESIONS: Final[Code] = ("SCT", "246206008", "Number of lesions (observable entity)")
 PRIORITY: Final[Code] = ("SCT", "260870009", "Priority (attribute)")
 LARGEST_LESION: Final[Code] = (PRIVATE_SCHEME, "largest-lesion", "Volume of the largest lesion")
-ABC2: Final[Code] = (PRIVATE_SCHEME, "largest-lesion-abc2", "ABC/2 of the largest lesion")
+ABC2: Final[Code] = (PRIVATE_SCHEME, "lesion-abc2", "ABC/2 of the largest lesion")
 OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "over-threshold", "Over threshold")
-NOT_OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "not-over-threshold", "Not over threshold")
+NOT_OVER_THRESHOLD: Final[Code] = (PRIVATE_SCHEME, "below-threshold", "Not over threshold")
 
 OUTSIDE_PS3_16: Final = frozenset(
     {MILLILITER, BRITISH_ENGLISH, LARGEST_LESION, ABC2, OVER_THRESHOLD, NOT_OVER_THRESHOLD}
