@@ -1,7 +1,7 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
-Tests that are marked slow or need servers run one after the other, all others two at a time.
---quick leaves out types and the former; --static runs no test.
+Two tests run at a time, but slow ones of `ALONE`, which start whole nodes or measure. --quick leaves
+out types, and tests that are marked slow or need servers; --static runs no test.
 """
 
 from __future__ import annotations
@@ -14,6 +14,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
+TWO = [*PYTEST, "-n", "2", "--dist", "loadfile"]
+ALONE = [
+    f"tests/{name}"
+    for name in (
+        "attacks",
+        "benchmarks",
+        "delivery",
+        "durability",
+        "end_to_end",
+        "fuzz",
+        "node/receive",
+        "viewer",
+        "test_privacy.py",
+    )
+]
 STATIC = [
     [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     [str(BIN / "ruff"), "check", "--quiet", "."],
@@ -24,15 +39,16 @@ STATIC = [
 
 def main(arguments: list[str]) -> int:
     """Run every command, tests last; the first failure's status."""
-    quick = [*PYTEST, "-m", "not slow and not services", "-n", "2", "--dist", "loadfile"]
-    others = [*PYTEST, "-m", "slow or services"]
+    quick = [*TWO, "-m", "not slow and not services"]
+    slow = [*TWO, "-m", "slow or services", *(f"--ignore={folder}" for folder in ALONE)]
+    alone = [*PYTEST, "-m", "slow or services", *ALONE]
     match arguments:
         case ["--quick"]:
             commands = [*STATIC[:-1], quick]  # types take a minute when cold
         case ["--static"]:
             commands = STATIC
         case _:
-            commands = [*STATIC, quick, others]
+            commands = [*STATIC, quick, slow, alone]
     for command in commands:
         began = time.monotonic()
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
