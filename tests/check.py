@@ -1,7 +1,7 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
-Two tests run at a time, but slow ones of `ALONE`, which start whole nodes or measure. --quick leaves
-out types, and tests that are marked slow or need servers; --static runs no test.
+Two tests run at a time, except slow ones of `ALONE`, which start whole nodes or measure. --quick
+leaves out types, and tests that are marked slow or need servers; --static runs no test.
 """
 
 from __future__ import annotations
