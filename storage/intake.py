@@ -120,6 +120,9 @@ class Intake:
         except StoreUnavailable:
             spool.discard()
             raise
+        except Exception as error:
+            spool.discard()
+            raise StoreUnavailable(f"not stored ({type(error).__name__})") from error
 
     def _break(self, error: StoreBroken) -> None:
         """Take nothing more: after a failed flush another may succeed for bytes that are gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from io import BytesIO
@@ -33,7 +32,7 @@ from sr_templates.text_report import text_report
 from tests.phantoms import Shape, ct_series, oblique
 from tests.sr_templates.objects import MAKER, PHANTOM, Case, bleeds, case, identity, save
 from tests.sr_templates.test_contours import filled
-from tests.tools import dciodvfy_errors, run
+from tests.tools import dciodvfy_errors, run, tool
 
 TOO_OLD = (
     "SegmentNumber not monotonically increasing from one",
@@ -148,10 +147,9 @@ def test_a_pdf_holds_the_page_and_text_that_can_be_searched(made: Case, tmp_path
     ds = dcmread(BytesIO(to_bytes(pdf(made))))
     path = tmp_path / "report.pdf"
     path.write_bytes(ds.EncapsulatedDocument[: ds.EncapsulatedDocumentLength])
-    if shutil.which("pdftotext") is None:
-        pytest.skip("pdftotext is not installed")
-
-    said = subprocess.run(["pdftotext", path, "-"], capture_output=True, check=True, text=True)
+    said = subprocess.run(
+        [tool("pdftotext"), path, "-"], capture_output=True, check=True, text=True
+    )
 
     assert "Presence of property: Present" in " ".join(said.stdout.split())
     assert str(made.sources[0].PatientName) not in said.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from storage.base import Acceptance, OnConflict, SeriesState
+from storage.base import Acceptance, OnConflict, SeriesState, StoreUnavailable
 from storage.database import Database
 from storage.intake import LARGE_BYTES, Intake
 from storage.objects import FileObjects
@@ -171,3 +171,24 @@ def test_a_large_instance_that_comes_again_is_compared_before_the_rows_are_writt
     assert accepted == [Acceptance.STORED, Acceptance.DUPLICATE if same else Acceptance.CONFLICT]
     assert objects.compared == 1
     assert list(objects.incoming.iterdir()) == []
+
+
+class UnreadableObjects(FileObjects):
+    """Objects whose comparison fails in a way that nobody foresaw."""
+
+    def same_data(self, one: str | Place, other: str, size: int) -> bool | None:
+        raise MemoryError
+
+
+def test_a_comparison_that_fails_leaves_nothing_and_the_sender_its_copy(
+    database: Database, tmp_path: Path
+) -> None:
+    objects = UnreadableObjects(tmp_path / "large")
+    content = b"x" * LARGE_BYTES
+    with started(database, objects, OnConflict.KEEP_FIRST) as intake:
+        sent(intake, content)
+        with pytest.raises(StoreUnavailable, match="not stored"):
+            sent(intake, content)
+
+    assert list(objects.incoming.iterdir()) == []
+    assert held(database, objects) == ([content], [])
