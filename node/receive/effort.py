@@ -8,6 +8,8 @@ import time
 MOST_SECONDS = 1.0
 MODEST_SECONDS = 0.004
 """What a walk may take without waiting: ten times what the header of a CT slice takes."""
+MOST_WAIT_SECONDS = 20.0
+"""Then a long walk goes on beside others: its sender waits for an answer."""
 _REST = 4
 """A long walk rests so many times as long as it works."""
 
@@ -26,6 +28,7 @@ class Effort:
         self._began = time.monotonic()  # the clock of a thread takes a call of the system
         self._long_since: float | None = None
         self._rested = 0.0
+        self._has_turn = False
 
     def step(self) -> None:
         """Account for what was done since the last step.
@@ -38,7 +41,7 @@ class Effort:
         if self._long_since is None:
             if time.monotonic() - self._began < MODEST_SECONDS:
                 return
-            _long_walks.acquire()
+            self._has_turn = _long_walks.acquire(timeout=MOST_WAIT_SECONDS)
             self._long_since = self._rested = time.thread_time()
             return
         now = time.thread_time()
@@ -50,6 +53,6 @@ class Effort:
 
     def end(self) -> None:
         """Let the next long walk go on."""
-        if self._long_since is not None:
-            self._long_since = None
+        if self._has_turn:
+            self._has_turn = False
             _long_walks.release()

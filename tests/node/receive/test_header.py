@@ -28,6 +28,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from node.receive import effort
 from node.receive.header import DEEPEST, MOST_ELEMENTS, HeaderError, scan
 from node.receive.header_values import decode, encodings_of, tag_text
 from tests.shared_data import shared
@@ -376,6 +377,18 @@ def test_nonsense_is_refused_with_its_element(data: bytes, tag: int | None) -> N
         scan(data, ExplicitVRLittleEndian, KEYS)
     assert caught.value.tag == tag
     assert caught.value.sentence
+
+
+def test_a_long_walk_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "MOST_WAIT_SECONDS", 0.05)
+    name = "RequestAttributesSequence.ScheduledProcedureStepID"
+    ds = small(Rows=3)
+    ds.RequestAttributesSequence = [small(ScheduledProcedureStepID="A")] * (MOST_ELEMENTS // 8)
+    with effort._long_walks:
+        found = scan(encoded(ds), ExplicitVRLittleEndian, (name,))
+    assert found.values[name] == ["A"] * (MOST_ELEMENTS // 8)
+    assert effort._long_walks.acquire(blocking=False), "a turn that was not had is not given back"
+    effort._long_walks.release()
 
 
 def test_zeros_that_pad_a_data_set_are_no_elements() -> None:
