@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,8 @@ class Parts:
     stopping : threading.Event
     active : Path
         The copy of the configuration that is in use, to be read again after a SIGHUP.
+    started : callable
+        Tells the supervisor that this process does its work.
     """
 
     config: Config
@@ -53,6 +56,7 @@ class Parts:
     policy: RetryPolicy
     stopping: threading.Event
     active: Path = Path()
+    started: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """Let go of the broker and the database."""

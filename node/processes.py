@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -39,23 +40,31 @@ SETTLED_SECONDS = 60.0
 log = structlog.get_logger()
 
 
-def main(role: str, config_path: str, active: str = "") -> int:
-    """Run one role; the exit status.
+def forked(role: str, path: Path, active: Path, started: Callable[[], None]) -> None:
+    """Run one role in a process of its own, which ends with it."""
+    try:
+        run(role, path, active, started)
+    except Exception:  # noqa: BLE001 - as the interpreter does where one ends
+        sys.excepthook(*sys.exc_info())  # which keeps patient data out of the log
+        sys.exit(1)
+
+
+def run(role: str, path: Path, active: Path, started: Callable[[], None]) -> None:
+    """Run one role until SIGTERM.
 
     Parameters
     ----------
     role : str
-    config_path : str
-        The configuration file.
-    active : str
-        The copy of it that is in use; empty: the file itself.
+        One of `node.roles.ROLES`.
+    path, active : Path
+        The configuration file, and the copy of it that is in use.
+    started : callable
+        Called when it does its work: a receiver listens.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    in_use = Path(active or config_path)
-    config = load(in_use, Path(config_path))
+    config = load(active, path)
     log_setup.configure(sys.stdout, config.node.log_level)
     structlog.contextvars.bind_contextvars(role=role)
-    parts = open_parts(config, active=in_use)
+    parts = replace(open_parts(config, active=active), started=started)
 
     def stop(number: int, frame: FrameType | None) -> None:
         parts.stopping.set()
@@ -67,7 +76,6 @@ def main(role: str, config_path: str, active: str = "") -> int:
     finally:
         _leave(parts)
         parts.close()
-    return 0
 
 
 def run_receiver(parts: Parts) -> None:
@@ -284,6 +292,7 @@ def tls_files(tls: TLS) -> TLSFiles:
 
 def _beat(parts: Parts, role: str, facts: Callable[[], dict[str, object]]) -> None:
     """Say every few seconds that this process lives, until it is told to stop."""
+    parts.started()
     while True:
         try:
             with parts.database.transaction() as tx:
@@ -306,7 +315,3 @@ def die_of_disk(error: Exception) -> None:
     """End at once: what is on disk is unknown, and nothing more may be acknowledged."""
     threading.Timer(0.2, os._exit, [DISK_FAILED]).start()
     log.error("disk.failed", error=type(error).__name__)
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -1,20 +1,23 @@
 """The supervisor: starts the processes of a node, watches them, starts them again.
 
-It has no torch, no sockets and no database connection of its own once they run.
+It has no torch, no sockets, no threads and no database connection of its own once they run: each
+process is a fork of it that has everything imported. The receiver comes first, alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import structlog
 
 from node.config.file import Config
 from node.config.problems import ConfigError
+from node.processes import forked
 from node.reload import LOCK, activate, successor, tell_loaded, tell_refused
 from node.roles import ROLES
 
@@ -29,7 +33,11 @@ LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 """A process that ran this long starts again at once when it ends."""
 STOP_SECONDS = 30.0
-_PR_SET_PDEATHSIG = 1
+ALONE_SECONDS = 5.0
+"""So long the others wait for the receiver to listen."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FORK = multiprocessing.get_context("fork")
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 log = structlog.get_logger()
 
@@ -44,7 +52,8 @@ class _Child:
 
     role: str
     number: int
-    process: subprocess.Popen[bytes] | None = None
+    process: ForkProcess | None = None
+    heard: Connection | None = None
     started: float = 0.0
     failures: int = 0
     not_before: float = 0.0
@@ -52,6 +61,20 @@ class _Child:
     @property
     def name(self) -> str:
         return f"{self.role}-{self.number}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Pass a signal on, unless it ended meanwhile."""
+        if self.process is not None and self.process.exitcode is None:
+            os.kill(self.process.pid or 0, number)
+
+    def is_starting(self) -> bool:
+        """Whether it runs and has not said yet that it does its work."""
+        if self.process is None or self.heard is None:
+            return False
+        if time.monotonic() - self.started > ALONE_SECONDS or self.heard.poll():
+            self.heard.close()
+            self.heard = None
+        return self.heard is not None
 
 
 @dataclass
@@ -63,10 +86,13 @@ class Supervisor:
     config : Config
     roles : sequence of str
         Some of `ROLES`; roles can be spread over hosts that share database and data folder.
+    lock : int
+        Descriptor of `lock_data_folder`, which no other process may keep open.
     """
 
     config: Config
     roles: Sequence[str] = ROLES
+    lock: int = -1
     stopping: threading.Event = field(default_factory=threading.Event)
     _children: list[_Child] = field(default_factory=list)
     _reload: bool = False
@@ -80,15 +106,22 @@ class Supervisor:
         ]
         self._active = activate(self.config)
         log.info("node.started", roles=list(self.roles), config=self.config.digest)
-        while not self.stopping.wait(0.1):
+        gc.freeze()  # what is imported is shared by all processes: no collection touches it
+        gc.enable()
+        while not self.stopping.wait(0.0 if self._is_new() else 0.1):
             if self._reload:
                 self._reload = False
                 self._apply_reload()
             for child in self._children:
                 self._watch(child)
+                if child.role == "receiver" and child.is_starting():
+                    break
         self._stop_all()
         self._active.unlink(missing_ok=True)
         log.info("node.stopped")
+
+    def _is_new(self) -> bool:
+        return not any(child.started for child in self._children)
 
     def handle_signals(self) -> None:
         """Stop on SIGTERM and SIGINT, read the configuration again on SIGHUP."""
@@ -118,12 +151,12 @@ class Supervisor:
             if child.process is not None:
                 # A receiver reads it itself and keeps its associations; the others start anew.
                 hang_up = child.role == "receiver"
-                child.process.send_signal(signal.SIGHUP if hang_up else signal.SIGTERM)
+                child.send(signal.SIGHUP if hang_up else signal.SIGTERM)
 
     def _watch(self, child: _Child) -> None:
         now = time.monotonic()
         if child.process is not None:
-            code = child.process.poll()
+            code = child.process.exitcode
             if code is None:
                 return
             steady = now - child.started > STEADY_SECONDS or code == 0
@@ -140,19 +173,34 @@ class Supervisor:
                 log.error("process.not_started", process=child.name, error=type(error).__name__)
             child.started = now
 
-    def _start(self, child: _Child) -> subprocess.Popen[bytes]:
+    def _start(self, child: _Child) -> ForkProcess:
         log.info("process.started", process=child.name)
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "node.processes",
-                child.role,
-                str(self.config.path),
-                str(self._active),
-            ],
-            preexec_fn=_die_with_parent,
-        )
+        child.heard, told = _FORK.Pipe(duplex=False)
+        arguments = (child.role, self.config.path, self._active, told)
+        process = _FORK.Process(target=self._run_child, args=arguments, name=child.name)
+        # One that comes while the child has our handlers would be lost: it waits.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            told.close()
+        return process
+
+    def _run_child(self, role: str, config: Path, active: Path, told: Connection) -> None:
+        """Run a role in the fork: it dies with its parent, and ``ps -o comm`` tells its role."""
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(_PR_SET_NAME, f"sn-{role}".encode())
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if self.lock >= 0:
+            os.close(self.lock)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid != os.getppid():
+            return  # it died before we asked to die with it
+        forked(role, config, active, told.close)
 
     def _stop_all(self) -> None:
         """Receivers first, so that nothing new comes in; then the others; then kill."""
@@ -166,11 +214,10 @@ class Supervisor:
                 process.terminate()
             end = time.monotonic() + STOP_SECONDS
             for process in running:
-                try:
-                    process.wait(max(0.0, end - time.monotonic()))
-                except subprocess.TimeoutExpired:
+                process.join(max(0.0, end - time.monotonic()))
+                if process.exitcode is None:
                     process.kill()
-                    process.wait()
+                    process.join()
 
 
 def lock_data_folder(folder: Path) -> int:
@@ -197,7 +244,3 @@ def lock_data_folder(folder: Path) -> int:
 
 def _backoff(failures: int) -> float:
     return 0.0 if failures == 0 else min(2.0 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,16 +6,14 @@ import secrets
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from storage.base import StoreUnavailable
 from storage.database import Database
 from storage.tables import Meta
 
+HEAD = "0006"
+"""The newest of `storage.migrations`."""
 _LOCK = 7_305_106_117  # any number nobody else locks in this database
 
 
@@ -40,14 +38,27 @@ def migrate(database: Database) -> None:
                 connection.execute(sa.text("set local lock_timeout = 0"))
                 connection.execute(sa.text("set local idle_in_transaction_session_timeout = 0"))
                 connection.execute(sa.text("select pg_advisory_xact_lock(:n)"), {"n": _LOCK})
-            _upgrade(connection)
+            if _revision(connection) != HEAD:
+                _upgrade(connection)
             _remember_salt(connection)
     except sa.exc.OperationalError as error:
         url = database.engine.url.render_as_string(hide_password=True)
         raise StoreUnavailable(f"the database {url} cannot be used now") from error
 
 
+def _revision(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    text = "select version_num from alembic_version"
+    return connection.execute(sa.text(text)).scalar_one_or_none()
+
+
 def _upgrade(connection: Connection) -> None:
+    from alembic import command  # a start that finds all in place does without it
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from getpass import getuser
@@ -57,6 +58,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the node until it is stopped."""
+    gc.disable()  # until all is imported: a third of the time to listening
     from node import log
     from node.parts import database_url
     from node.supervisor import AlreadyRunning, Supervisor, lock_data_folder
@@ -88,7 +90,7 @@ def serve(
         raise fail(f"The data folder cannot be used: {error}.", STORE_AWAY) from None
     except NewerSchema as error:
         raise fail(str(error)) from None
-    supervisor = Supervisor(loaded, roles)
+    supervisor = Supervisor(loaded, roles, lock)
     supervisor.handle_signals()
     supervisor.run()
     if lock >= 0:

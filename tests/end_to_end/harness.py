@@ -175,8 +175,9 @@ rules:
 
     def pids(self, role: str) -> list[int]:
         """Processes of one role."""
+        assert self._process is not None
         found = subprocess.run(
-            ["pgrep", "-f", f"node.processes {role} {self.config}"],
+            ["pgrep", "-r", "R,S,D", "-P", str(self._process.pid), "-x", f"sn-{role}"],
             capture_output=True,
             check=False,
             text=True,

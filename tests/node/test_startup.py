@@ -17,11 +17,13 @@ HEAVY = ["torch", "monai", "highdicom", "nilearn", "matplotlib", "dicom2nifti", 
 
 OBSERVED = """
 import json, sys
+from pathlib import Path
 from node import processes
 def look(parts, role, facts):
     print("LOADED " + json.dumps({"port": facts()["port"], "modules": sorted(sys.modules)}))
 processes._beat = look  # where it would say every few seconds that it lives
-sys.exit(processes.main("receiver", sys.argv[1]))
+path = Path(sys.argv[1])
+processes.run("receiver", path, path, lambda: None)
 """
 
 

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from storage.database import Database
-from storage.migrate import NewerSchema, migrate
+from storage.migrate import HEAD, NewerSchema, migrate
 from storage.tables import Base, Meta
 
 
@@ -16,6 +16,7 @@ def test_the_revisions_lead_to_exactly_the_tables_of_the_code(database: Database
     with database.engine.begin() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == HEAD
 
 
 def test_migrating_again_changes_nothing_and_keeps_the_salt(database: Database) -> None:
