@@ -19,7 +19,8 @@ class NetworkConfig:
     Parameters
     ----------
     channels : tuple of int
-        Width of each level; every level halves the size of the one before.
+        Width of each level; every level but the last halves the size of the one before, the
+        first that of the input.
     neighbours : int
         Slices on each side of the one that is labelled.
     spacing_mm : float
@@ -31,6 +32,8 @@ class NetworkConfig:
     classes : int
         Background and the segments.
     residual_units : int
+    full_resolution : bool
+        The first level keeps the size of the input, as thin sheets of blood need.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
@@ -40,15 +43,18 @@ class NetworkConfig:
     wide_window_hu: tuple[float, float] = (-600.0, 1000.0)
     classes: int = 2
     residual_units: int = 1
+    full_resolution: bool = False
 
     def __post_init__(self) -> None:
-        _between("levels", len(self.channels), 2, 1 + int(math.log2(MULTIPLE)))
+        most = 1 + int(math.log2(MULTIPLE)) + int(self.full_resolution)
+        _between("levels", len(self.channels), 2, most)
         for width in self.channels:
             _between("channels", width, 1, 1024)
         _between("neighbours", self.neighbours, 0, 8)
         _between("spacing_mm", self.spacing_mm, 0.1, 20.0)
         _between("classes", self.classes, 2, 256)
         _between("residual_units", self.residual_units, 0, 8)
+        _between("full_resolution", self.full_resolution, 0, 1)
         for low, high in (self.window_hu, self.wide_window_hu):
             _between("width of a window", high - low, 1.0, 1e5)
 
@@ -56,6 +62,11 @@ class NetworkConfig:
     def in_channels(self) -> int:
         """Channels of the network's input."""
         return 2 * self.neighbours + 2
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By what each level but the last makes the one before smaller."""
+        return (1 if self.full_resolution else 2, *(2,) * (len(self.channels) - 2))
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> NetworkConfig:
@@ -95,7 +106,7 @@ def build(config: NetworkConfig) -> UNet:
         in_channels=config.in_channels,
         out_channels=config.classes,
         channels=config.channels,
-        strides=(2,) * (len(config.channels) - 1),
+        strides=config.strides,
         num_res_units=config.residual_units,
         norm="batch",
     )

@@ -83,6 +83,28 @@ def test_a_small_foreground_among_empty_slices_can_be_sure() -> None:
     assert most < 0.05
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_at_full_resolution_the_first_level_sees_every_pixel(full: bool) -> None:
+    network = build(NetworkConfig(channels=(8, 16, 32, 64, 128), full_resolution=full)).eval()
+    sizes: list[torch.Size] = []
+    first = next(part for part in network.modules() if isinstance(part, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, given, made: sizes.append(made.shape[2:]))
+
+    with torch.inference_mode():
+        found = network(torch.zeros(1, 4, 48, 64))
+
+    assert found.shape[2:] == (48, 64)
+    assert sizes[0] == ((48, 64) if full else (24, 32))
+
+
+def test_a_network_has_no_more_levels_than_its_input_can_be_halved() -> None:
+    six = (4, 4, 4, 4, 4, 4)
+
+    assert NetworkConfig(channels=six, full_resolution=True).strides == (1, 2, 2, 2, 2)
+    with pytest.raises(ValueError, match="levels of the network: 6, wanted 2 to 5"):
+        NetworkConfig(channels=six)
+
+
 def test_with_the_norm_monai_takes_by_default_it_could_not() -> None:
     """The reason for batch norm; should this fail one day, MONAI has mended its U-Net."""
     least, _ = overfit(small("instance"), share=0.01, empty=7, steps=80)
