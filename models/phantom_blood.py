@@ -114,7 +114,8 @@ def _under_skull(
     """Fill from the inner table inwards, as deep as `profile`, on one side."""
     side = random.choice([-1, 1])
     thick = profile - 1.2
-    depth = np.minimum(thick + np.minimum(atlas.inner, 0), side * atlas.places[0] - 6)
+    below = np.minimum(atlas.inner - min(head.gap_mm, 0.0), 0)
+    depth = np.minimum(thick + below, side * atlas.places[0] - 6)
     depth = np.minimum(depth, head.gap_mm + 0.3 - atlas.inner)
     return Blood(depth.astype(np.float32), _texture(random, atlas.shape, *hu))
 

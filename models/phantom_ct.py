@@ -31,6 +31,7 @@ from models.phantom_head import (
     draw_head,
     load_atlas,
 )
+from models.phantom_optics import blur, draw_optics
 
 KINDS = ("none", "iph", "ivh", "sdh", "edh", "sah")
 """No blood; intraparenchymal, intraventricular, subdural, epidural, subarachnoid haemorrhage."""
@@ -108,12 +109,13 @@ def make_head_ct(
         raise ValueError(f"spacing {spacing} mm does not fit a head")
     if not abs(tilt) <= MOST_TILT:
         raise ValueError(f"a gantry tilts by up to {MOST_TILT:g} degrees, not by {tilt}")
-    build, bleed, place, image = (np.random.default_rng([seed, n]) for n in (1, 2, 3, 4))
+    build, bleed, place, image, optics = (np.random.default_rng([seed, n]) for n in range(1, 6))
     chosen = kind or _any_kind(seed)
     head = draw_head(build)
     blood = None if chosen == "none" else draw_blood(bleed, chosen, head)
     grid = _Grid(spacing, tilt)
     array, fraction = _scan(head, blood, _draw_pose(place), grid)
+    blur(array, spacing, draw_optics(optics))
     _add_artefacts(array, grid, image, noise)
     labels = (fraction > 0.5).astype(np.uint8) * np.uint8(KINDS.index(chosen))
     facts: dict[str, str | float | int | bool] = {"modality": "CT", "plane": "axial"}
@@ -265,12 +267,16 @@ def _edge(depth: F32, width_mm: float = 1.0) -> F32:
 
 
 def _put_falx(tissue: F32, head: Head, where: F32, inner: F32) -> None:
-    """Falx between the hemispheres, and the sagittal sinus along its upper edge."""
+    """Put falx and tentorium, with the sagittal and transverse sinuses along their edges."""
     x, y, z = where
     around = ((y + 12) / 62) ** 2 + ((z - 8) / 34) ** 2
     sheet = _edge(np.minimum(0.9 - np.abs(x), (around - 1) * 30))
     sinus = _edge(np.minimum(3.8 + 0.45 * inner - np.abs(x), inner + 8))
-    part = np.maximum(sheet, sinus) * (z > -2) * (inner < 1)
+    part = np.maximum(sheet, sinus) * (z > -2)
+    far = np.hypot(x, y + 45)
+    tent = _edge(np.minimum(0.8 - np.abs(z - 2 + 0.38 * far), far - 18))
+    groove = _edge(np.minimum(4.0 - np.abs(z + 22), inner + 6))
+    part = np.maximum(part, np.maximum(tent, groove) * (y < -40)) * (inner < 1)
     tissue += part * (np.float32(head.falx_hu) - tissue)
 
 

@@ -15,7 +15,7 @@ from models.phantom_ct import KINDS, make_head_ct
 
 LEAST_PHANTOMS = 30
 """With fewer, no head without blood is in some fold."""
-SLICES_MM = (4.0, 5.0, 6.0)
+SLICES_MM = (5.0, 2.5, 4.0)
 TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
 """Of the gantry, degrees, in turn."""
 BLOOD_KINDS = tuple(kind for kind in KINDS if kind != "none")

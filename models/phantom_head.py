@@ -148,17 +148,19 @@ def draw_head(random: np.random.Generator) -> Head:
     wobble = smooth_noise(random, atlas.shape, 4.0)
     soft, csf = _draw_tissue(random, atlas)
     _put_calcium(random, soft, atlas)
-    gap = random.uniform(1.5, 3.0)
+    gap = random.uniform(-2.5, 3.0)  # below zero the cortex lies against the skull
+    table = random.uniform(1.6, 2.4)
+    outer = gap + random.uniform(5.5, 11.0)
     return Head(
         soft=soft,
         csf=csf,
         wobble=wobble,
         gap_mm=gap,
-        table_mm=random.uniform(1.6, 2.4),
-        outer_mm=gap + random.uniform(5.5, 8.0),
+        table_mm=table,
+        outer_mm=outer,
         bone_hu=random.uniform(1100, 1600),
         diploe_hu=random.uniform(450, 750),
-        scalp_mm=random.uniform(12.5, 16.5),
+        scalp_mm=max(random.uniform(12.5, 16.5), outer + 3.0),
         falx_hu=random.uniform(42, 60),
     )
 
