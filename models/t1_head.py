@@ -22,7 +22,7 @@ GM_OF_WM_SIGNAL = (0.50, 0.93)
 CSF_OF_GM_SIGNAL = (0.0, 0.75)
 CONTRAST_TO_NOISE = 2.1
 SCALE = (0.72, 1.5)
-BRIGHT, BRIGHT_PART, RIM_MM = 1.5, 0.003, 4.0
+BRIGHT, BRIGHT_PART, RIM_MM = 1.5, 0.0005, 4.0
 MATCH = 0.80
 
 
@@ -143,9 +143,9 @@ def refuse_unless_t1_head(tissues: Tissues) -> T1Facts:
     _within("brain_volume", "grey matter by intracranial volume is", facts.gm_of_icv, GM_OF_ICV)
     _within(
         "contrast_medium",
-        "part of the brain that is brighter than any tissue is",
-        facts.bright_part,
-        (0.0, BRIGHT_PART),
+        "the part of the brain that is brighter than any tissue, in thousandths, is",
+        1000 * facts.bright_part,
+        (0.0, 1000 * BRIGHT_PART),
     )
     return facts
 
