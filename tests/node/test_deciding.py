@@ -121,9 +121,9 @@ def test_a_series_that_never_comes_ends_in_a_sentence(tmp_path: Path, clock: Tes
         node.turn(20 * 60)
 
         assert node.jobs() == []
-        assert node.decisions("1") == {"two": "not_matched"}
+        assert node.decisions("1") == {"two": "lacking"}
         node.turn(60)
-        assert node.decisions("1") == {"two": "not_matched"}
+        assert node.decisions("1") == {"two": "lacking"}
 
 
 def test_a_job_that_waits_for_an_admin_is_held_with_its_best_guess(
