@@ -68,8 +68,9 @@ class Decision:
     mode : str
         As it is used here: a canary is ``live`` or ``shadow``.
     outcome : str
-        ``matched``; ``not_matched``; ``lacking`` a series of the study; ``held`` until an admin decides; ``off``, the rule is;
-        ``stopped`` by a rule before it; ``waiting`` for the rest of the study;
+        ``matched``; ``not_matched``; ``lacking`` a series of the study; ``held`` until an admin
+        decides; ``off``, the rule is; ``stopped`` by a rule before it; ``waiting`` for the rest
+        of the study;
         ``decided_later``, with another series of the study.
     conditions : tuple of ConditionResult
         Every line of the rule, with value found and value wanted.
