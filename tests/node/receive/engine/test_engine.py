@@ -243,13 +243,19 @@ def test_what_breaks_the_protocol_is_aborted_and_the_receiver_goes_on(
     with peer_of(node) as peer:
         peer.say(nonsense)
         assert peer.hear()[0] == 7
-        assert peer.hear()[0] == 0
     eventually(lambda: node.receiver.associations == 0)
     eventually(lambda: len(node.named("association.aborted")) == 1)
     assert node.incoming() == []
     with peer_of(node) as peer:
         peer.say(echo())
         assert peer.status() == SUCCESS
+
+
+def test_an_aborted_peer_that_does_not_close_is_closed(node: RunningReceiver) -> None:
+    with peer_of(node) as peer:
+        peer.say(p_data(pdv(3, 0, b"data without a command")))
+        assert peer.hear()[0] == 7
+        assert peer.hear()[0] == 0
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "reset"])
