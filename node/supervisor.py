@@ -108,6 +108,14 @@ class Supervisor:
         log.info("node.started", roles=list(self.roles), config=self.config.digest)
         gc.freeze()  # what is imported is shared by all processes: no collection touches it
         gc.enable()
+        try:
+            self._keep_alive()
+        finally:  # nobody else would end them: not even the end of this process
+            self._stop_all()
+            self._active.unlink(missing_ok=True)
+        log.info("node.stopped")
+
+    def _keep_alive(self) -> None:
         while not self.stopping.wait(0.0 if self._is_new() else 0.1):
             if self._reload:
                 self._reload = False
@@ -116,9 +124,6 @@ class Supervisor:
                 self._watch(child)
                 if child.role == "receiver" and child.is_starting():
                     break
-        self._stop_all()
-        self._active.unlink(missing_ok=True)
-        log.info("node.stopped")
 
     def _is_new(self) -> bool:
         return not any(child.started for child in self._children)
