@@ -28,6 +28,7 @@ from node.config.problems import ConfigError
 from node.processes import forked
 from node.reload import LOCK, activate, successor, tell_loaded, tell_refused
 from node.roles import ROLES
+from storage.base import LOG_LOST
 
 LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
@@ -169,6 +170,8 @@ class Supervisor:
             child.not_before = now + _backoff(child.failures)
             child.process = None
             log.warning("process.ended", process=child.name, status=code, failures=child.failures)
+            if code == LOG_LOST:
+                self._stop_all()  # in order, which brings the rows into the database; then anew
         if now >= child.not_before:
             try:
                 child.process = self._start(child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from getpass import getuser
 from pathlib import Path
@@ -59,6 +60,7 @@ def serve(
 ) -> None:
     """Run the node until it is stopped."""
     gc.disable()  # until all is imported: a third of the time to listening
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the file is still to be read
     from node import log
     from node.parts import database_url
     from node.supervisor import AlreadyRunning, Supervisor, lock_data_folder
