@@ -99,9 +99,9 @@ def default_priors() -> Priors:
 
 
 def priors_around(
-    gm: NDArray[np.float32],
-    wm: NDArray[np.float32],
-    csf: NDArray[np.float32],
+    gm: NDArray[np.floating],
+    wm: NDArray[np.floating],
+    csf: NDArray[np.floating],
     brain: NDArray[np.bool_],
     affine: NDArray[np.float64],
     source: str = ICBM152,
@@ -110,7 +110,7 @@ def priors_around(
 
     Parameters
     ----------
-    gm, wm, csf : NDArray[np.float32]
+    gm, wm, csf : NDArray
         Probabilities on the grid of `template_grid`; CSF as far as it is known.
     brain : NDArray[np.bool_]
         With ventricles and sulci filled.
