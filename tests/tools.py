@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,9 +35,3 @@ def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, check=False, timeout=120, encoding="utf-8", errors="replace"
     )
-
-
-def dciodvfy_errors(path: Path) -> Sequence[str]:
-    """Lines of dciodvfy that report an error in an object."""
-    said = run("dciodvfy", "-new", path)
-    return [line for line in said.stderr.splitlines() if line.startswith("Error")]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -21,14 +21,9 @@ from node.config.file import load
 from node.conformance import SECTIONS, statement
 from node.conformance_objects import LONGEST_VALUE
 from pipelines.created import content_of, created, text_of
-from sr_templates.capture import capture
-from sr_templates.notice import Notice, status_report
-from sr_templates.notice_page import notice_capture
 from sr_templates.part10 import to_bytes
 from tests.node.samples import example_in
-from tests.sr_templates.objects import MAKER, Case, case, identity
-from tests.sr_templates.test_further_objects import OBJECTS
-from tests.sr_templates.test_prognosis import made as prognosis
+from tests.sr_templates.samples import Sample, samples
 
 CONTENT = "Content Sequence"
 Tables = dict[str, dict[tuple[str, ...], "Said"]]
@@ -79,39 +74,9 @@ def _rows(part: str) -> Iterator[Said]:
         yield Said(tuple(above), cells[2], tuple(cells[4].split(", ")), cells[5], cells[6])
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An object of some slot, and the images it was made of."""
-
-    slot: str
-    ds: Dataset
-    images: Sequence[Dataset]
-
-
-def samples() -> Iterator[Sample]:
-    made = case()
-    yield from _of_a_case(made)
-    yield Sample("labelmap", case(kind="LABELMAP").segmentation, made.clean)
-    for slot, (build, _) in OBJECTS.items():
-        yield Sample("rejection note" if slot == "rejection" else slot, build(made), made.clean)
-    _, clean, seg, sr, page = prognosis()
-    yield from (Sample(*one, clean) for one in (("seg", seg), ("sr", sr), ("capture", page)))
-    said = Notice("not_scored", "no_brain", "The images show no head.")
-    yield Sample("sr", status_report(said, made.clean, identity("sr"), MAKER), made.clean)
-    yield Sample(
-        "capture", notice_capture(said, made.clean, identity("capture"), MAKER), made.clean
-    )
-
-
-def _of_a_case(made: Case) -> Iterator[Sample]:
-    page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
-    for slot, ds in (("seg", made.segmentation), ("sr", made.sr), ("capture", page)):
-        yield Sample(slot, ds, made.clean)
-
-
 @pytest.fixture(scope="module")
 def everything() -> list[Sample]:
-    return [Sample(one.slot, dcmread(BytesIO(to_bytes(one.ds))), one.images) for one in samples()]
+    return [replace(one, ds=dcmread(BytesIO(to_bytes(one.ds)))) for one in samples()]
 
 
 def walk(ds: Dataset, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataElement]]:
