@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-FROM_PYPI = frozenset({"segimage2itkimage", "tid1500reader"})
+FROM_PYPI = frozenset({"dcm2niix", "segimage2itkimage", "tid1500reader"})
 
 
 def tool(name: str) -> str:
-    """Path of a DCMTK, dicom3tools or dcmqi program; skips without it, fails without it in CI.
+    """Path of somebody else's program; skips without it, fails without it in CI.
 
     DCMTK's programs are looked up in /usr/bin only: pynetdicom installs scripts of the same
     names (storescu, echoscu, ...) into a virtual environment.
