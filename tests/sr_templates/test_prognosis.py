@@ -26,6 +26,7 @@ from sr_templates.prognosis_page import prognosis_capture, prognosis_page
 from sr_templates.prognosis_report import prognosis_report
 from sr_templates.segmentation import segmentation
 from sr_templates.sheet import MARGIN
+from sr_templates.text_report import sentences
 from tests.noise import dciodvfy, tid1500reader
 from tests.phantoms import Shape, ball, ct_series, ct_volume
 from tests.sr_templates.objects import MAKER, identity, save
@@ -174,6 +175,14 @@ def test_volumes_have_their_region_and_side(objects: Any) -> None:
     assert found["Hippocampus", "Left"] == 10
     assert found["Hippocampus", "Right"] == 11
     assert len(found) == 1 + len(NAMES)
+
+
+def test_the_report_in_sentences_names_the_region_of_each_volume(objects: Any) -> None:
+    lines = sentences(objects[3], MADE_BY)
+    [regions] = [line for line in lines if line.startswith("Regional volumes")]
+
+    assert "Volume, left hippocampus: 10.0 ml; Volume, right hippocampus: 11.0 ml" in regions
+    assert regions.count("Volume: ") == 1, "grey matter of the whole brain"
 
 
 def test_what_the_model_used_of_the_image_has_its_range(objects: Any) -> None:
