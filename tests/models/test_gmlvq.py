@@ -49,9 +49,11 @@ def test_waypoint_averaging_repeats_the_run_of_the_matlab_toolbox(standardize: b
     "model",
     [
         GMLVQClassifier(),
-        GMLVQClassifier(local=True, calibration_folds=3),
-        GMLVQClassifier(solver="waypoint", max_iter=30),
-        GMLVQClassifier(missing="partial", activation="identity"),
+        pytest.param(GMLVQClassifier(local=True, calibration_folds=3), marks=pytest.mark.slow),
+        pytest.param(GMLVQClassifier(solver="waypoint", max_iter=30), marks=pytest.mark.slow),
+        pytest.param(
+            GMLVQClassifier(missing="partial", activation="identity"), marks=pytest.mark.slow
+        ),
     ],
     ids=["default", "local-calibrated", "waypoint", "missing"],
 )

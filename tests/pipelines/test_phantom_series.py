@@ -14,6 +14,8 @@ from pipelines.phantom_series import write_ct_series
 from pipelines.steps.volume import volume_from_series
 from tests.noise import dciodvfy
 
+pytestmark = pytest.mark.slow
+
 HALF_HU = 0.5 + 1e-3
 
 
