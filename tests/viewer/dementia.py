@@ -65,7 +65,7 @@ class Prognosed:
 def prognosed(folder: Path) -> Prognosed:
     """Make a head with small hippocampi, its series and its results."""
     head = make_t1_head(5, HeadShape(hippocampal_loss=0.4), SCAN)
-    images = [dcmread(path) for path in write_mr_series(head.volume, folder, seed=5)]
+    images: list[Dataset] = [dcmread(path) for path in write_mr_series(head.volume, folder, seed=5)]
     volume = volume_from_series(images)
     assert np.allclose(volume.affine, head.volume.affine, atol=1e-6)
     findings = _findings(head, volume)
