@@ -25,6 +25,8 @@ from sr_templates.part10 import to_bytes
 from tests.node.samples import example_in
 from tests.sr_templates.samples import Sample, samples
 
+pytestmark = pytest.mark.slow
+
 CONTENT = "Content Sequence"
 Tables = dict[str, dict[tuple[str, ...], "Said"]]
 """By slot and place."""
