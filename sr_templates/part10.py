@@ -62,6 +62,7 @@ def to_file(ds: Dataset, path: Path) -> None:
 def _write(ds: Dataset, target: BinaryIO) -> None:
     _refuse_undeclared_text(ds)
     shell = copy(ds)
+    shell._dict = dict(ds._dict)  # pydicom's copy shares its elements
     shell.preamble = b"\0" * 128
     _stream_pixels(shell)
     with warnings.catch_warnings():
