@@ -135,6 +135,8 @@ def markdown(
         "",
         "## Goals",
         "",
+        "Where the time goes, and why some are not reached: stages.md.",
+        "",
         "| goal | measured | wanted | |",
         "| --- | --- | --- | --- |",
     ]

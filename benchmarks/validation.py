@@ -25,12 +25,11 @@ from benchmarks.planted import FURTHER, MATRIX, Defect, planted
 from node.validation import Judged, validate
 from sr_templates.capture import capture
 from sr_templates.part10 import to_bytes
+from tests.noise import complaints
 from tests.sr_templates.objects import MAKER, case, identity
 
 PAGE = Path(__file__).with_name("validation.md")
 OTHERS = Path(__file__).resolve().parents[2] / "shared/data/seg_and_sr_by_others"
-NOISE = ("Different information entities for attribute",)
-"""What dcentvfy says of every report beside its images."""
 Said = frozenset[str]
 
 
@@ -61,22 +60,13 @@ def _run(command: Sequence[str | Path]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _lines(text: str) -> Said:
-    words = ("Error", "Warning", "Abort")
-    return frozenset(
-        line
-        for line in text.splitlines()
-        if any(word in line for word in words) and not any(noise in line for noise in NOISE)
-    )
-
-
 def _dciodvfy(path: Path, _: Sequence[Path]) -> Said:
-    return _lines(_run(["dciodvfy", "-new", path])[1])
+    return frozenset(complaints("dciodvfy", _run(["dciodvfy", "-new", path])[1]))
 
 
 def _dcentvfy(path: Path, images: Sequence[Path]) -> Said:
     text = _run(["dcentvfy", *images, path])[1]
-    return frozenset(line.replace(str(path), "FILE") for line in _lines(text))
+    return frozenset(line.replace(str(path), "FILE") for line in complaints("dcentvfy", text))
 
 
 def _dcmqi(path: Path, _: Sequence[Path]) -> Said:

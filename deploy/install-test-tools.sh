@@ -44,3 +44,16 @@ if [ ! -e "$ohif/index.html" ]; then
         echo "Not installed (needs npm): OHIF. Tests that need it are skipped."
     fi
 fi
+
+# An MLflow server, in an environment of its own that also sees what the project has installed.
+mlflow_version=3.17.2
+mlflow=${XDG_CACHE_HOME:-$HOME/.cache}/scorenode/mlflow-$mlflow_version
+python=$(dirname "$0")/../.venv/bin/python
+if [ -x "$python" ] && ! "$mlflow/bin/mlflow" --version >/dev/null 2>&1; then
+    echo "Installing MLflow $mlflow_version"
+    rm -rf "$mlflow"
+    "$python" -m venv "$mlflow"
+    "$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+        > "$("$mlflow/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth"
+    "$mlflow/bin/python" -m pip install --quiet "mlflow==$mlflow_version"
+fi

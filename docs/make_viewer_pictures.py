@@ -1,8 +1,10 @@
-"""Pictures of results in a viewer, for radiologists.md: python -m docs.make_viewer_pictures."""
+"""Pictures of results in a viewer: python -m docs.make_viewer_pictures [haemorrhage] [dementia]."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from models.phantom_ct import make_head_ct
 from pipelines.base import SLOTS, SeriesLabel
 from pipelines.offline import score_folder
 from pipelines.phantom_series import write_ct_series
-from tests.end_to_end.pacs import orthanc
-from tests.viewer.ohif import site, viewer
+from tests.end_to_end.pacs import Orthanc, orthanc
+from tests.viewer.dementia import TO_THE_MIDDLE, prognosed
+from tests.viewer.ohif import Viewer, site, viewer
 from tests.viewer.test_viewer import push
 
 IMAGES = Path(__file__).parent / "images"
@@ -42,24 +45,54 @@ def scored(folder: Path) -> list[Dataset]:
     return [dcmread(path) for path in sorted(paths)]
 
 
-def main() -> None:
+def haemorrhage(folder: Path, pacs: Orthanc, shown: Viewer) -> None:
     """Score, send to Orthanc, look with OHIF."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        objects = scored(folder)
-        (folder / "sent").mkdir()
-        with orthanc(folder / "orthanc", dicom_web=True) as pacs:
-            push(pacs, objects, folder / "sent")
-            with site(pacs.http_port) as address, viewer(address) as shown:
-                shown.open(str(objects[0].StudyInstanceUID))
-                shown.show(SEG)
-                shown.say_yes()
-                for number, picture in ((0, "seg"), (CAPTURE, "page"), (TEXT, "text")):
-                    if number:
-                        shown.show(number)
-                    shown.page.wait_for_timeout(SETTLE_MS)
-                    shown.page.screenshot(path=IMAGES / f"viewer-{picture}.png")
+    objects = scored(folder)
+    push(pacs, objects, folder)
+    look(shown, objects[0], "viewer", {SEG: "seg", CAPTURE: "page", TEXT: "text"})
+
+
+def dementia(folder: Path, pacs: Orthanc, shown: Viewer) -> None:
+    """Show a prognosis; its slices through the middle of the brain."""
+    made = prognosed(folder / "t1")
+    push(pacs, [*made.images, *made.results], folder)
+    pictures = {9001: "seg", 9003: "page", 9006: "text"}
+    look(shown, made.images[0], "viewer-prognosis", pictures, TO_THE_MIDDLE)
+
+
+def look(
+    shown: Viewer, image: Dataset, name: str, pictures: Mapping[int, str], images: int = 0
+) -> None:
+    """Open a study, and keep a picture of each of some series; the first is a segmentation."""
+    shown.open(str(image.StudyInstanceUID))
+    first = True
+    for number, word in pictures.items():
+        shown.show(number)
+        if first:
+            shown.say_yes()
+            shown.page.wait_for_timeout(SETTLE_MS)
+            shown.scroll(images)
+        shown.page.wait_for_timeout(SETTLE_MS)
+        shown.page.screenshot(path=IMAGES / f"{name}-{word}.png")
+        first = False
+
+
+STUDIES = {"haemorrhage": haemorrhage, "dementia": dementia}
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Make the pictures of some studies, or of all."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        orthanc(Path(name) / "orthanc", dicom_web=True) as pacs,
+        site(pacs.http_port) as address,
+        viewer(address) as shown,
+    ):
+        for study in wanted or STUDIES:
+            folder = Path(name) / study
+            folder.mkdir()
+            STUDIES[study](folder, pacs, shown)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -16,6 +16,8 @@ from models.gmlvq_config import ICV, BadTable, Feature, Outcome
 from models.gmlvq_start import mean_and_scale
 
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "."})
+PRIORS = "priors"
+"""Column that says which tissue maps volumes were measured with."""
 LEAST_SHARE = 0.5
 """Rows with a smaller share of their features are not imputed."""
 
@@ -99,6 +101,34 @@ def read_table(
         kept.take(_Row(path, number, cells, place))
     _refuse_few(path, kept.declining, outcome)
     return kept.table()
+
+
+def refuse_other_priors(path: Path, features: Sequence[Feature], source: str) -> None:
+    """Refuse volumes that were measured with other tissue maps.
+
+    Parameters
+    ----------
+    path : Path
+        The table; one without the column ``priors`` is believed.
+    features : sequence of Feature
+    source : str
+        As `models.tissue_priors.Priors.source`, which ``scorenode features`` writes.
+
+    Raises
+    ------
+    BadTable
+        A row says that it was measured with others.
+    """
+    header, lines = _lines(path)
+    if PRIORS not in header or not any(feature.regions for feature in features):
+        return
+    place = header.index(PRIORS)
+    for number, cells in lines:
+        if len(cells) > place and cells[place].strip() not in ("", source):
+            raise BadTable(
+                f"{path}, line {number}: volumes were measured with the tissue maps "
+                f"{cells[place].strip()[:12]}, wanted {source[:12]}."
+            )
 
 
 class _Kept:

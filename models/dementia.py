@@ -147,7 +147,12 @@ def predict(
     """
     refuse_unless_ready(prognosis.manifest, scores, age_years)
     refuse_unless_whole_head(volume)
-    tissues = segment_tissues(volume, device=device, progress=lambda done: progress(0.9 * done))
+    tissues = segment_tissues(
+        volume,
+        priors=prognosis.priors,
+        device=device,
+        progress=lambda done: progress(0.9 * done),
+    )
     refuse_unless_t1_head(tissues)
     regional = regional_volumes(tissues)
     case = case_of(prognosis, regional, scores, age_years)

@@ -24,6 +24,9 @@ from models.gmlvq_probability import Calibration, calibrate, folds
 from models.gmlvq_settings import check_settings
 from models.gmlvq_start import Init
 
+SURELY_LABELS = "biuUS"
+"""Kinds of arrays that cannot hold a continuous target, which is slow to find out."""
+
 
 class GMLVQClassifier(FittedGMLVQ):
     """Generalized matrix learning vector quantization.
@@ -169,7 +172,8 @@ class GMLVQClassifier(FittedGMLVQ):
         check_settings(self)
         finite: bool | str = "allow-nan" if self.missing == "partial" else True
         x, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=finite)
-        check_classification_targets(y)
+        if np.asarray(y).dtype.kind not in SURELY_LABELS:
+            check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("GMLVQ needs samples of at least two classes; y holds one class.")

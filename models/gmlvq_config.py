@@ -136,6 +136,7 @@ class TrainingConfig(Closed):
     )
     indeterminate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     seed: int = 1
+    priors: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _each_column_once(self) -> TrainingConfig:
@@ -146,11 +147,13 @@ class TrainingConfig(Closed):
             raise ValueError(f"columns are used twice: {', '.join(twice)}")
         if any(feature.regions for feature in self.features) and not self.age:
             raise ValueError("what is measured in images needs age: the column of years")
+        if self.priors and not any(feature.regions for feature in self.features):
+            raise ValueError("priors are of no use: no feature is measured in images")
         return self
 
 
 def load_training_config(path: Path) -> TrainingConfig:
-    """Read the file.
+    """Read the file; a relative folder of tissue maps is beside it.
 
     Raises
     ------
@@ -163,7 +166,9 @@ def load_training_config(path: Path) -> TrainingConfig:
         if len(data) > MOST_CONFIG_BYTES:
             raise BadTable(f"{path} is larger than {MOST_CONFIG_BYTES >> 10} KiB.")
         content = YAML(typ="safe", pure=True).load(data.decode())
-        return TrainingConfig.model_validate(content)
+        config = TrainingConfig.model_validate(content)
+        maps = str(path.parent / config.priors) if config.priors else None
+        return config.model_copy(update={"priors": maps})
     except OSError as error:
         raise BadTable(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:

@@ -18,6 +18,10 @@ SMALLEST = 1e-150
 """Sums of distances are never taken as smaller; its square is still a number."""
 
 
+AT_ONCE = 20_000
+"""With fewer differences than these, one product for all prototypes is faster than one each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """What is learned from.
@@ -164,6 +168,9 @@ def distances(
     """
     if present is None and len(omega) == 1:
         seen, places = x @ omega[0].T, prototypes @ omega[0].T
+        if seen.size * len(places) <= AT_ONCE:
+            each = seen[:, None] - places
+            return np.asarray(np.einsum("ijk,ijk->ij", each, each))
         return np.stack([_squares(seen - place) for place in places], axis=1)
     found = np.empty((len(x), len(prototypes)))
     for j, prototype in enumerate(prototypes):

@@ -13,7 +13,7 @@ from models.gmlvq_cost import CostFunction, Floats, Ints, Samples
 MATRIX_STEP, PROTOTYPE_STEP = 2.0, 1.0
 LONGER, SHORTER = 1.1, 1.5
 WAYPOINTS = 5
-MEMORY = 20
+MEMORY = 10
 """Pairs of steps and gradients that L-BFGS keeps."""
 
 

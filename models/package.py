@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -190,6 +190,11 @@ def read_package(folder: Path | str) -> ModelPackage:
 def entry_for(folder: Path, name: str) -> FileEntry:
     """Describe a file for a manifest that is being written."""
     return FileEntry(path=name, sha256=_digest(folder / name))
+
+
+def digest_of(digests: Iterable[str]) -> str:
+    """One digest of the digests of several files, in their order."""
+    return hashlib.sha256(":".join(digests).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -7,6 +7,9 @@ import numpy as np
 from models.atlas import HIPPOCAMPUS
 from models.phantom_head import F32, STEP_MM, Atlas, ellipsoid
 
+WHITE = 4.0
+"""No CSF comes to where more than a quarter is white matter."""
+
 
 def hippocampi(atlas: Atlas) -> F32:
     """Part of each voxel of the atlas in either hippocampus, with what is around it."""
@@ -19,8 +22,11 @@ def hippocampi(atlas: Atlas) -> F32:
     return part
 
 
-def loss_to_logit(logits: F32, region: F32, loss: float) -> float:
-    """Find what to add to the logit of CSF so that grey matter in a region shrinks by a part.
+def loss_in_logits(logits: F32, region: F32, loss: float) -> F32:
+    """Find what to add to the logits of CSF so that grey matter in a region shrinks by a part.
+
+    Grey matter goes where it borders on CSF or on itself. Where it borders on white matter there is
+    no CSF in people either; a mixture of the two would look like grey matter.
 
     Parameters
     ----------
@@ -31,6 +37,11 @@ def loss_to_logit(logits: F32, region: F32, loss: float) -> float:
     loss : float
         Part that goes, 0 to 0.6.
 
+    Returns
+    -------
+    NDArray[np.float32]
+        Shape (n_x, n_y, n_z).
+
     Raises
     ------
     ValueError
@@ -40,10 +51,12 @@ def loss_to_logit(logits: F32, region: F32, loss: float) -> float:
         raise ValueError(f"hippocampal loss {loss} is not 0 to 0.6")
     weight = region[region > 0]
     inside = logits[:, region > 0].astype(np.float64)
+    own = np.exp(inside - inside.max(axis=0))
+    shift = weight * np.clip(1 - WHITE * own[1] / own.sum(axis=0), 0, 1)
 
     def grey(extra: float) -> float:
         shifted = inside.copy()
-        shifted[2] += extra * weight
+        shifted[2] += extra * shift
         parts = np.exp(shifted - shifted.max(axis=0))
         return float((parts[0] / parts.sum(axis=0) * weight).sum())
 
@@ -51,4 +64,6 @@ def loss_to_logit(logits: F32, region: F32, loss: float) -> float:
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if grey(middle) > (1 - loss) * whole else (low, middle)
-    return (low + high) / 2
+    added = np.zeros_like(region)
+    added[region > 0] = (low + high) / 2 * shift
+    return added

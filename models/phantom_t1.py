@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from models.base import Volume
 from models.phantom_head import F32, MARGIN, SCALP_MM, STEP_MM, load_atlas, smooth_noise
-from models.phantom_loss import hippocampi, loss_to_logit
+from models.phantom_loss import hippocampi, loss_in_logits
 from models.phantom_scan import CENTER, Scan, ScanGrid, degrade, places_of
 
 SHARPNESS = 3.0
@@ -183,7 +183,7 @@ def _draw(random: np.random.Generator, shape: HeadShape, contrast: Contrast) -> 
     logits *= SHARPNESS
     region = hippocampi(atlas)
     if shape.hippocampal_loss:
-        logits[2] += region * loss_to_logit(logits, region, shape.hippocampal_loss)
+        logits[2] += loss_in_logits(logits, region, shape.hippocampal_loss)
     splines = [ndimage.spline_filter(one, order=3, output=np.float32) for one in logits]
     return _Drawn(
         np.stack(splines),

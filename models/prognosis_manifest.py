@@ -15,6 +15,7 @@ from models.catalogue import MANIFEST
 from models.gmlvq_config import Closed, Feature, Outcome, Threshold
 from models.manifest import FIRST, Element, FileEntry, Input, Status
 from models.package import (
+    digest_of,
     manifest_bytes,
     manifest_digest,
     mistakes,
@@ -34,6 +35,24 @@ class Files(Closed):
     header: FileEntry
     reference: FileEntry
     test_vector: FileEntry
+
+
+class PriorEntries(Closed):
+    """A site's own tissue maps, which its cohort was measured with; NIfTI."""
+
+    gm: FileEntry
+    wm: FileEntry
+    csf: FileEntry
+
+    @property
+    def entries(self) -> tuple[FileEntry, FileEntry, FileEntry]:
+        """The three files."""
+        return self.gm, self.wm, self.csf
+
+    @property
+    def sha256(self) -> str:
+        """One digest of all three, as `models.tissue_priors.Priors.source`."""
+        return digest_of(one.sha256 for one in self.entries)
 
 
 class Runtime(Closed):
@@ -85,6 +104,7 @@ class PrognosisManifest(Closed):
     features: tuple[Feature, ...]
     ageing: AgeingLines | None = None
     usual: Mapping[str, tuple[float, float]] = Field(default_factory=dict)
+    priors: PriorEntries | None = None
     neighbours: Annotated[int, Field(ge=1, le=20)]
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     indeterminate: float = 0.0
@@ -174,7 +194,8 @@ def read_prognosis(folder: Path | str) -> PrognosisPackage:
         raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {mistakes(error)}.") from error
     refuse_pickles(folder)
     files = manifest.files
-    for entry in (files.arrays, files.header, files.reference, files.test_vector):
+    maps = manifest.priors.entries if manifest.priors else ()
+    for entry in (files.arrays, files.header, files.reference, files.test_vector, *maps):
         verify(folder, entry)
     return PrognosisPackage(folder, manifest, _identity(manifest, data))
 
@@ -189,5 +210,6 @@ def _identity(manifest: PrognosisManifest, data: bytes) -> ModelIdentity:
         weights_sha256=manifest.files.arrays.sha256,
         finding=manifest.finding,
         parameters={item.name: f"{item.projection:g}" for item in manifest.thresholds}
-        | {"reference-sha256": manifest.files.reference.sha256},
+        | {"reference-sha256": manifest.files.reference.sha256}
+        | ({"priors-sha256": manifest.priors.sha256} if manifest.priors else {}),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,16 @@ from models.gmlvq import GMLVQClassifier
 from models.gmlvq_config import TrainingConfig
 from models.gmlvq_file import ARRAYS, HEADER
 from models.package import FileEntry, entry_for, plain_file
+from models.prior_maps import PREFIX, TISSUES, BadPriors, load_priors, prior_files
 from models.prognosis_manifest import (
     AgeingLines,
     Files,
+    PriorEntries,
     PrognosisManifest,
     Runtime,
     open_prognosis,
 )
+from models.tissue_priors import Priors
 
 REFERENCE, TEST_VECTOR = "reference.safetensors", "test_vector.safetensors"
 ATOL = 1e-9
@@ -77,12 +81,15 @@ class Prognosis:
         Its classes are 0, stable, and 1, declining.
     reference : NDArray[np.float64]
         Shape (rows, features); the cohort that missing values are filled from.
+    priors : Priors or None
+        Tissue maps that the cohort was measured with; None: the ICBM152 maps.
     """
 
     manifest: PrognosisManifest
     identity: ModelIdentity
     model: GMLVQClassifier
     reference: NDArray[np.float64]
+    priors: Priors | None = None
 
     def score(self, x: NDArray[np.float64]) -> list[CaseScore]:
         """Score rows, shape (rows, features), in the manifest's order and units; NaN is missing."""
@@ -159,6 +166,7 @@ def write_prognosis(
     model.save(out, units={feature.name: feature.unit for feature in config.features})
     (out / REFERENCE).write_bytes(save({"x": np.ascontiguousarray(reference)}))
     (out / TEST_VECTOR).write_bytes(save(_test_vector(model)))
+    priors = _keep_priors(out, config)
     manifest = PrognosisManifest(
         schema_="scorenode-model/1",
         family=config.family,
@@ -178,12 +186,13 @@ def write_prognosis(
         features=config.features,
         ageing=None if ageing is None else AgeingLines(column=str(config.age), **vars(ageing)),
         usual=_usual(reference[table.declining == 0], config),
+        priors=priors,
         neighbours=config.neighbours,
         thresholds=config.thresholds,
         indeterminate=config.indeterminate,
         training=training,
     )
-    no_status = {"status", "status_reason"}
+    no_status = {"status", "status_reason", *(() if priors else ("priors",))}
     content = manifest.model_dump(by_alias=True, mode="json", exclude=no_status)
     content["input"] = manifest.input.model_dump(mode="json", exclude_defaults=True)
     yaml = YAML(typ="safe", pure=True)
@@ -191,6 +200,18 @@ def write_prognosis(
     with (out / MANIFEST).open("w") as file:
         yaml.dump(content, file)
     return load_prognosis(out)
+
+
+def _keep_priors(out: Path, config: TrainingConfig) -> PriorEntries | None:
+    """Copy a site's own tissue maps into the package."""
+    if config.priors is None:
+        return None
+    entries = {}
+    for tissue, path in prior_files(Path(config.priors)).items():
+        name = f"{PREFIX}{path.name}"
+        shutil.copyfile(path, out / name)
+        entries[tissue] = entry_for(out, name)
+    return PriorEntries(**entries)
 
 
 def _usual(stable: NDArray[np.float64], config: TrainingConfig) -> dict[str, tuple[float, float]]:
@@ -230,10 +251,21 @@ def load_prognosis(folder: Path | str) -> Prognosis:
         raise BrokenPackage(f"The model of {folder} must be {ARRAYS} and {HEADER}.")
     model = GMLVQClassifier.load(folder)
     reference = _arrays(folder, files.reference, ("x",))["x"]
-    found = Prognosis(package.manifest, package.identity, model, reference)
+    priors = _priors(folder, package.manifest)
+    found = Prognosis(package.manifest, package.identity, model, reference, priors)
     _check_model(folder, found)
     _run_test_vector(folder, found)
     return found
+
+
+def _priors(folder: Path, manifest: PrognosisManifest) -> Priors | None:
+    if manifest.priors is None:
+        return None
+    try:
+        names = zip(TISSUES, manifest.priors.entries, strict=True)
+        return load_priors({tissue: plain_file(folder, one.path) for tissue, one in names})
+    except BadPriors as error:
+        raise BrokenPackage(str(error)) from error
 
 
 def _arrays(folder: Path, entry: FileEntry, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from models.binary_metrics import Scores, with_intervals
-from models.clinical_table import ClinicalTable, impute, read_table
+from models.clinical_table import ClinicalTable, impute, read_table, refuse_other_priors
 from models.gmlvq import GMLVQClassifier
 from models.gmlvq_case import interval
 from models.gmlvq_config import BadTable, TrainingConfig
 from models.gmlvq_pictures import draw_calibration, draw_relevances, draw_roc
 from models.gmlvq_validation import Progress, Setting, Validated, choose, cross_validate
+from models.prior_maps import BadPriors, load_priors, prior_files
 from models.prognosis_package import Prognosis, load_prognosis, write_prognosis
+from models.tissue_priors import ICBM152
 
 METRIC_REPLICATES = 1000
 SHARE_OF_VALIDATION = 0.7
@@ -51,7 +53,7 @@ def train_prognosis(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadTable(f"{out} is not an empty folder.")
-    table = read_table(table_path, config.features, config.outcome, config.group, config.age)
+    table = _table_of(table_path, config)
     try:
         validated = cross_validate(
             table, config, lambda done, note: progress(SHARE_OF_VALIDATION * done, note)
@@ -79,6 +81,18 @@ def train_prognosis(
     return metrics
 
 
+def _table_of(path: Path, config: TrainingConfig) -> ClinicalTable:
+    """Read the table; its volumes must come from the tissue maps of the configuration."""
+    source = ICBM152
+    if config.priors is not None:
+        try:
+            source = load_priors(prior_files(Path(config.priors))).source
+        except BadPriors as error:
+            raise BadTable(str(error)) from error
+    refuse_other_priors(path, config.features, source)
+    return read_table(path, config.features, config.outcome, config.group, config.age)
+
+
 def evaluate_prognosis(
     folder: Path, table_path: Path, out: Path | None, group: str | None
 ) -> dict[str, Any]:
@@ -104,6 +118,8 @@ def evaluate_prognosis(
     manifest = package.manifest
     ageing = manifest.ageing
     column = ageing.column if ageing else None
+    source = manifest.priors.sha256 if manifest.priors else ICBM152
+    refuse_other_priors(table_path, manifest.features, source)
     table = read_table(table_path, manifest.features, manifest.outcome, group, column)
     seen = table.at_mean_age(ageing.ageing() if ageing else None)
     x = impute(seen, package.reference, manifest.neighbours)

@@ -143,9 +143,9 @@ def refuse_unless_t1_head(tissues: Tissues) -> T1Facts:
     _within("brain_volume", "grey matter by intracranial volume is", facts.gm_of_icv, GM_OF_ICV)
     _within(
         "contrast_medium",
-        "part of the brain that is brighter than any tissue is",
-        facts.bright_part,
-        (0.0, BRIGHT_PART),
+        "the part of the brain that is brighter than any tissue, in thousandths, is",
+        1000 * facts.bright_part,
+        (0.0, 1000 * BRIGHT_PART),
     )
     return facts
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from models.anatomy import load_anatomy
 
+ICBM152 = "icbm152"
 CLASSES = ("gm", "wm", "csf", "bone", "soft", "air")
 STEP_MM = 2.0
 MARGIN = 14
@@ -38,10 +39,13 @@ class Priors:
         Shape (6, n_x, n_y, n_z), float32, in the order of `CLASSES`; they sum to 1.
     affine : NDArray[np.float64]
         4 x 4, diagonal and positive: takes voxel indices to RAS+ mm of template space.
+    source : str
+        Whose maps they are: ``icbm152``, or the digest of a site's own files.
     """
 
     maps: torch.Tensor
     affine: NDArray[np.float64]
+    source: str = ICBM152
 
     def at(self, places: torch.Tensor) -> torch.Tensor:
         """Look up at points.
@@ -72,7 +76,16 @@ class Priors:
 
     def to(self, device: torch.device) -> Priors:
         """Move to a device."""
-        return Priors(self.maps.to(device), self.affine)
+        return Priors(self.maps.to(device), self.affine, self.source)
+
+
+def template_grid() -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Shape and affine of the maps: the template's brain at 2 mm, with room around it."""
+    anatomy = load_anatomy()
+    affine = anatomy.affine.copy()
+    affine[:3, 3] -= MARGIN * STEP_MM
+    x, y, z = (n + 2 * MARGIN for n in anatomy.gm.shape)
+    return (x, y, z), affine
 
 
 @cache
@@ -81,12 +94,34 @@ def default_priors() -> Priors:
     anatomy = load_anatomy()
     brain = np.pad(anatomy.brain, MARGIN)
     gm, wm = (np.pad(one, MARGIN).astype(np.float32) / 255 for one in (anatomy.gm, anatomy.wm))
-    affine = anatomy.affine.copy()
-    affine[:3, 3] -= MARGIN * STEP_MM
+    fluid = np.clip(brain - gm - wm, 0, 1)
+    return priors_around(gm, wm, fluid, brain, template_grid()[1])
+
+
+def priors_around(
+    gm: NDArray[np.floating],
+    wm: NDArray[np.floating],
+    csf: NDArray[np.floating],
+    brain: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+    source: str = ICBM152,
+) -> Priors:
+    """Lay CSF, bone, soft tissue and air in shells around a brain.
+
+    Parameters
+    ----------
+    gm, wm, csf : NDArray
+        Probabilities on the grid of `template_grid`; CSF as far as it is known.
+    brain : NDArray[np.bool_]
+        With ventricles and sulci filled.
+    affine : NDArray[np.float64]
+    source : str
+        As `Priors.source`.
+    """
     away = (ndimage.distance_transform_edt(~brain) * STEP_MM).astype(np.float32)
     away = np.where(brain, 0, away - 0.5 * STEP_MM)
-    outside = ~brain
-    csf = np.clip(brain - gm - wm, 0, 1) + outside * _shell(away, -1, 2.5, 2)
+    outside = ~brain * (1 - np.where(brain, 0, csf))
+    fluid = csf + outside * _shell(away, -1, 2.5, 2)
     bone = outside * _shell(away, 2.5, 9, 4)
     air = outside * np.clip((away - 17) / 8 + 0.5, 0, 1)
     soft = outside * (_shell(away, 7, 18, 6) + 0.15 * np.clip((away - 14) / 6, 0, 1) * (1 - air))
@@ -94,7 +129,8 @@ def default_priors() -> Priors:
     low = 0.7 * np.clip((NECK_MM[0] - z) / (NECK_MM[0] - NECK_MM[1]), 0, 1) * (away > 4)
     mixed = np.array([0.3, 0.45, 0.25])[:, None, None, None]
     rest = np.stack([bone, soft, air]) * (1 - low) + mixed * low
-    return priors_from(np.concatenate([np.stack([gm, wm, csf]), rest]), affine)
+    made = priors_from(np.concatenate([np.stack([gm, wm, fluid]), rest]), affine)
+    return Priors(made.maps, made.affine, source)
 
 
 def priors_from(maps: NDArray[np.floating], affine: NDArray[np.float64]) -> Priors:

@@ -1,8 +1,14 @@
-"""The DICOM conformance statement of a configuration, from what the code and the file say."""
+"""The DICOM conformance statement of a configuration, from what the code and the file say.
+
+Section numbers and headings are those of the template in PS3.2 Annex N without the ``N.``; the
+annexes are its N.9 and N.10. Of sections 2, 3, 4 and 8 and of the second annex the order is known,
+not the wording.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AllStoragePresentationContexts
@@ -14,48 +20,41 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from node import statuses
 from node.config.file import Config
 from node.config.peers import Peer
+from node.conformance_entities import ENTITIES, details
+from node.conformance_objects import annexes
+from node.markdown import Row, table
 from node.query import RETRIEVED_CLASSES
-from node.receive.connection import GuardSettings
-from node.receive.receiver import ReceiverSettings
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from node.receive.tls import SUITES
 from pipelines.base import REJECTION_NOTE, SLOTS, SOP_CLASSES
-from sr_templates import code_tables
-from sr_templates.base import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    MANUFACTURER,
-    MANUFACTURER_MODEL_NAME,
+from storage.commitment_requests import (
+    CLASS_INSTANCE_CONFLICT,
+    KEEP_TRYING,
+    NO_SUCH_INSTANCE,
 )
 
-Row = Sequence[object]
 LABEL_MAP = "Label Map Segmentation Storage"
 """Not named by pydicom."""
-MADE_OF = {
-    "sr": "TID 1500, 1501, 1411, 1419, 4019",
-    "seg": "BINARY",
-    "capture": "one RGB image",
-    "labelmap": "LABELMAP",
-    "sr3d": "as sr",
-    "outlines": "TID 1500, 1410",
-    "text": "TID 2000",
-    "pdf": "application/pdf",
-    "rtstruct": "CLOSED_PLANAR contours",
-}
-STATUSES = (
-    (statuses.SUCCESS, "Success", "Kept, durably; also what is there with the same bytes"),
-    (statuses.DUPLICATE_SOP_INSTANCE, "Duplicate SOP Instance", "With on_conflict: refuse only"),
-    (statuses.SOP_CLASS_NOT_SUPPORTED, "SOP Class not supported", "Another than its context's"),
-    (statuses.OUT_OF_RESOURCES, "Out of resources", "Disk or database; nothing is kept"),
-    (
-        statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
-        "Data Set does not match SOP Class",
-        "A UID is missing, malformed, or another than in the request",
-    ),
-    (statuses.CANNOT_UNDERSTAND, "Cannot understand", "Not readable; Error Comment says where"),
+RECEIVED, SENT = "RECEIVED", "SENT"
+"""Names of the sets of transfer syntaxes."""
+SECTIONS = (
+    "1 Overview",
+    "2 Table of Contents",
+    "3 Introduction",
+    "4 Implementation Model",
+    "5 Service and Interoperability Description",
+    "6 Configuration",
+    "7 Network and Media Communication Details",
+    "8 Security",
+    "A.A Information Object Definitions (IODs)",
+    "A.B Codes and Templates",
+)
+ASKED = (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    StudyRootQueryRetrieveInformationModelGet,
 )
 
 
@@ -72,160 +71,221 @@ def statement(config: Config) -> str:
     Parameters
     ----------
     config : Config
-        Names, ports, peers and services come from it, everything else from the code.
+        Names, ports, peers and services come from it, everything else from the code; the tables of
+        attributes from objects that are made for them, which takes some seconds.
 
     References
     ----------
     DICOM PS3.2 Annex N.
     """
-    sections = (
-        _overview(config),
+    parts = (
+        overview(config),
+        _contents(),
+        _introduction(),
         _implementation_model(config),
-        _services(config),
+        services(config),
         _configuration(config),
+        details(config),
         _security(config),
-        _objects(config),
-        _codes(),
+        *annexes(config),
     )
-    return "\n".join(line for section in sections for line in section) + "\n"
+    lines = list(_cover(config))
+    for heading, part in zip(SECTIONS, parts, strict=True):
+        lines += [f"## {heading}", "", *part]
+    return "\n".join(lines) + "\n"
 
 
-def _table(head: Row, rows: Iterable[Row]) -> Iterator[str]:
-    yield f"| {' | '.join(map(str, head))} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(map(str, row))} |"
-    yield ""
-
-
-def _name(uid: str) -> str:
+def name_of(uid: str) -> str:
+    """Name of a SOP Class."""
     return LABEL_MAP if uid == SOP_CLASSES["labelmap"] else UID(uid).name
 
 
-def _overview(config: Config) -> Iterator[str]:
+def _cover(config: Config) -> Iterator[str]:
     yield f"# DICOM Conformance Statement of {config.node.ae_title}"
     yield ""
     yield (
-        "Implementation: scorenode. It receives images, scores them and sends the results; it is "
-        "no archive and no viewer. Made by `scorenode conformance`."
+        f"scorenode {version('scorenode')}. Made by `scorenode conformance` from the configuration "
+        f"and the code. Section 1 here is N.1 of the template in PS3.2, and so on."
     )
     yield ""
-    yield "## N.1 Overview"
+
+
+def overview(config: Config) -> Iterator[str]:
+    """Yield the lines of section 1 but for its heading."""
+    yield (
+        "scorenode receives images, scores them and sends the results; it is no archive and no "
+        "viewer."
+    )
     yield ""
-    yield "### N.1.1 Content and transfer"
+    yield "### 1.1 Content and Transfer"
     yield ""
-    yield from _table(
-        ("Service", "Role"),
+    yield (
+        "SCP: kept when sent to us. GET: taken within C-GET. Create: made and sent by us (S: "
+        "Standard SOP Class)."
+    )
+    yield ""
+    yield from table(
+        ("SOP Class", "UID", "Transfer Syntax Set", "SCU", "SCP", "GET", "Create"), _classes()
+    )
+    rows: list[Row] = [(RECEIVED, syntax.name, syntax) for syntax in TRANSFER_SYNTAXES]
+    rows.append((SENT, ExplicitVRLittleEndian.name, ExplicitVRLittleEndian))
+    yield "Of several transfer syntaxes in one presentation context, this is the order of choice."
+    yield ""
+    yield from table(("Transfer Syntax Set", "Transfer Syntax", "UID"), rows)
+    yield "### 1.2 Other services"
+    yield ""
+    yield from table(
+        ("Service", "SOP Class", "Role"),
         (
-            ("Verification", "SCU and SCP"),
-            ("Storage, all classes of N.5.2", "SCP"),
-            ("Storage, classes of N.5.3", "SCU"),
-            ("Storage Commitment Push Model", "SCU and SCP" if _commits(config) else "SCU"),
-            ("Query/Retrieve, Study Root: FIND, MOVE, GET", "SCU"),
+            ("Verification", Verification, "SCU and SCP"),
+            (
+                "Storage Commitment",
+                StorageCommitmentPushModel,
+                "SCU and SCP" if _commits(config) else "SCU",
+            ),
+            *((UID(uid).name, uid, "SCU") for uid in ASKED),
         ),
     )
+
+
+def _classes() -> Iterator[Row]:
+    """Yield all storage classes in the order of their UIDs."""
+    kept = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+    made = made_classes()
+    for uid in sorted(kept | made.keys(), key=lambda uid: [int(part) for part in uid.split(".")]):
+        sets = [RECEIVED] * (uid in kept) + [SENT] * (uid in made)
+        yield (
+            name_of(uid),
+            uid,
+            ", ".join(sets),
+            "yes" if uid in made else "",
+            "yes" if uid in kept else "",
+            "yes" if uid in RETRIEVED_CLASSES else "",
+            "S" if uid in made else "",
+        )
+
+
+def made_classes() -> Mapping[str, list[str]]:
+    """SOP Classes of what we make and send, each with the kinds of result that are of it."""
+    found: dict[str, list[str]] = {}
+    for slot in SLOTS:
+        found.setdefault(SOP_CLASSES[slot], []).append(slot)
+    found.setdefault(REJECTION_NOTE, []).append("rejection note")
+    return found
 
 
 def _commits(config: Config) -> bool:
     return bool(config.node.storage_commitment)
 
 
+def _contents() -> Iterator[str]:
+    yield from (f"- {heading}" for heading in SECTIONS)
+    yield ""
+
+
+def _introduction() -> Iterator[str]:
+    yield (
+        "For those who connect this node with other equipment. A statement is no proof that two "
+        "systems work together: `scorenode peers check` sees what a peer offers, and deliveries "
+        "may be proved one by one (`confirm`). Terms are those of the Standard."
+    )
+    yield ""
+
+
 def _implementation_model(config: Config) -> Iterator[str]:
-    yield "## N.4 Implementation model"
+    yield "Each Application Entity is a part of one program, and all have the same AE title."
     yield ""
-    yield from _table(
-        ("Application Entity", "AE title", "Does"),
-        (
-            ("Intake", config.node.ae_title, "waits for associations; keeps what is sent"),
-            ("Query", config.node.ae_title, "asks peers for earlier studies"),
-            ("Delivery", config.node.ae_title, "sends results to the destinations of a rule"),
-        ),
-    )
+    rows = ((one.name, config.node.ae_title, one.does, one.activity) for one in ENTITIES)
+    yield from table(("Application Entity", "AE title", "Does", "Remote activity"), rows)
 
 
-def _services(config: Config) -> Iterator[str]:
-    yield "## N.5 Service and interoperability description"
+def services(config: Config) -> Iterator[str]:
+    """Yield the lines of section 5 but for its heading."""
+    yield "### 5.2 DIMSE Services"
     yield ""
-    yield "### N.5.1 Association policies"
+    yield "#### Verification Service"
     yield ""
-    settings = ReceiverSettings(config.node.ae_title, (), "127.0.0.1", 0)
-    guard = GuardSettings(is_listed=lambda address: True)
-    yield from _table(
-        ("Policy", "Value"),
-        (
-            ("Application context", "1.2.840.10008.3.1.1.1"),
-            ("Implementation Class UID", IMPLEMENTATION_CLASS_UID),
-            ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
-            ("Longest PDU", f"{settings.max_pdu_bytes} bytes"),
-            ("Associations at once", config.node.max_associations),
-            ("Asynchronous operations", "not supported: 1 and 1"),
-            ("A-ASSOCIATE-RQ within", f"{guard.request_seconds:g} s"),
-            ("Silence on an association", f"{settings.idle_seconds:g} s"),
-        ),
-    )
-    yield from _receiving()
-    yield from _sending()
-    yield from _asking()
-
-
-def _receiving() -> Iterator[str]:
-    yield "### N.5.2 Storage as SCP"
+    two = f"{ImplicitVRLittleEndian.name} and {ExplicitVRLittleEndian.name}"
+    yield f"SCP and SCU of {Verification.name} ({Verification}) in {two}."
+    yield ""
+    yield "#### Query/Retrieve Service"
     yield ""
     yield (
-        "Level 2, full: every attribute is kept, nothing is coerced. Transfer syntaxes, in the "
-        "order in which one is chosen:"
+        "SCU of the Study Root models of 1.2. Matching keys: at level STUDY Patient ID, Patient's "
+        "Name, Study Date, Modalities in Study, Study Instance UID; at level SERIES Study Instance "
+        "UID; at level IMAGE the UIDs. C-MOVE names our AE title as destination."
     )
     yield ""
-    yield from _table(("Transfer syntax", "UID"), ((s.name, s) for s in TRANSFER_SYNTAXES))
-    yield "SOP Classes, each in all of these transfer syntaxes:"
+    yield "#### 5.2.5 Storage Service"
     yield ""
-    classes = (str(context.abstract_syntax) for context in AllStoragePresentationContexts)
-    yield from _table(("SOP Class", "UID"), ((_name(uid), uid) for uid in classes))
-    two = f"{ImplicitVRLittleEndian.name} and {ExplicitVRLittleEndian.name}"
-    yield f"{Verification.name} ({Verification}) in {two}."
+    yield f"SCU: every class that 1.1 says is created, in {ExplicitVRLittleEndian.name}."
     yield ""
-    yield "Answers to C-STORE:"
+    rows = ((", ".join(slots), name_of(uid), uid) for uid, slots in made_classes().items())
+    yield from table(("Result", "SOP Class", "UID"), rows)
+    yield "SCP:"
     yield ""
-    yield from _table(("Status", "Name", "When"), ((f"{c:04X}", n, w) for c, n, w in STATUSES))
-
-
-def _sending() -> Iterator[str]:
-    yield "### N.5.3 Storage as SCU"
-    yield ""
-    yield f"In {ExplicitVRLittleEndian.name} ({ExplicitVRLittleEndian})."
-    yield ""
-    made: list[Row] = [(slot, _name(SOP_CLASSES[slot]), SOP_CLASSES[slot]) for slot in SLOTS]
-    made.append(("rejection note", _name(REJECTION_NOTE), REJECTION_NOTE))
-    yield from _table(("Result", "SOP Class", "UID"), made)
-
-
-def _asking() -> Iterator[str]:
-    yield "### N.5.4 Query/Retrieve and Storage Commitment as SCU"
-    yield ""
-    asked = (
-        StudyRootQueryRetrieveInformationModelFind,
-        StudyRootQueryRetrieveInformationModelMove,
-        StudyRootQueryRetrieveInformationModelGet,
-        StorageCommitmentPushModel,
+    yield from table(
+        ("Levels of conformance", "Value"),
+        (
+            ("Level", "2, full: every attribute is kept, private ones too"),
+            ("Digital signatures", "1: kept as they came, not verified"),
+            ("Coercion", "none"),
+        ),
     )
-    yield from _table(("SOP Class", "UID"), ((UID(uid).name, uid) for uid in asked))
-    yield "Storage classes as SCP within C-GET:"
+    yield "#### 5.2.6 Storage Commitment Service"
     yield ""
-    yield from _table(("SOP Class", "UID"), ((_name(uid), uid) for uid in RETRIEVED_CLASSES))
+    yield from _commitment(config)
+
+
+def _commitment(config: Config) -> Iterator[str]:
+    yield (
+        "SCU: for results of rules that say `confirm: [commitment]`. N-EVENT-REPORT is taken in "
+        "the association of the request and in one that the peer opens with the SCP role "
+        "proposed. What a report does not hold is sent again."
+    )
+    yield ""
+    if not _commits(config):
+        yield "SCP: not in this configuration (`node.storage_commitment`)."
+        yield ""
+        return
+    yield (
+        "SCP: for peers with an address. The N-EVENT-REPORT goes out in an association of its own "
+        f"and is tried for {KEEP_TRYING.total_seconds() / 3600:g} hours. What is committed is no "
+        "archive: an instance is held durably now and kept as `retention` says."
+    )
+    yield ""
+    yield from table(
+        ("Failure Reason", "When"),
+        (
+            (f"{NO_SUCH_INSTANCE:04X}", "Not held: never sent, refused, or deleted since"),
+            (f"{CLASS_INSTANCE_CONFLICT:04X}", "Held under another SOP Class UID"),
+        ),
+    )
 
 
 def _configuration(config: Config) -> Iterator[str]:
-    yield "## N.6 Network configuration"
+    yield "One YAML file: `scorenode config check` checks it, `scorenode config reload` uses it."
     yield ""
-    listen, tls = config.node.listen, config.node.tls
-    ports = [("plain", listen.host, listen.port)] if listen else []
-    if tls:
-        ports.append(("TLS", tls.host, tls.port))
-    yield from _table(("Port", "Address", "Number"), ports)
-    yield from _table(
-        ("Peer", "Called as", "Calls as", "From", "TLS"),
-        (_peer(peer) for peer in config.peers.values()),
-    )
+    yield "### 6.1 General Configuration Parameters"
+    yield ""
+    yield from table(("Parameter", "Configurable", "Value here", "Key"), _parameters(config))
+    yield "### 6.2 Configuration of DIMSE Services"
+    yield ""
+    peers: Iterable[Row] = (_peer(peer) for peer in config.peers.values())
+    yield from table(("Peer", "Called as", "Calls as", "From", "TLS"), peers)
+
+
+def _parameters(config: Config) -> Iterator[Row]:
+    node = config.node
+    yield "AE title", "yes", node.ae_title, "node.ae_title"
+    if node.listen:
+        yield "Port", "yes", f"{node.listen.host}:{node.listen.port}", "node.listen"
+    if node.tls:
+        yield "TLS-secured port", "yes", f"{node.tls.host}:{node.tls.port}", "node.tls"
+    yield "Associations accepted at once", "yes", node.max_associations, "node.max_associations"
+    yield "Root of our UIDs", "yes", node.uid_root, "node.uid_root"
+    yield "Device Serial Number", "yes", node.station, "node.station"
+    yield "Specific Character Set of results", "no", "ISO_IR 192", ""
 
 
 def _peer(peer: Peer) -> Row:
@@ -240,8 +300,6 @@ def _peer(peer: Peer) -> Row:
 
 
 def _security(config: Config) -> Iterator[str]:
-    yield "## N.8 Security"
-    yield ""
     if config.node.tls is None:
         yield "This configuration does not listen for TLS."
     else:
@@ -249,33 +307,3 @@ def _security(config: Config) -> Iterator[str]:
         yield ""
         yield from (f"- {suite}" for suite in SUITES.split(":"))
     yield ""
-
-
-def _objects(config: Config) -> Iterator[str]:
-    yield "## Annex A: Created SOP Instances"
-    yield ""
-    yield (
-        f"Manufacturer {MANUFACTURER}, Manufacturer's Model Name {MANUFACTURER_MODEL_NAME}, "
-        f"Device Serial Number {config.node.station}, Specific Character Set ISO_IR 192, UIDs "
-        f"under {config.node.uid_root}. Patient and study attributes come from the images."
-    )
-    yield ""
-    rows = [
-        (rule.name, slot, label.number, _name(SOP_CLASSES[slot]), MADE_OF[slot])
-        for rule in config.rules
-        for slot, label in rule.labels().items()
-        if slot in SOP_CLASSES
-    ]
-    yield from _table(("Rule", "Result", "Series Number", "SOP Class", "Content"), rows)
-
-
-def _codes() -> Iterator[str]:
-    yield "## Annex B: Codes outside PS3.16"
-    yield ""
-    yield from _table(
-        ("Scheme", "Value", "Meaning", "Looked up in"),
-        ((c.scheme, c.value, c.meaning, c.source) for c in code_tables.LOCAL_CODES),
-    )
-    yield (
-        f"Private scheme {code_tables.PRIVATE}SCORENODE is identified in each object that uses it."
-    )

@@ -12,7 +12,7 @@ from node.job_opening import Models, jobs_from
 from node.routing import Decision, SeriesFacts, StudyFacts, decide
 from sr_templates.base import MANUFACTURER, MANUFACTURER_MODEL_NAME
 from storage import jobs, retrievals, series, studies
-from storage.base import ClosedSeries, JobState, NewJob
+from storage.base import ClosedSeries, Job, JobState, NewJob
 from storage.database import Transaction
 
 
@@ -29,7 +29,7 @@ def decide_closed(tx: Transaction, closed: ClosedSeries, config: Config, models:
     facts = facts_of(tx, closed)
     decisions = decide(config.rules, facts, study, tx.now.astimezone().date())
     _record(tx, closed, decisions, config, ends_waiting=not facts.own_result)
-    return _open(tx, closed, decisions, known, config, models)
+    return len(_open(tx, closed, decisions, known, config, models))
 
 
 def decide_again(tx: Transaction, series_id: int, config: Config, models: Models) -> int:
@@ -45,7 +45,40 @@ def decide_again(tx: Transaction, series_id: int, config: Config, models: Models
     decisions = [d for d in all_decisions if levels[d.rule] == "study"]
     studies.end_waiting(tx, series_id, None, "Decided again when the study had come.")
     _record(tx, closed, decisions, config, ends_waiting=True)
-    return _open(tx, closed, decisions, known, config, models)
+    return len(_open(tx, closed, decisions, known, config, models))
+
+
+def replay(
+    tx: Transaction, job: Job, config: Config, models: Models
+) -> tuple[Decision | None, list[int]]:
+    """Decide the rule of a job again, with today's file and models; what it says, and new jobs.
+
+    Nothing is opened where the same images, rule and model have been a job before. Results that
+    a new job makes replace those of the old one.
+
+    Returns
+    -------
+    Decision or None
+        None: the rule, or the images, are not there any more.
+    list of int
+        Ids of the jobs that were opened.
+    """
+    closed = studies.closed_series(tx, job.series_id)
+    known_rules = {rule.name for rule in config.rules}
+    if closed is None or not closed.instances or job.rule not in known_rules:
+        return None, []
+    if not studies.lock(tx, job.series_id):
+        return None, []
+    now = studies.study_of(tx, job.series_id)
+    known = {one.series_instance_uid: one for one in now.closed}
+    study, today = _study_facts(tx, now, config), tx.now.astimezone().date()
+    [decision] = [
+        one
+        for one in decide(config.rules, facts_of(tx, closed), study, today)
+        if one.rule == job.rule
+    ]
+    _record(tx, closed, [decision], config, ends_waiting=True)
+    return decision, _open(tx, closed, [decision], known, config, models)
 
 
 def _study_facts(tx: Transaction, now: studies.StudyNow, config: Config) -> StudyFacts:
@@ -95,15 +128,16 @@ def _open(
     known: dict[str, ClosedSeries],
     config: Config,
     models: Models,
-) -> int:
-    opened = 0
+) -> list[int]:
+    opened = []
     for decision in decisions:
         rule = config.rule(decision.rule)
         keys = []
         for main, job in jobs_from(decision, closed, known, config, models):
             wanted = _late(tx, main, job, rule.late_instances or "rerun_if_changed")
             keys.append(job.idem_key)
-            opened += wanted is not None and jobs.insert(tx, main, wanted) is not None
+            job_id = None if wanted is None else jobs.insert(tx, main, wanted)
+            opened += [] if job_id is None else [job_id]
         if keys and rule.level == "study":
             studies.supersede_others(tx, closed.series_id, rule.name, keys)
     return opened

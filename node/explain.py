@@ -28,6 +28,7 @@ _OUTCOMES: dict[ConditionOutcome, tuple[str, str]] = {
 _RULES: dict[RuleOutcome, tuple[str, str]] = {
     "matched": ("matched", "green"),
     "not_matched": ("not matched", "red"),
+    "lacking": ("lacks a series", "red"),
     "held": ("held", "yellow"),
     "off": ("off", "dim"),
     "stopped": ("stopped", "dim"),

@@ -23,7 +23,7 @@ from node.routing import Decision
 from pipelines.catalogue import PIPELINES
 from storage.base import ClosedSeries, JobState, NewJob
 from storage.gathering import WAITS_FOR_INPUTS
-from storage.jobs import MAIN_INPUT
+from storage.jobs import LACKS_SERIES, MAIN_INPUT
 
 PRIORITIES = {"urgent": 0, "routine": 5, "low": 9}
 
@@ -93,7 +93,9 @@ def jobs_from(
     config: Config,
     models: Models,
 ) -> list[tuple[ClosedSeries, NewJob]]:
-    """Make the jobs of a rule that matched or waits for an admin.
+    """Make the jobs of a rule that matched or waits for an admin, or tell that it lacks a series.
+
+    Where a series is lacking and a reader wants to know what was not scored, one job says so.
 
     Parameters
     ----------
@@ -108,9 +110,11 @@ def jobs_from(
     list of tuple
         The series each job is about, and the job.
     """
-    if decision.outcome not in ("matched", "held"):
+    if decision.outcome not in ("matched", "held", "lacking"):
         return []
     rule = config.rule(decision.rule)
+    if decision.outcome == "lacking" and not rule.tell_reader:
+        return []
     made = []
     for run in decision.runs:
         inputs = {name: known[uid] for name, uid in run.items()}
@@ -130,7 +134,9 @@ def _job(
     identity, trouble = _model(rule, models)
     digest = identity.sha256 if identity else ""
     state, reason, sentence = JobState.QUEUED, "", ""
-    if decision.outcome == "held":
+    if decision.outcome == "lacking":
+        state, reason, sentence = JobState.NOT_SCORED, LACKS_SERIES, decision.sentence
+    elif decision.outcome == "held":
         state, reason, sentence = JobState.HELD, "rule", decision.sentence
     elif trouble:
         state, reason, sentence = JobState.HELD, "config", trouble

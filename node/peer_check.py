@@ -6,7 +6,7 @@ Nothing is stored at the peer, and nothing is asked of it about patients.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from node.commitment import COMMITMENT
 from node.config.base import USUAL_SLOTS
 from node.config.file import Config
 from node.config.peers import Peer
+from node.config.problems import Problem
 from node.destinations import destination_of, ping
 from node.finding import FIND, PENDING
 from node.scu import Call, Destination
@@ -90,6 +91,37 @@ def check(peer: Peer, config: Config) -> Checked:
         return Checked(peer.name, (Line("network", is_there, True, outcome.sentence),))
     there = destination_of(peer, config.node.ae_title)
     return Checked(peer.name, tuple(_lines(there, *_wanted(peer, config))))
+
+
+def unmet(config: Config, seen: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Yield a warning for each thing that a rule asks of a peer and that was not seen there.
+
+    Parameters
+    ----------
+    config : Config
+    seen : mapping
+        Name of a peer to what `Checked.to_json` gave when it was checked last; a peer that is not
+        there was never checked.
+    """
+    for rule in config.rules:
+        for number, there in enumerate(rule.deliver, start=1):
+            lines = seen.get(there.peer, {}).get("lines", ())
+            lacks = {line["what"] for line in lines if not line["is_offered"]}
+            instead = asdict(there.if_refused) if there.if_refused else {}
+            for key, asked in (("send", there.send), ("confirm", there.confirm)):
+                for what in asked:
+                    if what in lacks and not instead.get(what):
+                        place = f"rule {rule.name}, deliver[{number}].{key}"
+                        sentence = f"{there.peer} does not take {what}: {_ADVICE[key]} {_AGAIN}"
+                        sentence = sentence.format(peer=there.peer)
+                        yield Problem(str(config.path), 0, place, sentence, "warning")
+
+
+_ADVICE = {
+    "send": "say under if_refused what goes in its place.",
+    "confirm": "leave it out, or nothing sent there will ever count as proved.",
+}
+_AGAIN = "Seen by the last check; again: scorenode peers check {peer}"
 
 
 def _wanted(peer: Peer, config: Config) -> tuple[set[str], set[str]]:

@@ -24,7 +24,7 @@ from node.config.sections import TLS, Listen
 from node.parts import VERSION, Parts, open_parts
 from node.receive.access import PeerRule, User
 from storage import nodes
-from storage.base import DISK_FAILED, OnConflict, StoreUnavailable
+from storage.base import DISK_FAILED, LOG_LOST, LogLost, OnConflict, StoreUnavailable
 
 if TYPE_CHECKING:
     from node.receive.receiver import ReceiverSettings
@@ -43,14 +43,15 @@ log = structlog.get_logger()
 def forked(role: str, path: Path, active: Path, started: Callable[[], None]) -> None:
     """Run one role in a process of its own, which ends with it."""
     try:
-        run(role, path, active, started)
+        status = run(role, path, active, started)
     except Exception:  # noqa: BLE001 - as the interpreter does where one ends
         sys.excepthook(*sys.exc_info())  # which keeps patient data out of the log
         sys.exit(1)
+    sys.exit(status)
 
 
-def run(role: str, path: Path, active: Path, started: Callable[[], None]) -> None:
-    """Run one role until SIGTERM.
+def run(role: str, path: Path, active: Path, started: Callable[[], None]) -> int:
+    """Run one role until SIGTERM; the exit status.
 
     Parameters
     ----------
@@ -72,13 +73,13 @@ def run(role: str, path: Path, active: Path, started: Callable[[], None]) -> Non
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        _ROLES[role](parts)
+        return _ROLES[role](parts) or 0
     finally:
         _leave(parts)
         parts.close()
 
 
-def run_receiver(parts: Parts) -> None:
+def run_receiver(parts: Parts) -> int:
     """Receive until told to stop; SIGHUP reads peers and rules again."""
     from node.commitment import CommitmentService
     from node.receive.association_rows import AssociationRows
@@ -93,10 +94,20 @@ def run_receiver(parts: Parts) -> None:
     current = [parts.config]
     keys = [header_keys(parts.config.rules)]
     arena = arena_of(parts)
+    log_lost = threading.Event()
+
+    def broken(error: Exception) -> None:
+        if not isinstance(error, LogLost):
+            die_of_disk(error)
+            return
+        log.error("database.log_lost")
+        log_lost.set()
+        parts.stopping.set()
+
     intake = Intake(
         parts.database,
         parts.objects,
-        die_of_disk,
+        broken,
         arena,
         lambda: OnConflict(current[0].node.on_conflict),
     )
@@ -145,6 +156,7 @@ def run_receiver(parts: Parts) -> None:
     intake.stop()
     if arena is not None:
         arena.stop()
+    return LOG_LOST if log_lost.is_set() else 0
 
 
 def arena_of(parts: Parts) -> Arena | None:
@@ -211,7 +223,7 @@ def run_sender(parts: Parts) -> None:
     tender.stop()
 
 
-_ROLES: dict[str, Callable[[Parts], None]] = {
+_ROLES: dict[str, Callable[[Parts], int | None]] = {
     "receiver": run_receiver,
     "coordinator": run_coordinator,
     "worker": run_worker,

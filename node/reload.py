@@ -73,6 +73,7 @@ def activate(config: Config) -> Path:
     """
     target = active_copy(config.node.data_folder, os.getpid())
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _forget_killed(target.parent)
     part = target.with_suffix(".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -81,6 +82,14 @@ def activate(config: Config) -> Path:
         os.fsync(file.fileno())
     part.replace(target)
     return target
+
+
+def _forget_killed(folder: Path) -> None:
+    """Remove the copies of supervisors of this host that were killed: they may hold secrets."""
+    for path in folder.glob(f"active-{socket.gethostname()}-*"):
+        number = path.stem.rpartition("-")[2]
+        if number.isdigit() and not Path("/proc", number).exists():
+            path.unlink(missing_ok=True)
 
 
 def tell_refused(config: Config, error: ConfigError) -> None:

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 RuleOutcome = Literal[
-    "matched", "not_matched", "held", "off", "stopped", "waiting", "decided_later"
+    "matched", "not_matched", "lacking", "held", "off", "stopped", "waiting", "decided_later"
 ]
 
 
@@ -68,8 +68,9 @@ class Decision:
     mode : str
         As it is used here: a canary is ``live`` or ``shadow``.
     outcome : str
-        ``matched``; ``not_matched``; ``held`` until an admin decides; ``off``, the rule is;
-        ``stopped`` by a rule before it; ``waiting`` for the rest of the study;
+        ``matched``; ``not_matched``; ``lacking`` a series of the study; ``held`` until an admin
+        decides; ``off``, the rule is; ``stopped`` by a rule before it; ``waiting`` for the rest
+        of the study;
         ``decided_later``, with another series of the study.
     conditions : tuple of ConditionResult
         Every line of the rule, with value found and value wanted.
@@ -257,6 +258,8 @@ def _of_study(
     inputs = tuple(choose(rule, wanted, whole) for wanted in rule.received)
     outcome, sentence = _study_verdict(rule, mode, this, inputs, study, stopper)
     runs = _combinations(inputs) if _runs(outcome) else ()
+    if outcome == "lacking":
+        runs = _combinations(inputs)[:1]
     if outcome == "held" and not runs:
         runs = ({},)
     inputs += _to_fetch(rule)
@@ -283,12 +286,12 @@ def _study_verdict(
         return "waiting", f"Waiting: rule {rule.name} decides when the whole study has come."
     if not study.waited_out and absent:
         return "waiting", f"Waiting: rule {rule.name} has no series yet for {', '.join(absent)}."
-    if lacking:
-        return "not_matched", (
-            f"Not scored: no series of the study fits {', '.join(lacking)} of rule {rule.name}."
-        )
     if stopper is not None and stopper.outcome == "matched":
         return "stopped", f"Not scored: rule {stopper.rule} matched before and stops the list."
+    if lacking:
+        return "lacking", (
+            f"Not scored: no series of the study fits {', '.join(lacking)} of rule {rule.name}."
+        )
     for one in inputs:
         if one.outcome in ("held", "ambiguous"):
             return "held", f"Held: input {one.name} of rule {rule.name}: {one.sentence}."

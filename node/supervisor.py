@@ -28,6 +28,7 @@ from node.config.problems import ConfigError
 from node.processes import forked
 from node.reload import LOCK, activate, successor, tell_loaded, tell_refused
 from node.roles import ROLES
+from storage.base import LOG_LOST
 
 LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
@@ -108,6 +109,14 @@ class Supervisor:
         log.info("node.started", roles=list(self.roles), config=self.config.digest)
         gc.freeze()  # what is imported is shared by all processes: no collection touches it
         gc.enable()
+        try:
+            self._keep_alive()
+        finally:  # nobody else would end them: not even the end of this process
+            self._stop_all()
+            self._active.unlink(missing_ok=True)
+        log.info("node.stopped")
+
+    def _keep_alive(self) -> None:
         while not self.stopping.wait(0.0 if self._is_new() else 0.1):
             if self._reload:
                 self._reload = False
@@ -116,9 +125,6 @@ class Supervisor:
                 self._watch(child)
                 if child.role == "receiver" and child.is_starting():
                     break
-        self._stop_all()
-        self._active.unlink(missing_ok=True)
-        log.info("node.stopped")
 
     def _is_new(self) -> bool:
         return not any(child.started for child in self._children)
@@ -164,6 +170,8 @@ class Supervisor:
             child.not_before = now + _backoff(child.failures)
             child.process = None
             log.warning("process.ended", process=child.name, status=code, failures=child.failures)
+            if code == LOG_LOST:
+                self._stop_all()  # in order, which brings the rows into the database; then anew
         if now >= child.not_before:
             try:
                 child.process = self._start(child)

@@ -122,7 +122,7 @@ def _all_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
 def _dataset(path: Path, *, pixels: bool) -> Dataset | None:
     try:
         return dcmread(path, stop_before_pixels=not pixels)
-    except (InvalidDicomError, OSError, *UNDECODABLE):
+    except (InvalidDicomError, *UNDECODABLE):
         return None
 
 

@@ -27,6 +27,7 @@ UNDECODABLE = (
     ArithmeticError,
     RuntimeError,
     EOFError,
+    OSError,  # a sequence that ends too early, where it is first looked into
     BytesLengthException,
 )
 """What pydicom raises for an element that is missing or cannot be decoded; the message of each may

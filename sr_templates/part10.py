@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -15,6 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from sr_templates.normalise import TEXTS
 
+_LARGE_PIXELS = 1 << 20
 LONG_VALUE = "The value length"
 """How pydicom's warning of an overlong value begins: the source's own value is kept as it came,
 since a PACS matches by it."""
@@ -60,7 +62,9 @@ def to_file(ds: Dataset, path: Path) -> None:
 def _write(ds: Dataset, target: BinaryIO) -> None:
     _refuse_undeclared_text(ds)
     shell = copy(ds)
+    shell._dict = dict(ds._dict)  # pydicom's copy shares its elements
     shell.preamble = b"\0" * 128
+    _stream_pixels(shell)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=LONG_VALUE)
@@ -74,6 +78,13 @@ def _write(ds: Dataset, target: BinaryIO) -> None:
                 f"Character Set {ds.get('SpecificCharacterSet', 'ISO_IR 6')} "
                 f"({type(error).__name__})"
             ) from None
+
+
+def _stream_pixels(shell: Dataset) -> None:
+    """Have pydicom write pixels piece by piece; it would make another copy of them."""
+    pixels = shell.get("PixelData")
+    if isinstance(pixels, bytes) and len(pixels) > _LARGE_PIXELS:
+        shell["PixelData"] = DataElement("PixelData", shell["PixelData"].VR, BytesIO(pixels))
 
 
 def _refuse_undeclared_text(ds: Dataset) -> None:

@@ -117,6 +117,7 @@ def segmentation(
     )
     fill(result, marks, [segment.number for segment in segments], frames)
     stamp.stamp(result, sources[0], maker)
+    result.ContentCreatorName = ""  # Type 2 (PS3.3 table 10-12), and nobody's
     # highdicom may take them from the source's tags, which tilt and unequal steps belie.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
     _fix_dimension_organization(result, identity.uid("dimension-organization"))

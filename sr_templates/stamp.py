@@ -24,6 +24,9 @@ from sr_templates.normalise import TYPE_2, TYPE_3, UTF8
 
 LONG_STRING = 64
 """Most characters of a Long String (LO)."""
+IN_GENERAL_SERIES = ("SEG", "OT")
+"""Modalities of ours whose series are described by the General Series Module (PS3.3 C.7.3.1); those
+of documents and structure sets have no Body Part Examined."""
 WARNING = NOT_FOR_CLINICAL_USE.partition(" - ")[0]
 
 
@@ -162,7 +165,7 @@ def stamp(result: Dataset, source: Dataset, maker: Maker) -> None:
         setattr(result, f"{keyword}Time", time)
     if "TimezoneOffsetFromUTC" in source:
         result.TimezoneOffsetFromUTC = source.TimezoneOffsetFromUTC
-    if source.get("BodyPartExamined") and result.Modality != "SR":
+    if source.get("BodyPartExamined") and result.Modality in IN_GENERAL_SERIES:
         result.BodyPartExamined = source.BodyPartExamined
     for item in result.ContributingEquipmentSequence:
         if item.get("ManufacturerModelName") == "highdicom":

@@ -24,6 +24,7 @@ from sr_templates.checks.measurements import (
     ALGORITHM_NAME,
     CATEGORY,
     FINDING,
+    SITE,
     TRACKING_ID,
     groups_of,
 )
@@ -114,9 +115,21 @@ def _finding(group: Dataset) -> str:
         and i.RelationshipType == "CONTAINS"
         and name(i) not in (FINDING, CATEGORY)
     ]
-    values = [f"{_meaning(i, 'ConceptNameCodeSequence')}: {_value(i)}" for i in told]
+    values = [f"{_what(i)}: {_value(i)}" for i in told]
     subject = codes.display(("", "", what[:1].upper() + what[1:]))
     return f"{subject}. {'; '.join(values)}." if values else f"{subject}."
+
+
+def _what(item: Dataset) -> str:
+    """Say what a value is of: its name and, where it has one of its own, its place in the body."""
+    places = [_place(site.ds) for site in children(item) if name(site.ds) == SITE]
+    return ", ".join([_meaning(item, "ConceptNameCodeSequence"), *places])
+
+
+def _place(site: Dataset) -> str:
+    """Name a finding site after its side."""
+    sides = [_meaning(i.ds, "ConceptCodeSequence") for i in children(site)]
+    return " ".join([*sides, _meaning(site, "ConceptCodeSequence")]).lower()
 
 
 def _comments(report: Dataset) -> list[str]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 DISK_FAILED = 70
+LOG_LOST = 71
 """Exit status after a failed flush: the supervisor starts the process anew."""
 
 
@@ -27,6 +28,14 @@ class StoreBroken(Exception):
     ----------
     PostgreSQL's "fsyncgate": after a failed fsync the kernel drops the dirty pages, so trying
     again reports success for bytes that are gone.
+    """
+
+
+class LogLost(StoreBroken):
+    """Raised when the database's write-ahead log was deleted or replaced under us.
+
+    Rows go to a file without a name. They reach the database when all processes that use it end
+    in order, and are lost when one is killed before.
     """
 
 

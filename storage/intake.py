@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.arena import Arena
-from storage.base import Acceptance, OnConflict, ReceivedInstance, StoreBroken, StoreUnavailable
+from storage.base import (
+    Acceptance,
+    LogLost,
+    OnConflict,
+    ReceivedInstance,
+    StoreBroken,
+    StoreUnavailable,
+)
 from storage.checkpoints import Checkpoints
 from storage.crash import crash_point
 from storage.database import Database
@@ -46,7 +53,8 @@ class Intake:
     database : Database
     objects : FileObjects
     on_broken : callable
-        Called when the disk failed; the process is expected to end.
+        Called when the disk failed; the process is expected to end. With `LogLost` it, and all
+        others that use the database, are expected to end in order.
     arena : Arena or None
         Where small objects go; started and stopped by the caller.
     on_conflict : callable
@@ -61,7 +69,7 @@ class Intake:
         arena: Arena | None = None,
         on_conflict: Callable[[], OnConflict] = lambda: OnConflict.KEEP_FIRST,
     ) -> None:
-        self._checkpoints = Checkpoints(database)
+        self._checkpoints = Checkpoints(database, self._lose_log)
         self._rows = IntakeRows(database, objects.same_data, on_conflict)
         self.objects = objects
         self.arena = arena
@@ -128,6 +136,9 @@ class Intake:
         """Take nothing more: after a failed flush another may succeed for bytes that are gone."""
         self._broken = error
         self._on_broken(error)
+
+    def _lose_log(self) -> None:
+        self._break(LogLost("the write-ahead log of the database was deleted"))
 
     def _is_first(self, item: _Waiting) -> bool:
         """Queue an instance; True when nobody commits, so that this thread is to do it."""

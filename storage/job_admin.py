@@ -11,7 +11,7 @@ from storage.base import TO_SEND, DeliveryState, Job, JobState, sources_of
 from storage.database import Transaction
 from storage.events import record, resolve_alerts_of
 from storage.gathering import WAITS_FOR_INPUTS
-from storage.jobs import DELIVER, IMPLAUSIBLE, first_step, get, tell_at
+from storage.jobs import DELIVER, IMPLAUSIBLE, LACKS_SERIES, first_step, get, tell_at
 from storage.retraction import RETRACTED
 from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
@@ -22,12 +22,12 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
 
     A job that has its results only sends again what was not sent: results are never remade. One
     whose images retention has deleted cannot be started again, nor one whose results were taken
-    back.
+    back, nor one that only tells which series a rule lacks.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
         return False
-    if job.reason == RETRACTED:
+    if job.reason in (RETRACTED, LACKS_SERIES):
         return False
     if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
         return _redeliver(tx, job, by)

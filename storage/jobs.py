@@ -31,6 +31,8 @@ DELIVER = "deliver"
 TELL_AFTER_SECONDS = 1800.0
 IMPLAUSIBLE = "implausible_result"
 """Reason of jobs whose result lies outside the limits of their rule: an admin looks at it."""
+LACKS_SERIES = "missing_series"
+"""Reason of jobs that only tell a reader which series a rule lacks: they cannot be started."""
 MAIN_INPUT = "series"
 """Role of the series a job is about; named inputs have roles of their own."""
 
@@ -70,7 +72,7 @@ def insert(tx: Transaction, closed: ClosedSeries, new: NewJob) -> int | None:
     _supersede_older(tx, closed, new.rule)
     if new.state is JobState.QUEUED:
         tasks.enqueue(tx, STEP_ORDER[0], job_id, new.priority)
-    else:
+    elif new.state is JobState.HELD:
         raise_alert(tx, f"job.held:{job_id}", new.sentence)
     record(tx, "job.opened", series_id=closed.series_id, job_id=job_id, rule=new.rule)
     return job_id
@@ -102,7 +104,8 @@ def insert_row(
         "progress": 0.0,
         "progress_note": "",
         "reason": new.reason,
-        "tell_at": tell_at(tx, new.snapshot, ended=False),
+        "tell_at": tell_at(tx, new.snapshot, ended=new.state in FINAL_JOB_STATES),
+        "ended_at": tx.now if new.state in FINAL_JOB_STATES else None,
         "notice_of": new.notice_of,
     }
     if new.next_at_seconds is not None:

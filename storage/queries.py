@@ -101,15 +101,18 @@ def series_show(tx: Transaction, series_id: int) -> Row:
 
 
 def decisions_of(tx: Transaction, series_id: int) -> list[Row]:
-    """Give what the rules said of the latest decided generation."""
+    """Give what the rules said last of the latest decided generation."""
     latest = (
         sa.select(sa.func.max(Decision.generation))
         .where(Decision.series_id == series_id)
         .scalar_subquery()
     )
-    query = sa.select(*sa.inspect(Decision).columns).where(
-        Decision.series_id == series_id, Decision.generation == latest
+    last = (
+        sa.select(sa.func.max(Decision.id))
+        .where(Decision.series_id == series_id, Decision.generation == latest)
+        .group_by(Decision.rule)
     )
+    query = sa.select(*sa.inspect(Decision).columns).where(Decision.id.in_(last))
     return _rows(tx, query.order_by(Decision.id))
 
 

@@ -1,6 +1,6 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
-Two tests run at a time, except slow ones of `ALONE`, which start whole nodes or measure. --quick
+Two tests run at a time, except slow ones of `ALONE`, which measure. --quick
 leaves out types, and tests that are marked slow or need servers; --static runs no test.
 """
 
@@ -15,20 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
 TWO = [*PYTEST, "-n", "2", "--dist", "loadfile"]
-ALONE = [
-    f"tests/{name}"
-    for name in (
-        "attacks",
-        "benchmarks",
-        "delivery",
-        "durability",
-        "end_to_end",
-        "fuzz",
-        "node/receive",
-        "viewer",
-        "test_privacy.py",
-    )
-]
+ALONE = ["tests/attacks", "tests/benchmarks"]
 STATIC = [
     [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     [str(BIN / "ruff"), "check", "--quiet", "."],

@@ -190,10 +190,10 @@ def running_receiver(
         commitment=commitment(database) if commitment else None,
         engine=engine,
     )
-    intake.start()
-    rows.start()
-    receiver.start()
     try:
+        intake.start()
+        rows.start()
+        receiver.start()
         yield RunningReceiver(receiver, service, intake, database, store, events)
     finally:
         receiver.stop()

@@ -6,16 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-FROM_PYPI = frozenset({"segimage2itkimage", "tid1500reader"})
+FROM_PYPI = frozenset({"dcm2niix", "segimage2itkimage", "tid1500reader"})
 
 
 def tool(name: str) -> str:
-    """Path of a DCMTK, dicom3tools or dcmqi program; skips without it, fails without it in CI.
+    """Path of somebody else's program; skips without it, fails without it in CI.
 
     DCMTK's programs are looked up in /usr/bin only: pynetdicom installs scripts of the same
     names (storescu, echoscu, ...) into a virtual environment.
@@ -36,9 +35,3 @@ def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, check=False, timeout=120, encoding="utf-8", errors="replace"
     )
-
-
-def dciodvfy_errors(path: Path) -> Sequence[str]:
-    """Lines of dciodvfy that report an error in an object."""
-    said = run("dciodvfy", "-new", path)
-    return [line for line in said.stderr.splitlines() if line.startswith("Error")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from getpass import getuser
 from pathlib import Path
@@ -59,6 +60,7 @@ def serve(
 ) -> None:
     """Run the node until it is stopped."""
     gc.disable()  # until all is imported: a third of the time to listening
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the file is still to be read
     from node import log
     from node.parts import database_url
     from node.supervisor import AlreadyRunning, Supervisor, lock_data_folder
@@ -260,6 +262,27 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     if not done:
         raise fail(f"Job {job_id} is not there, or does not wait for anything.")
     console.print(f"Job {job_id} is queued.")
+
+
+@jobs_app.command("replay")
+def jobs_replay(job_id: int, config: ConfigOption = None) -> None:
+    """Decide a job's rule again, with today's file and models; a new result replaces the old."""
+    from node.deciding import replay
+    from node.job_opening import Models
+    from storage import jobs
+
+    loaded = load_config(config)
+    with store(config) as database, database.transaction() as tx:
+        job = jobs.get(tx, job_id)
+        if job is None:
+            raise fail(f"There is no job {job_id}.")
+        decision, opened = replay(tx, job, loaded, Models(loaded.models.folders))
+    if decision is None:
+        raise fail(f"Job {job_id} cannot be replayed: its rule or its images are not there.")
+    console.print(decision.sentence, highlight=False, markup=False)
+    if not opened:
+        raise fail("No job was opened: the same images, rule and model have been a job before.")
+    console.print(f"Opened job {', '.join(map(str, opened))}.", highlight=False)
 
 
 @jobs_app.command("cancel")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,10 @@ from node.cli.app import (
 )
 from node.cli.output import console, print_json
 from node.roles import SILENT_SECONDS
+
+if TYPE_CHECKING:
+    from node.config.file import Config
+    from node.config.problems import Problem
 
 SOON_DAYS = 30
 RELOAD_SECONDS = 30.0
@@ -44,6 +49,7 @@ def config_check(
     problems = check(
         path, pipelines=set(PIPELINES), models=set(packages), cards=model_cards(packages)
     )
+    problems = [*problems, *_unmet(path, problems)]
     if as_json:
         print_json([vars(problem) for problem in problems])
     else:
@@ -56,6 +62,40 @@ def config_check(
         raise typer.Exit(PROBLEM)
     if not as_json:
         console.print(f"{path} can be used.", highlight=False)
+
+
+def _unmet(path: Path, problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Warn of what peers were seen not to offer; nothing of a file that cannot be used."""
+    from node.config.file import load
+    from node.peer_check import unmet
+
+    if any(problem.severity == "error" for problem in problems):
+        return ()
+    config = load(path)
+    return tuple(unmet(config, _seen_at_peers(config)))
+
+
+def _seen_at_peers(config: Config) -> Mapping[str, Mapping[str, Any]]:
+    """Read what `peers check` kept; nothing where there is no database, or it does not answer."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from node.parts import database_url
+    from storage import destinations
+    from storage.base import StoreUnavailable
+    from storage.database import Database
+
+    url = make_url(database_url(config))
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return {}
+    database = Database(database_url(config))
+    try:
+        with database.snapshot() as tx:
+            return {name: destinations.capabilities(tx, name) for name in config.peers}
+    except (StoreUnavailable, SQLAlchemyError):
+        return {}
+    finally:
+        database.close()
 
 
 def _show_certificates(path: Path, *, quiet: bool) -> bool:

@@ -200,6 +200,13 @@ def features(
     folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched to any depth.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV file; a second run goes on.")],
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    priors: Annotated[
+        Path | None,
+        typer.Option(help="Folder of your own tissue maps: gm, wm and csf as .nii.gz."),
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder for voxel maps of 4 mm, one NIfTI a head.")
+    ] = None,
 ) -> None:
     """Write volumes of grey matter of every T1 head of an archive, for training on own patients."""
     from pipelines.base import Misconfigured
@@ -207,7 +214,7 @@ def features(
 
     try:
         with progress_bar("Features") as move:
-            count = write_features(folder, out, move, device=device)
+            count = write_features(folder, out, move, device=device, priors=priors, maps=maps)
     except Misconfigured as error:
         raise fail(str(error), USAGE) from None
     console.print(

@@ -266,7 +266,11 @@ def models_sent(
 @models_app.command("import")
 def models_import(
     source: Annotated[
-        Path, typer.Argument(help="A MONAI bundle, an nnU-Net v2 folder, or a file of weights.")
+        Path,
+        typer.Argument(
+            help="A MONAI bundle, an nnU-Net v2 folder, a file of weights, or, on an MLflow server,"
+            " models:/NAME@ALIAS or models:/NAME/VERSION."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new package.")],
     modality: Annotated[str, typer.Option(help="DICOM Modality, where it is not told.")] = "",
@@ -276,11 +280,18 @@ def models_import(
     sample: Annotated[
         list[str] | None, typer.Option(help="An image (NIfTI) of its training; NAME=FILE for more.")
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="The MLflow server."),
+    ] = None,
 ) -> None:
     """Make a package of somebody's model; nothing in its files is run."""
     from models.base import BrokenPackage
     from models.importing import Wishes, import_file, import_model, read_codes
 
+    if str(source).startswith("models:"):
+        _fetch(str(source), mlflow, out)
+        return
     try:
         if source.is_file():
             tensors = import_file(source, out)
@@ -294,3 +305,18 @@ def models_import(
     console.print(f"{out} is a package: {package.identity.sha256}", highlight=False)
     for remark in remarks:
         console.print(f"- {remark}.", soft_wrap=True, highlight=False, markup=False)
+
+
+def _fetch(model: str, uri: str | None, out: Path) -> None:
+    """Fetch a package that is registered at an MLflow server."""
+    from models.base import BrokenPackage
+    from node.mlflow_packages import fetch_package
+    from node.mlflow_server import MLflowError, MLflowServer
+
+    if not uri:
+        raise fail("Name the MLflow server: --mlflow http://host:5000.", USAGE)
+    try:
+        digest = fetch_package(MLflowServer(uri), model, out)
+    except (BrokenPackage, MLflowError) as error:
+        raise fail(str(error)) from None
+    console.print(f"{out} is a package: {digest}", highlight=False)

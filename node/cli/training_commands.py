@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,6 +15,17 @@ from node.cli.app import USAGE, JsonOption, fail, train_app
 from node.cli.local_commands import progress_bar
 from node.cli.output import console, print_json
 
+if TYPE_CHECKING:
+    from node.mlflow_packages import LoggedTraining
+
+MLflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        envvar="MLFLOW_TRACKING_URI",
+        help="Write the training to this MLflow server, and register the model there.",
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The new model package.")]
 Move = Callable[[float, str], None]
 
@@ -29,6 +40,7 @@ def train_segmentation(
     fold: Annotated[
         str, typer.Option(help="Fold of patients that is held out and measured; or none.")
     ] = "0",
+    mlflow: MLflowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation on your own labelled volumes; killed, the same command goes on."""
@@ -37,19 +49,27 @@ def train_segmentation(
     from models.recipe import BadRecipe, load_recipe, recipe_path
     from models.training import Unusable
     from models.training import train_segmentation as train
+    from node.mlflow_server import MLflowError
 
     if fold != "none" and not fold.isdigit():
         raise fail(f"--fold is a number or none, not {fold}.", USAGE)
     try:
         recipe = load_recipe(recipe_path(config))
-        with _bar() as move:
-            folder = _as_files(data, out, recipe.names, move)
-            metrics = train(folder, recipe, out, move, fold=None if fold == "none" else int(fold))
+        params = {**recipe.training.model_dump(mode="json"), "recipe": config, "fold": fold}
+        with _bar() as move, _logged(mlflow, recipe.package.family, params, move) as (log, told):
+            folder = _as_files(data, out, recipe.names, told)
+            metrics = train(folder, recipe, out, told, fold=None if fold == "none" else int(fold))
+            registered = log.finish(out, metrics) if log else ""
+    except MLflowError as error:
+        done = f" The package is in {out}." if out.exists() else ""
+        raise fail(f"{error}{done}") from None
     except (BadData, BadRecipe, Unusable) as error:
         raise fail(str(error), USAGE) from None
     except Diverged as error:
         raise fail(str(error)) from None
     _show(metrics, out, as_json=as_json)
+    if registered and not as_json:
+        console.print(f"Registered as {registered}.", highlight=False)
 
 
 @train_app.command("haemorrhage")
@@ -84,6 +104,29 @@ def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:
     folder = work_folder(out) / "from-dicom"
     first_makes(folder / "cases.csv", lambda: write_labelled(data, folder, names, move))
     return folder
+
+
+@contextmanager
+def _logged(
+    uri: str | None, name: str, params: dict[str, Any], move: Move
+) -> Iterator[tuple[LoggedTraining | None, Move]]:
+    """Write a training to an MLflow server, if one is named; of several processes the first does.
+
+    A training that ends badly ends as FAILED there.
+    """
+    from node.mlflow_packages import LoggedTraining
+    from node.mlflow_server import MLflowError, MLflowServer
+
+    if not uri or os.environ.get("RANK", "0") != "0":
+        yield None, move
+        return
+    log = LoggedTraining.begin(MLflowServer(uri), name, params)
+    try:
+        yield log, log.following(move)
+    except BaseException:
+        with suppress(MLflowError):
+            log.server.end(log.run, failed=True)
+        raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pynetdicom.association import Association
@@ -54,6 +54,25 @@ class GuardSettings:
     largest_instance_bytes: int = 2 << 30
     most_connections: int = 1024
     longest_association_seconds: float = 86_400.0
+
+
+class CannotListen(OSError):
+    """Raised when an address cannot be listened on; the sentence says which and why."""
+
+
+@contextlib.contextmanager
+def listening_on(host: str, port: int) -> Iterator[None]:
+    """Name the address where it cannot be listened on.
+
+    Raises
+    ------
+    CannotListen
+    """
+    try:
+        yield
+    except OSError as error:
+        sentence = f"Nobody can listen on {host}:{port} here ({error.strerror or error})."
+        raise CannotListen(sentence) from error
 
 
 class RefusedPDU(OSError):

@@ -33,7 +33,7 @@ from node.receive.access import (
 )
 from node.receive.admission import Admission, Session
 from node.receive.association_rows import AssociationRows
-from node.receive.connection import GuardSettings
+from node.receive.connection import GuardSettings, listening_on
 from node.receive.engine.host import Engine
 from node.receive.engine.listener import Listener
 from node.receive.engine.negotiation import Negotiator
@@ -232,8 +232,7 @@ class Receiver:
 
         Raises
         ------
-        OSError
-            The address cannot be listened on.
+        CannotListen, InvalidTLS
         """
         keep_pynetdicom_quiet()
         address = (self.settings.host, self.settings.port)
@@ -250,19 +249,20 @@ class Receiver:
             # Both roles: peers ask us, and report to us what we asked of them.
             ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
             handlers = self._commitment.handlers()
-        server = ae.make_server(
-            address,
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._on_requested),
-                (evt.EVT_C_STORE, self._on_c_store),
-                *handlers,
-            ],
-            server_class=GuardedServer,
-            request_handler=GuardedHandler,
-            settings=self._guard,
-            on_refused=self._on_refused,
-            on_end=self._on_end,
-        )
+        with listening_on(*address):
+            server = ae.make_server(
+                address,
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._on_requested),
+                    (evt.EVT_C_STORE, self._on_c_store),
+                    *handlers,
+                ],
+                server_class=GuardedServer,
+                request_handler=GuardedHandler,
+                settings=self._guard,
+                on_refused=self._on_refused,
+                on_end=self._on_end,
+            )
         self._server = cast(GuardedServer, server)
         if self._has_engine:
             self._listeners = self._make_listeners(self._server)
@@ -353,7 +353,8 @@ class Receiver:
         if self.settings.tls is not None:
             tls = self.settings.tls
             self._context = self._new_context(tls.files)
-            self._tls_socket = socket.create_server((tls.host, tls.port), backlog=128)
+            with listening_on(tls.host, tls.port):
+                self._tls_socket = socket.create_server((tls.host, tls.port), backlog=128)
             listeners.append(
                 listener(self._tls_socket, lambda: cast(ssl.SSLContext, self._context))
             )

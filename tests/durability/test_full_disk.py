@@ -13,6 +13,8 @@ from node.statuses import OUT_OF_RESOURCES, SUCCESS
 from tests.durability.proof import assert_all_held, assert_works_again, leftovers
 from tests.durability.receiver_process import ReceiverProcess, Setup
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 NO_MARK = -(1 << 60)
 LARGEST = 2

@@ -19,6 +19,8 @@ from tests.durability.memory import forget_peak, peak_bytes
 from tests.durability.proof import leftovers
 from tests.durability.receiver_process import ReceiverProcess, Setup
 
+pytestmark = pytest.mark.slow
+
 ENHANCED_CT = b"1.2.840.10008.5.1.4.1.1.2.1"
 MIB = 1 << 20
 MOST_GROWTH = 64 * MIB

@@ -16,10 +16,10 @@ from models.base import Volume
 from tests.end_to_end.harness import NodeUnderTest
 from tests.end_to_end.pacs import SC, SEG, SR, orthanc, remembering_pacs
 from tests.end_to_end.studies import head_with_bleed, head_without_bleed, write_study
+from tests.noise import dciodvfy, segimage2itkimage, tid1500reader
 from tests.ports import free_port
 from tests.services import RABBITMQ, postgresql_database, require_port
 from tests.shared_data import shared
-from tests.tools import dciodvfy_errors, run
 
 pytestmark = pytest.mark.slow
 
@@ -121,17 +121,13 @@ def _check_conformance(tmp_path: Path, folder: Path, sources: list[Path]) -> Non
     assert by_class.keys() == {SEG, SR, SC}
     for path in by_class.values():
         ds = pydicom.dcmread(path, stop_before_pixels=True)
-        assert dciodvfy_errors(path) == []
+        assert dciodvfy(path) == []
         if ds.SOPClassUID == SEG:
             out = tmp_path / "itk"
             out.mkdir()
-            done = run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", out)
-            assert done.returncode == 0, done.stderr
+            assert segimage2itkimage(path, out) == []
         if ds.SOPClassUID == SR:
-            done = run(
-                "tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json"
-            )
-            assert done.returncode == 0, done.stderr
+            assert tid1500reader(path, tmp_path / "sr.json") == []
     first = pydicom.dcmread(sources[0], stop_before_pixels=True)
     for path in folder.glob("*.dcm"):
         ds = pydicom.dcmread(path, stop_before_pixels=True)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.fuzz.conversion import fuzz_series
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_mutated_and_truncated_series_end_in_a_designed_way(seed: int) -> None:

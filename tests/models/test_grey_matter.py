@@ -18,6 +18,8 @@ from models.tissue_fit import Effort
 from models.tissue_shape import affine_matrix, exponential
 from models.voxel_maps import grey_map, map_features, map_grid
 
+pytestmark = pytest.mark.slow
+
 FAST = Effort(coarse_mm=10.0, middle_mm=5.0, fine_mm=5.0, rounds=(20, 40, 0))
 SPACING = (2.5, 2.5, 2.5)
 

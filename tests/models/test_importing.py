@@ -27,6 +27,8 @@ from tests.models.small import (
 )
 from tests.models.tiny import quiet
 
+pytestmark = pytest.mark.slow
+
 
 def write_bundle(folder: Path, network: Any = None) -> Path:
     """A MONAI bundle around the network that tells shades apart."""

@@ -7,6 +7,8 @@ import pytest
 
 from models.phantom_t1 import HeadShape, Scan, T1Phantom, make_t1_head
 
+pytestmark = pytest.mark.slow
+
 COARSE = Scan(spacing=(4.0, 4.0, 4.0))
 
 

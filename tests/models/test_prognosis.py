@@ -29,6 +29,8 @@ from node.cli.main import app
 from tests.models import toolbox_run
 from tests.models.cohort import CONFIG, write_cohort, write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

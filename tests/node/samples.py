@@ -28,6 +28,7 @@ peers:
   LOCAL: { sends_as: ['*'], from_networks: [127.0.0.0/8] }
 """
 STUDY = "1.2.3"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "example.yaml"
 
 
 @dataclass
@@ -116,3 +117,13 @@ def small_node(folder: Path, clock: TestClock, text: str) -> Iterator[SmallNode]
         intake.stop()
         parts.close()
         assert not failures
+
+
+def example_in(folder: Path) -> Path:
+    """Copy the example of the handbook, and put what it names beside it."""
+    path = folder / EXAMPLE.name
+    path.write_text(EXAMPLE.read_text())
+    secret = folder / "redcap-token"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    return path

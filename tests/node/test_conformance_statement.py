@@ -12,17 +12,16 @@ from pydicom.uid import (
     HTJ2KLossless,
 )
 from pynetdicom import AllStoragePresentationContexts
-from typer.testing import CliRunner
 
-from node.cli.main import app
 from node.config.file import load
-from node.conformance import accepted_contexts, statement
+from node.conformance import RECEIVED, SENT, accepted_contexts, overview, services
+from node.conformance_entities import details
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from pipelines.base import REJECTION_NOTE, SOP_CLASSES
+from tests.node.samples import example_in
 from tests.peers import ct_image, part10, running_receiver
 from tests.tools import run
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "example.yaml"
 REFUSED_SYNTAXES = [DeflatedExplicitVRLittleEndian, HTJ2KLossless, MPEG2MPML]
 OTHER_CLASSES = [
     "1.2.840.10008.5.1.4.1.2.2.1",  # Study Root FIND
@@ -30,44 +29,50 @@ OTHER_CLASSES = [
     "1.2.826.0.1.3680043.8.498.999",  # nobody's
 ]
 MOST_CONTEXTS = 128
-SECRETS = ("redcap-token",)
 Context = tuple[str, str]
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """The example of the handbook, with what it names beside it."""
-    path = tmp_path / EXAMPLE.name
-    path.write_text(EXAMPLE.read_text())
-    for name in SECRETS:
-        (tmp_path / name).write_text("secret")
-        (tmp_path / name).chmod(0o600)
-    return path
+    return example_in(tmp_path)
 
 
-def listed(text: str, heading: str) -> set[str]:
-    """UIDs in the tables of a section."""
-    part = text.split(heading, 1)[1].split("\n### ", 1)[0].split("\n## ", 1)[0]
-    return set(re.findall(r"\| (1\.2\.840\.10008[0-9.]*) \|", part))
-
-
-def test_the_command_prints_the_statement_of_a_configuration(example: Path) -> None:
-    done = CliRunner().invoke(app, ["conformance", "--config", str(example)])
+@pytest.fixture
+def text(example: Path) -> str:
+    """The sections that need no objects."""
     config = load(example)
-
-    assert done.exit_code == 0
-    assert done.stdout == statement(config)
-    assert f"# DICOM Conformance Statement of {config.node.ae_title}" in done.stdout
-    for peer in config.peers:
-        assert f"| {peer} |" in done.stdout
-    for rule in config.rules:
-        assert f"| {rule.name} | sr | {rule.series.number} |" in done.stdout
+    return "\n".join([*overview(config), *services(config), *details(config)])
 
 
-def test_every_class_that_is_sent_is_listed(example: Path) -> None:
-    text = statement(load(example))
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, as far as the next one of any level."""
+    return text.split(f"# {heading}", 1)[1].split("\n#", 1)[0]
 
-    assert listed(text, "### N.5.3") == {*SOP_CLASSES.values(), REJECTION_NOTE}
+
+def rows(part: str) -> list[list[str]]:
+    """Cells of the rows of all tables."""
+    lines = (line for line in part.splitlines() if line.startswith("| "))
+    return [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+    ]
+
+
+@pytest.mark.parametrize("number", ["7.2.1", "7.2.2", "7.2.3"])
+def test_every_entity_says_when_it_calls_and_whom_it_takes(text: str, number: str) -> None:
+    for part in ("1 Sequencing", "2 Association P", "3 Association I", "4 Association A"):
+        assert len(section(text, f"{number}.{part}").split("\n\n", 1)[1]) > 20
+
+
+def test_every_class_that_is_sent_is_listed(text: str) -> None:
+    made = {*SOP_CLASSES.values(), REJECTION_NOTE}
+
+    assert {row[1] for row in rows(section(text, "1.1 ")) if row[-1] == "S"} == made
+    assert {row[2] for row in rows(section(text, "5.2.5 ")) if len(row) == 3} - {
+        "UID",
+        "---",
+    } == made
 
 
 def sweep(port: int, contexts: list[Context], folder: Path) -> set[Context]:
@@ -94,8 +99,7 @@ def sweep(port: int, contexts: list[Context], folder: Path) -> set[Context]:
 
 
 @pytest.mark.slow
-def test_a_sweep_finds_exactly_the_contexts_of_the_statement(example: Path, tmp_path: Path) -> None:
-    text = statement(load(example))
+def test_a_sweep_finds_exactly_the_contexts_of_the_statement(text: str, tmp_path: Path) -> None:
     classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
     syntaxes = [str(one) for one in (*TRANSFER_SYNTAXES, *REFUSED_SYNTAXES)]
     proposed = [(one, syntax) for one in (*classes, *OTHER_CLASSES) for syntax in syntaxes]
@@ -106,6 +110,8 @@ def test_a_sweep_finds_exactly_the_contexts_of_the_statement(example: Path, tmp_
         for start in range(0, len(proposed), MOST_CONTEXTS):
             accepted |= sweep(node.port, proposed[start : start + MOST_CONTEXTS], tmp_path)
 
-    assert accepted == set(accepted_contexts())
-    said = listed(text, "### N.5.2")
-    assert said == {one for one, _ in accepted} | {syntax for _, syntax in accepted}
+    table = rows(section(text, "1.1 "))
+    kept = {row[1]: row[2].split(", ") for row in table if len(row) == 7 and row[4] == "yes"}
+    sets = {name: {row[2] for row in table if row[0] == name} for name in (RECEIVED, SENT)}
+    said = {(uid, syntax) for uid, names in kept.items() for syntax in sets[names[0]]}
+    assert accepted == said == set(accepted_contexts())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from models.catalogue import find_package
+from node.deciding import replay
+from node.job_opening import Models
 from storage import jobs
 from storage.jobs import STEP_ORDER
+from storage.results import earlier_results
 from storage.tables import JobInput, Series
 from tests.conftest import TestClock
 from tests.node.samples import STUDY, SmallNode, small_node
@@ -121,9 +126,9 @@ def test_a_series_that_never_comes_ends_in_a_sentence(tmp_path: Path, clock: Tes
         node.turn(20 * 60)
 
         assert node.jobs() == []
-        assert node.decisions("1") == {"two": "not_matched"}
+        assert node.decisions("1") == {"two": "lacking"}
         node.turn(60)
-        assert node.decisions("1") == {"two": "not_matched"}
+        assert node.decisions("1") == {"two": "lacking"}
 
 
 def test_a_job_that_waits_for_an_admin_is_held_with_its_best_guess(
@@ -229,3 +234,42 @@ def test_results_of_another_scorenode_are_never_scored(tmp_path: Path, clock: Te
 
         assert node.jobs() == []
         assert node.decisions("1") == {"best-ct": "not_matched"}
+
+
+def test_a_replayed_job_gives_way_to_one_with_the_model_of_today(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    package = tmp_path / "packages" / "site-model"
+    shutil.copytree(find_package("haemorrhage-demo", ()), package)
+    manifest = (package / "model.yaml").read_text()
+    (package / "model.yaml").write_text(manifest.replace("haemorrhage-demo", "site-model"))
+    rule = BEST_CT.replace("haemorrhage-demo", "site-model")
+    with small_node(tmp_path, clock, f"models: {{ folders: [packages] }}\n{rule}") as node:
+        node.arrive("1", **_ct(5.0))
+        node.turn(11)
+        (first,) = node.jobs()
+        _end(node, first["id"], ["sr"])
+        assert _replayed(node, first["id"]) == ("matched", [])
+
+        newer = (package / "model.yaml").read_text().replace("version: 0.1.0", "version: 0.2.0")
+        (package / "model.yaml").write_text(newer)
+        outcome, opened = _replayed(node, first["id"])
+
+        assert (outcome, len(opened)) == ("matched", 1)
+        assert [job["state"] for job in node.jobs()] == ["done", "queued"]
+        assert node.decisions("1") == {"best-ct": "matched"}
+        with node.parts.database.snapshot() as tx:
+            again = jobs.get(tx, opened[0])
+            assert again is not None
+            assert again.snapshot["model"]["version"] == "0.2.0"
+            assert [one["slot"] for one in earlier_results(tx, again)] == ["sr"]
+
+
+def _replayed(node: SmallNode, job_id: int) -> tuple[str, list[int]]:
+    with node.parts.database.transaction() as tx:
+        job = jobs.get(tx, job_id)
+        assert job is not None
+        config = node.parts.config
+        decision, opened = replay(tx, job, config, Models(config.models.folders))
+    assert decision is not None
+    return decision.outcome, opened

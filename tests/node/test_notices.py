@@ -26,6 +26,20 @@ rules:
     if_not_run: { tell_reader: sr, after: 5m }
 """
 
+OF_TWO = """\
+  PACS: { address: { host: 127.0.0.1, port: 9, ae_title: PACS }, takes_demonstration: yes }
+rules:
+  - name: two
+    mode: live
+    when: { Modality: MR }
+    inputs:
+      t1: { header: { SeriesDescription: t1 } }
+      flair: { header: { SeriesDescription: flair } }
+    run: { pipeline: haemorrhage, model: haemorrhage-demo }
+    deliver: [ { to: PACS } ]
+    if_not_run: { tell_reader: sr, after: 5m }
+"""
+
 
 @pytest.fixture
 def node(tmp_path: Path, clock: TestClock) -> Iterator[SmallNode]:
@@ -237,3 +251,36 @@ def _held(tx: Any, job_id: int, node: SmallNode, step: str) -> Job:
     job = jobs.claim(tx, job_id, step, "test", node.parts.policy)
     assert job is not None
     return job
+
+
+def test_a_reader_is_told_which_series_a_study_lacks(tmp_path: Path, clock: TestClock) -> None:
+    with small_node(tmp_path, clock, OF_TWO) as node:
+        node.arrive("0", Modality=["MR"], SeriesDescription=["scout"])
+        node.arrive("1", Modality=["MR"], SeriesDescription=["t1"])
+        node.turn(11)
+        node.turn(20 * 60)
+
+        assert _told(node) == [("queued", "not_scored", "missing_series")]
+        (job, notice) = node.jobs()
+        assert (job["series_instance_uid"], job["state"]) == (f"{STUDY}.1", "not_scored")
+        assert job["sentence"] == "Not scored: no series of the study fits flair of rule two."
+        with node.parts.database.transaction() as tx:
+            assert not job_admin.requeue(tx, job["id"])
+        _score(node, notice["id"])
+
+        node.arrive("2", Modality=["MR"], SeriesDescription=["flair"])
+        node.turn(11)
+        _score(node, node.jobs()[-1]["id"])
+
+        assert [told[1] for told in _told(node)] == ["not_scored", "scored"]
+
+
+def test_a_study_without_any_series_for_a_rule_is_not_told_of(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    with small_node(tmp_path, clock, OF_TWO) as node:
+        node.arrive("0", Modality=["MR"], SeriesDescription=["scout"])
+        node.turn(11)
+        node.turn(20 * 60)
+
+        assert (node.jobs(), _told(node)) == ([], [])

@@ -12,7 +12,7 @@ from node.cli.main import app
 from node.commitment import COMMITMENT
 from node.config.file import Config
 from node.finding import FIND
-from node.peer_check import Checked, check
+from node.peer_check import Checked, check, unmet
 from storage import destinations
 from storage.database import Database
 from storage.migrate import migrate
@@ -86,3 +86,38 @@ def test_the_command_keeps_what_it_saw(tmp_path: Path, is_there: bool) -> None:
     with database.snapshot() as tx:
         assert destinations.capabilities(tx, "PACS") == printed
     database.close()
+
+
+def test_config_check_warns_of_what_the_last_check_did_not_find(tmp_path: Path) -> None:
+    with running(ScriptedPACS(tmp_path / "pacs", sop_classes=[CAPTURE])) as pacs:
+        config = config_with(tmp_path, pacs.port)
+        before = CliRunner().invoke(app, ["config", "check", "--json", str(config.path)])
+        database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+        migrate(database)
+        database.close()
+        CliRunner().invoke(app, ["peers", "check", "--config", str(config.path)])
+    after = CliRunner().invoke(app, ["config", "check", "--json", str(config.path)])
+
+    new = [one for one in json.loads(after.stdout) if one not in json.loads(before.stdout)]
+    assert after.exit_code == before.exit_code == 0
+    assert {problem["severity"] for problem in new} == {"warning"}
+    told = {problem["sentence"].partition(":")[0] for problem in new}
+    assert told == {f"PACS does not take {what}" for what in ("seg", "sr", "find", "commitment")}
+    assert {problem["where"] for problem in new} == {
+        "rule head-ct, deliver[1].send",
+        "rule head-ct, deliver[1].confirm",
+    }
+
+
+def test_what_stands_in_for_a_refused_result_needs_no_warning(tmp_path: Path) -> None:
+    config = configuration(
+        tmp_path,
+        "  PACS: { folder: results }",
+        deliver="{ to: PACS, send: [seg, sr], if_refused: { seg: capture } }",
+    )
+    lacks = [{"what": what, "is_offered": False} for what in ("seg", "sr")]
+
+    [problem] = unmet(config, {"PACS": {"lines": lacks}})
+
+    assert "does not take sr" in problem.sentence
+    assert list(unmet(config, {})) == []

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.phantom_t1 import Scan, make_t1_head
+from models.voxel_maps import map_grid
 from pipelines.base import Misconfigured
-from pipelines.grey_features import COLUMNS, write_features
+from pipelines.grey_features import COLUMNS, read_map_features, write_features
+from pipelines.phantom_series import write_mr_series
+from pipelines.steps.nifti import save_nifti
 from tests.shared_data import shared
 
 
@@ -66,6 +71,54 @@ def test_a_table_of_other_columns_is_not_gone_on_with(tmp_path: Path) -> None:
 
     with pytest.raises(Misconfigured, match="other columns"):
         write_features(tmp_path, out, _quiet)
+
+
+def test_tissue_maps_that_cannot_be_used_are_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"neither gm.nii.gz"):
+        write_features(tmp_path, tmp_path / "features.csv", _quiet, priors=tmp_path)
+    assert not (tmp_path / "features.csv").exists()
+
+
+def test_a_table_of_other_tissue_maps_is_not_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "features.csv"
+    row = dict.fromkeys(COLUMNS, "") | {"verdict": "ok", "priors": "0123"}
+    with out.open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerow(row)
+
+    with pytest.raises(Misconfigured, match="other tissue maps"):
+        write_features(tmp_path, out, _quiet)
+
+
+@pytest.mark.slow
+def test_a_head_has_a_map_that_is_made_again_when_it_is_lost(tmp_path: Path) -> None:
+    out, maps = tmp_path / "features.csv", tmp_path / "maps"
+    phantom = make_t1_head(5, scan=Scan(spacing=(4.0, 4.0, 4.0)))
+    write_mr_series(phantom.volume, tmp_path / "dicom", seed=5)
+
+    count = write_features(tmp_path / "dicom", out, _quiet, maps=maps)
+
+    assert count.measured == 1
+    (row,) = _rows(out)
+    assert row["priors"] == "icbm152"
+    ids, features = read_map_features(maps)
+    assert ids == (row["SeriesInstanceUID"],)
+    assert features.shape == (1, int(map_grid()[2].sum()))
+    assert features.sum() == pytest.approx(float(row["gm_ml"]), rel=0.15)
+    table, (path,) = out.read_bytes(), maps.iterdir()
+    written = path.read_bytes()
+    path.unlink()
+    assert write_features(tmp_path / "dicom", out, _quiet, maps=maps).measured == 1
+    assert (out.read_bytes(), path.read_bytes()) == (table, written)
+    assert write_features(tmp_path / "dicom", out, _quiet, maps=maps).known == 1
+
+
+def test_a_file_that_is_no_voxel_map_is_refused(tmp_path: Path) -> None:
+    save_nifti(np.zeros((3, 4, 5), np.float32), np.eye(4), tmp_path / "1.2.3.nii.gz")
+
+    with pytest.raises(Misconfigured, match=r"1.2.3.nii.gz is no voxel map"):
+        read_map_features(tmp_path)
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from sr_templates.outputs import SEGMENTATION_OUTPUTS, outputs_of, undeclared, v
 from sr_templates.part10 import to_bytes
 from sr_templates.preview import preview
 from sr_templates.text import render
+from tests.noise import dciodvfy, tid1500reader
 from tests.sr_templates.objects import MAKER, MODEL, Case, case, identity, save
-from tests.tools import dciodvfy_errors, run
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
 PROGNOSIS = {
@@ -63,8 +63,8 @@ def test_a_segmentation_model_needs_no_python_for_its_report(
     path = save(sr, tmp_path / "sr.dcm")
 
     assert examine_own(sr, made.sources, made.seg) == []
-    assert dciodvfy_errors(path) == []
-    run("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    assert dciodvfy(path) == []
+    assert tid1500reader(path, tmp_path / "sr.json") == []
     read = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
     volumes = [float(group["measurementItems"][0]["value"]) for group in read[-2:]]
     assert volumes == [round(made.findings.number("volume", n), 1) for n in (1, 3)]
@@ -102,7 +102,7 @@ def test_codes_of_the_site_and_reviewed_ones_pass_the_checker(
     sr = report_of(dementia, PROGNOSIS, without_segmentation(made))
 
     assert examine_own(sr, made.sources, None, dementia.reviewed) == []
-    assert dciodvfy_errors(save(sr, tmp_path / "sr.dcm")) == []
+    assert dciodvfy(save(sr, tmp_path / "sr.dcm")) == []
     scheme = sr.CodingSchemeIdentificationSequence[0]
     assert scheme.CodingSchemeDesignator == "99EXAMPLE"
     assert "GMLVQ class: Progressive" in render(sr)

@@ -45,3 +45,14 @@ def test_text_outside_its_character_set_is_refused_without_showing_it() -> None:
     assert "Αιμορραγία" not in str(refused.value)
     assert str(ds.SOPInstanceUID) in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+def test_writing_large_pixels_leaves_the_object_as_it_is() -> None:
+    ds = ct_series()[0]
+    ds.PixelData = bytes(2 << 20)
+
+    data = to_bytes(ds)
+
+    assert isinstance(ds.PixelData, bytes)
+    assert to_bytes(ds) == data
+    assert dcmread(BytesIO(data)).PixelData == ds.PixelData

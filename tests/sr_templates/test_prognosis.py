@@ -26,9 +26,10 @@ from sr_templates.prognosis_page import prognosis_capture, prognosis_page
 from sr_templates.prognosis_report import prognosis_report
 from sr_templates.segmentation import segmentation
 from sr_templates.sheet import MARGIN
+from sr_templates.text_report import sentences
+from tests.noise import dciodvfy, tid1500reader
 from tests.phantoms import Shape, ball, ct_series, ct_volume
 from tests.sr_templates.objects import MAKER, identity, save
-from tests.tools import dciodvfy_errors, run
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "docs" / "templates"
 SHAPE = Shape(40, 44, 15, (4.0, 4.5, 9.0))
@@ -176,6 +177,14 @@ def test_volumes_have_their_region_and_side(objects: Any) -> None:
     assert len(found) == 1 + len(NAMES)
 
 
+def test_the_report_in_sentences_names_the_region_of_each_volume(objects: Any) -> None:
+    lines = sentences(objects[3], MADE_BY)
+    [regions] = [line for line in lines if line.startswith("Regional volumes")]
+
+    assert "Volume, left hippocampus: 10.0 ml; Volume, right hippocampus: 11.0 ml" in regions
+    assert regions.count("Volume: ") == 1, "grey matter of the whole brain"
+
+
 def test_what_the_model_used_of_the_image_has_its_range(objects: Any) -> None:
     group = groups(objects[3])["dementia-demo image inputs"]
     (item,) = [item for item in group.ContentSequence if item.ValueType == "NUM"]
@@ -228,11 +237,8 @@ def test_other_peoples_tools_read_the_report(objects: Any, tmp_path: Path) -> No
     _, _, seg, sr, page = objects
     for name, ds in (("seg", seg), ("sr", sr), ("page", page)):
         path = save(ds, tmp_path / f"{name}.dcm")
-        assert dciodvfy_errors(path) == []
-    done = run(
-        "tid1500reader", "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "o"
-    )
-    assert done.returncode == 0, done.stderr
+        assert dciodvfy(path) == []
+    assert tid1500reader(tmp_path / "sr.dcm", tmp_path / "o") == []
 
 
 def test_a_sites_template_reads_what_the_pipeline_says(objects: Any) -> None:

@@ -23,6 +23,7 @@ from sr_templates.frames import frames_of, parallel_frames
 from sr_templates.normalise import normalised
 from sr_templates.part10 import to_bytes
 from sr_templates.segmentation import SegmentationType, segmentation
+from tests.noise import dciodvfy, segimage2itkimage
 from tests.phantoms import AXIAL, Shape, ct_series, ct_volume, oblique
 from tests.shared_data import shared
 from tests.sr_templates.objects import (
@@ -35,7 +36,6 @@ from tests.sr_templates.objects import (
     maker,
     save,
 )
-from tests.tools import dciodvfy_errors, run
 
 PRONE = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 SHAPES = {
@@ -75,12 +75,7 @@ def test_dcmqi_reads_every_voxel_at_its_place(shape: Shape, tmp_path: Path) -> N
     made = case(shape)
     path = save(made.segmentation, tmp_path / "seg.dcm")
 
-    said = run(
-        "segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path,
-        "--outputType", "nii",
-    )  # fmt: skip
-
-    assert said.returncode == 0, said.stderr
+    assert segimage2itkimage(path, tmp_path) == []
     for number, segment in enumerate((SEGMENTS[0], SEGMENTS[2]), start=1):
         image = nib.nifti1.Nifti1Image.from_filename(tmp_path / f"{number}.nii.gz")
         voxels = np.asarray(image.dataobj) > 0
@@ -95,7 +90,7 @@ def test_dcmqi_reads_every_voxel_at_its_place(shape: Shape, tmp_path: Path) -> N
 def test_dcmqi_reads_codes_colours_and_tracking(tmp_path: Path) -> None:
     path = save(case().segmentation, tmp_path / "seg.dcm")
 
-    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path)
+    assert segimage2itkimage(path, tmp_path) == []
 
     meta = json.loads((tmp_path / "meta.json").read_text())
     first, second = (attributes[0] for attributes in meta["segmentAttributes"])
@@ -109,7 +104,7 @@ def test_dcmqi_reads_codes_colours_and_tracking(tmp_path: Path) -> None:
 def test_dciodvfy_finds_no_error(shape: Shape, tmp_path: Path) -> None:
     path = save(case(shape).segmentation, tmp_path / "seg.dcm")
 
-    assert dciodvfy_errors(path) == []
+    assert dciodvfy(path) == []
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)], ids=str)
@@ -192,7 +187,7 @@ def test_a_single_voxel_is_written(tmp_path: Path) -> None:
 
     assert made.segmentation.NumberOfFrames == 1
     assert points_read_by_highdicom(made.segmentation, 1) == points(labels, Shape().world(), 2)
-    assert dciodvfy_errors(save(made.segmentation, tmp_path / "seg.dcm")) == []
+    assert dciodvfy(save(made.segmentation, tmp_path / "seg.dcm")) == []
 
 
 def test_times_equipment_and_warning_are_ours() -> None:
@@ -315,7 +310,7 @@ def test_a_real_enhanced_series_carries_a_segmentation(tmp_path: Path) -> None:
 
     assert seg is not None
     assert problems(seg, [source]) == []
-    assert dciodvfy_errors(save(seg, tmp_path / "seg.dcm")) == []
+    assert dciodvfy(save(seg, tmp_path / "seg.dcm")) == []
     wanted = nib.affines.apply_affine(affine, np.argwhere(labels))
     assert points_read_by_highdicom(seg, 1) == {tuple(p) for p in np.round(wanted, 1) + 0.0}
 

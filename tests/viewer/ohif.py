@@ -38,6 +38,8 @@ FLAGS = [
 ]
 """Drawing without a graphics card."""
 SLOW_MS = 120_000
+WHEEL_MS = 150
+"""Between two turns of the wheel: quicker ones are taken for one."""
 SCREEN = {"width": 1400, "height": 900}
 CONFIG = """window.config = {
   routerBasename: '/', extensions: [], modes: [], showStudyList: true,
@@ -166,6 +168,14 @@ class Viewer:
         button = self.page.get_by_role("button", name="Yes", exact=True)
         button.first.wait_for(state="visible", timeout=SLOW_MS)
         button.first.click()
+
+    def scroll(self, images: int) -> None:
+        """Turn the wheel over the image, one image at a time."""
+        left, top, width, height = self.canvas()
+        self.page.mouse.move(left + width // 2, top + height // 2)
+        for _ in range(images):
+            self.page.mouse.wheel(0, 100)
+            self.page.wait_for_timeout(WHEEL_MS)
 
     def wait_for_text(self, text: str) -> None:
         """Wait until the page says something."""

@@ -23,6 +23,7 @@ from tests.end_to_end.harness import until
 from tests.end_to_end.pacs import Orthanc, orthanc
 from tests.phantoms import Shape, ct_series
 from tests.sr_templates.objects import MAKER, Case, case, identity
+from tests.viewer.dementia import GREY_MATTER, SCAN, TO_THE_MIDDLE, Prognosed, prognosed
 from tests.viewer.ohif import Viewer, installed, site, viewer
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,8 @@ SHAPES = {
 }
 RIM = 70
 """Pixels at the edges of the image where the viewer has its own signs."""
+LEAST_DICE = 0.8
+"""Of what is drawn with what was marked: the viewer smooths edges, and has its own signs on it."""
 LESION = (100, 45, 22)
 """Column, row and radius in columns of a lesion that goes through all slices."""
 
@@ -112,13 +115,15 @@ def push(pacs: Orthanc, objects: list[Dataset], folder: Path) -> None:
     assert {outcome.kind for outcome in outcomes} == {"sent"}
 
 
-def colored(shown: Shown, strong: int, weak: tuple[int, ...]) -> NDArray[np.bool_]:
+def colored(
+    viewer: Viewer, strong: int, weak: tuple[int, ...], least: int = 60
+) -> NDArray[np.bool_]:
     """Where one channel (or two) stands out in the image on the screen, shape of the screen."""
-    picture = shown.viewer.picture()
-    left, top, width, height = shown.viewer.canvas()
+    picture = viewer.picture()
+    left, top, width, height = viewer.canvas()
     found = np.ones(picture.shape[:2], bool)
     for channel in weak:
-        found &= picture[..., strong] - picture[..., channel] > 60
+        found &= picture[..., strong] - picture[..., channel] > least
     inside = np.zeros_like(found)
     inside[top + RIM : top + height - RIM, left + RIM : left + width - RIM] = True
     return found & inside
@@ -145,21 +150,21 @@ def check_overlay(shown: Shown) -> None:
         column, row, size = on_screen(shown, number)
 
         def drawn(strong: int = strong, weak: tuple[int, ...] = weak, size: float = size) -> bool:
-            return int(colored(shown, strong, weak).sum()) > 0.9 * size
+            return int(colored(shown.viewer, strong, weak).sum()) > 0.9 * size
 
         until(drawn, f"segment {number} to be drawn", 60)
-        rows, columns = np.nonzero(colored(shown, strong, weak))
+        rows, columns = np.nonzero(colored(shown.viewer, strong, weak))
         assert abs(columns.mean() - column) < 4
         assert abs(rows.mean() - row) < 4
         assert len(rows) == pytest.approx(size, rel=0.12)
 
 
-def check_page(shown: Shown, page: Dataset) -> None:
+def check_page(viewer: Viewer, page: Dataset) -> None:
     """The verdict and the caution can be read: nothing of the viewer lies over them."""
     height, width = int(page.Rows), int(page.Columns)
     pixels = np.frombuffer(page.PixelData, np.uint8)[: height * width * 3]
     image = Image.fromarray(pixels.reshape(height, width, 3))
-    left, top, room, tall = shown.viewer.canvas()
+    left, top, room, tall = viewer.canvas()
     scale = min(room / width, tall / height)
     size = round(width * scale), round(height * scale)
     wanted = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(np.int16)
@@ -167,7 +172,7 @@ def check_page(shown: Shown, page: Dataset) -> None:
     band = slice(round(TOP * scale), round((TOP + VERDICT + 52) * scale))
 
     def legible() -> bool:
-        seen = shown.viewer.picture()[corner[1] :, corner[0] : corner[0] + size[0]]
+        seen = viewer.picture()[corner[1] :, corner[0] : corner[0] + size[0]]
         return float(np.abs(seen[band] - wanted[band]).mean()) < 12.0
 
     until(legible, "the verdict to be on the screen as it is on the page", 60)
@@ -190,8 +195,59 @@ def test_what_a_reader_sees(shown: Shown) -> None:
     assert "NOT FOR CLINICAL USE" in words
 
     shown.viewer.show(9003)
-    check_page(shown, shown.page)
+    check_page(shown.viewer, shown.page)
 
     if shown.has_outlines:
         shown.viewer.show(9005)
         shown.viewer.wait_for_text(f"Volume: {said}")
+
+
+def grey_matter_on_screen(viewer: Viewer, made: Prognosed) -> float:
+    """Dice of what is drawn in the colour of grey matter with the middle slice it fits best."""
+    drawn = colored(viewer, 0, (1, 2), 25)
+    left, top, width, height = viewer.canvas()
+    field = np.array(made.labels.shape[:2]) * SCAN.spacing[:2]
+    scale = min(width / field[0], height / field[1])
+    size = round(field[0] * scale), round(field[1] * scale)
+    corner = left + (width - size[0]) // 2, top + (height - size[1]) // 2
+    best = 0.0
+    for k in made.middle:
+        mask = Image.fromarray((made.labels[:, :, k].T == GREY_MATTER).astype(np.uint8) * 255)
+        wanted = np.zeros_like(drawn)
+        wanted[corner[1] : corner[1] + size[1], corner[0] : corner[0] + size[0]] = (
+            np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 0
+        )
+        best = max(best, 2.0 * float((drawn & wanted).sum()) / max(1, drawn.sum() + wanted.sum()))
+    return best
+
+
+@pytest.mark.parametrize("shape", [SHAPES["square"]], ids=["square"], indirect=True)
+def test_what_a_reader_sees_of_a_prognosis(pacs: Orthanc, browser: Viewer, tmp_path: Path) -> None:
+    made = prognosed(tmp_path / "series")
+    push(pacs, [*made.images, *made.results], tmp_path)
+    browser.open(made.study_uid)
+    browser.show(9001)
+    browser.say_yes()
+    until(lambda: bool(colored(browser, 0, (1, 2), 25).any()), "the segmentation to be drawn", 60)
+    browser.scroll(TO_THE_MIDDLE)
+
+    until(
+        lambda: grey_matter_on_screen(browser, made) > LEAST_DICE,
+        "grey matter to be drawn where it lies",
+        60,
+    )
+
+    browser.show(9006)
+    browser.wait_for_text("GMLVQ class: Progressive")
+    words = " ".join(browser.page.inner_text("body").split())
+    for said in (
+        "GMLVQ scalar projection: 0.72",
+        "Probability: 0.81",
+        "Total score [MMSE]: 25.0",
+        "0 is the prototype of stable MCI, 1 that of progressive MCI",
+        "NOT FOR CLINICAL USE",
+    ):
+        assert said in words
+
+    browser.show(9003)
+    check_page(browser, made.page)

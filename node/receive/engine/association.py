@@ -266,7 +266,7 @@ class ServedAssociation:
             for answer in provider.take(values, now):
                 self._layer.send(answer)
         except MessageError as error:
-            log.warning("message.refused", reason=str(error))
+            log.warning("message.refused", sentence=str(error))
             self._drop()
             self._layer.abort(now, error.source, error.reason)
 

@@ -158,9 +158,12 @@ class Listener:
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         refusal = self._refusal(address[0])
         if not refusal:
-            connection = self._wrapped(connection)
-            if not self._lobby.enter(connection, address[0]):
-                refusal = "too_many_silent_connections"
+            try:
+                connection = self._wrapped(connection)
+            except (OSError, ValueError):  # it was reset before its turn came
+                refusal = "no_association_requested"
+        if not refusal and not self._lobby.enter(connection, address[0]):
+            refusal = "too_many_silent_connections"
         if refusal:
             self._on_refused(address[0], refusal)
             connection.close()

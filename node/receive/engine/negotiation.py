@@ -254,23 +254,23 @@ def _proposal(request: bytes) -> Proposal:
 
 
 def known_items_only(request: bytes) -> bytes:
-    """Leave out user information that is not known, which is to be ignored (PS3.7 D.3.3).
+    """Leave out items that are not known, which are to be ignored (PS3.8 9.3.1, PS3.7 D.3.3).
 
-    pynetdicom takes it for an error.
+    pynetdicom takes them for errors.
     """
+    kept = [request[:_FIXED_BYTES]]
     for kind, start, end in _items(request, _FIXED_BYTES, len(request)):
-        if kind != _USER_INFORMATION:
-            continue
-        kept = [
-            request[at - 4 : stop]
-            for inner, at, stop in _items(request, start, end)
-            if inner in _KNOWN_USER_ITEMS
-        ]
-        body = b"".join(kept)
-        if len(body) < end - start:
-            head = _ITEM.pack(_USER_INFORMATION, len(body))
-            return request[: start - 4] + head + body + request[end:]
-    return request
+        if kind == _USER_INFORMATION:
+            body = b"".join(
+                request[at - 4 : stop]
+                for inner, at, stop in _items(request, start, end)
+                if inner in _KNOWN_USER_ITEMS
+            )
+            kept.append(_ITEM.pack(_USER_INFORMATION, len(body)) + body)
+        elif kind in (_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT):
+            kept.append(request[start - 4 : end])
+    found = b"".join(kept)
+    return found if len(found) < len(request) else request
 
 
 def _abstract_syntax(request: bytes, at: int, end: int) -> str:

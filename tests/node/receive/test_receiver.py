@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -37,6 +38,7 @@ from node.receive.access import (
     identify,
     is_listed,
 )
+from node.receive.connection import CannotListen
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from node.scu import Destination, OutgoingObject, send
 from node.statuses import (
@@ -529,6 +531,18 @@ def test_dcmtk_echoscu_gets_an_answer(node: RunningReceiver) -> None:
     command = [str(tool("echoscu")), "-aet", MODALITY, "-aec", AE_TITLE, "127.0.0.1"]
     run = subprocess.run([*command, str(node.port)], capture_output=True, timeout=60, check=False)
     assert run.returncode == 0
+
+
+def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(
+                CannotListen, match=rf"127\.0\.0\.1:{port} here \(Address already in use"
+            ),
+            running_receiver(tmp_path, port=port),
+        ):
+            pass
 
 
 def test_stopping_lets_the_object_in_progress_finish(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -253,6 +254,20 @@ def test_silent_and_dripping_clients_hold_up_nobody(
             for stranger in strangers:
                 stranger.close()
         eventually(lambda: node.receiver._listeners[1].live == 0)
+        assert dcmtk("echoscu", port, ca, scanner) == 0
+
+
+def test_connections_that_are_reset_before_their_turn_are_told_of_as_refused(
+    tmp_path: Path, ca: Authority, ours: Issued, scanner: Issued
+) -> None:
+    with tls_receiver(tmp_path, ca, ours) as node:
+        port = node.receiver.tls_port
+        for _ in range(30):
+            stranger = socket.create_connection(("127.0.0.1", port))
+            stranger.sendall(b"\x16\x03\x01")
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stranger.close()
+        eventually(lambda: len(node.named("connection.refused")) == 30)
         assert dcmtk("echoscu", port, ca, scanner) == 0
 
 

@@ -20,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from structlog.testing import capture_logs
 
 from node.receive.engine import listener
 from node.receive.engine.pdu import COMMAND, LAST
@@ -243,13 +244,27 @@ def test_what_breaks_the_protocol_is_aborted_and_the_receiver_goes_on(
     with peer_of(node) as peer:
         peer.say(nonsense)
         assert peer.hear()[0] == 7
-        assert peer.hear()[0] == 0
     eventually(lambda: node.receiver.associations == 0)
     eventually(lambda: len(node.named("association.aborted")) == 1)
     assert node.incoming() == []
     with peer_of(node) as peer:
         peer.say(echo())
         assert peer.status() == SUCCESS
+
+
+def test_the_log_says_what_broke_the_protocol(node: RunningReceiver) -> None:
+    with capture_logs() as lines, peer_of(node) as peer:
+        peer.say(p_data(pdv(3, 0, b"data without a command")))
+        assert peer.hear()[0] == 7
+    [line] = [line for line in lines if line["event"] == "message.refused"]
+    assert line["sentence"] == "a data set came without a command"
+
+
+def test_an_aborted_peer_that_does_not_close_is_closed(node: RunningReceiver) -> None:
+    with peer_of(node) as peer:
+        peer.say(p_data(pdv(3, 0, b"data without a command")))
+        assert peer.hear()[0] == 7
+        assert peer.hear()[0] == 0
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "reset"])

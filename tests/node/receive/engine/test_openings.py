@@ -83,6 +83,10 @@ OPENINGS: dict[str, tuple[Opening, object]] = {
         lambda some: associate_rq(some, user_items=item(0x7F, b"future")),
         {1: 0, 3: 0},
     ),
+    "an unknown item": (
+        lambda some: pdu(1, associate_rq(some)[6:] + item(0x7F, b"future")),
+        {1: 0, 3: 0},
+    ),
     "data first": (lambda some: p_data(pdv(1, 3, echo_rq())), UNEXPECTED),
     "release first": (lambda some: RELEASE_RQ, UNEXPECTED),
     "an accept": (lambda some: pdu(2, associate_rq(some)[6:]), UNEXPECTED),

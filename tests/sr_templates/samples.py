@@ -1,0 +1,59 @@
+"""One of every kind of object that is made, of every pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from node.config.report_template import load_template
+from sr_templates.capture import capture
+from sr_templates.notice import Notice, status_report
+from sr_templates.notice_page import notice_capture
+from sr_templates.outputs import SEGMENTATION_OUTPUTS
+from tests.sr_templates.objects import MAKER, Case, case, identity
+from tests.sr_templates.test_described_report import TEMPLATES, output_of, report_of
+from tests.sr_templates.test_further_objects import OBJECTS, SQUARE
+from tests.sr_templates.test_prognosis import made as prognosis
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An object, the slot it is of, and the images it was made of, as they are after cleaning."""
+
+    name: str
+    slot: str
+    ds: Dataset
+    images: Sequence[Dataset]
+
+
+def samples() -> Iterator[Sample]:
+    """Make one of every kind of object, of every pipeline."""
+    made, square = case(), case(SQUARE)
+    page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
+    yield Sample("seg", "seg", made.segmentation, made.clean)
+    yield Sample("sr", "sr", made.sr, made.clean)
+    yield Sample("capture", "capture", page, made.clean)
+    yield Sample("labelmap", "labelmap", case(kind="LABELMAP").segmentation, made.clean)
+    for name, (build, _) in OBJECTS.items():
+        images = (square if name == "outlines" else made).clean
+        yield Sample(name, "rejection note" if name == "rejection" else name, build(made), images)
+    template = load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
+    yield Sample("described", "sr", report_of(template, output_of(made), made), made.clean)
+    yield from _of_a_prognosis()
+    yield from _notices(made)
+
+
+def _of_a_prognosis() -> Iterator[Sample]:
+    _, clean, seg, sr, page = prognosis()
+    for slot, ds in (("seg", seg), ("sr", sr), ("capture", page)):
+        yield Sample(f"prognosis {slot}", slot, ds, clean)
+
+
+def _notices(made: Case) -> Iterator[Sample]:
+    said = Notice("not_scored", "no_brain", "The images show no head.")
+    document = status_report(said, made.clean, identity("sr"), MAKER)
+    page = notice_capture(said, made.clean, identity("capture"), MAKER)
+    yield Sample("notice sr", "sr", document, made.clean)
+    yield Sample("notice capture", "capture", page, made.clean)
