@@ -53,7 +53,7 @@ def painted(ds: Dataset) -> Dataset:
     origin = np.array(ds.ImagePositionPatient, float)
     right, down = np.reshape(np.array(ds.ImageOrientationPatient, float), (2, 3))
     row_mm, column_mm = (float(step) for step in ds.PixelSpacing)
-    index = np.stack(np.indices(image.shape), axis=-1)  # row, column
+    index = np.moveaxis(np.indices(image.shape), 0, -1)  # row, column
     places = origin + index @ np.stack([row_mm * down, column_mm * right])
     away = np.linalg.norm(places * (-1, -1, 1) - CENTER_RAS_MM, axis=-1)
     share = np.clip((RADIUS_MM - away) / EDGE_MM + 0.5, 0, 1)
