@@ -11,12 +11,12 @@ MODALITIES = frozenset({"MR"})
 
 
 def convert(context: StepContext) -> Mapping[str, Any]:
-    """Turn the series into a volume, and tell the patient's age."""
+    """Turn the series into a volume, and look at what its header says of the patient."""
     from pipelines.steps.convert import convert as convert_series
-    from pipelines.steps.prognosis import keep_age
+    from pipelines.steps.prognosis import keep_person
 
     facts = convert_series(context, MODALITIES)
-    keep_age(context)
+    keep_person(context)
     return facts
 
 

@@ -28,15 +28,21 @@ DAYS_OF = {"D": 1.0, "W": 7.0, "M": DAYS_IN_YEAR / 12, "Y": DAYS_IN_YEAR}
 """Days of the units of an Age String."""
 
 
-def keep_age(context: StepContext) -> None:
+def keep_person(context: StepContext) -> None:
     """Write ``person.json``: the patient's age at the study.
 
     Raises
     ------
     NotScored
-        The images do not say it.
+        The images do not say it, or say that contrast medium was given.
     """
     (header,) = read_series([Place.from_text(context.spec.inputs[0])], pixels=False)
+    if has_contrast_medium(header):
+        raise NotScored(
+            "contrast_medium",
+            "The images were made with contrast medium (Contrast/Bolus Agent); bright vessels and "
+            "membranes would count as other tissue.",
+        )
     age = age_years(header)
     if age is None:
         raise NotScored(
@@ -45,6 +51,13 @@ def keep_age(context: StepContext) -> None:
             "what age does to the brain cannot be told from disease without it.",
         )
     write_json({"age_years": age}, context.folder / PERSON)
+
+
+def has_contrast_medium(ds: Dataset) -> bool:
+    """Whether a scanner wrote that contrast medium was given (PS3.3 C.7.6.4, C.7.6.4b)."""
+    agent = str(ds.get("ContrastBolusAgent") or "").strip().upper()
+    named = agent not in ("", "NONE", "NO", "N", "WITHOUT")
+    return named or bool(ds.get("ContrastBolusAgentSequence"))
 
 
 def age_years(ds: Dataset) -> float | None:

@@ -19,7 +19,7 @@ from pipelines.offline import default_labels
 from pipelines.phantom_series import write_mr_series
 from pipelines.steps.identity import object_identity
 from pipelines.steps.infer import warm_predictor
-from pipelines.steps.prognosis import age_years, scores_of, warm_prognosis
+from pipelines.steps.prognosis import age_years, has_contrast_medium, scores_of, warm_prognosis
 from pipelines.steps.run import run_step
 from tests.shared_data import shared
 from tests.sr_templates.objects import MODEL
@@ -119,17 +119,40 @@ def test_without_a_usable_score_nothing_is_scored(
     assert "mmse" in verdict.sentence
 
 
-def test_images_without_an_age_are_not_scored(block: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"PatientBirthDate": ""}, "no_age"),
+        ({"ContrastBolusAgent": "Gadobutrol"}, "contrast_medium"),
+    ],
+)
+def test_images_with_a_header_that_forbids_it_are_not_scored(
+    block: list[Path], tmp_path: Path, attributes: dict[str, str], reason: str
+) -> None:
     copies = []
     for path in block:
         ds = dcmread(path)
-        ds.PatientBirthDate = ""
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
         copies.append(tmp_path / path.name)
         ds.save_as(copies[-1])
 
     verdict = run(job(copies, {"a": ROW}), tmp_path / "job")
 
-    assert (verdict.outcome, verdict.reason) == ("not_scored", "no_age")
+    assert (verdict.outcome, verdict.reason) == ("not_scored", reason)
+    assert verdict.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("agent", "is_told"), [("Gadobutrol", True), (" none ", False), ("NO", False), (None, False)]
+)
+def test_contrast_medium_is_told_by_its_agent(agent: str | None, is_told: bool) -> None:
+    ds = Dataset()
+    assert not has_contrast_medium(ds)
+    ds.ContrastBolusAgent = agent
+    assert has_contrast_medium(ds) == is_told
+    ds.ContrastBolusAgentSequence = [Dataset()]
+    assert has_contrast_medium(ds)
 
 
 def test_a_model_of_another_kind_holds_the_job() -> None:
