@@ -93,7 +93,7 @@ def fetch_package(server: MLflowServer, model: str, out: Path) -> str:
     BrokenPackage
         What it has is no package, or not what its manifest says.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.exists() and any(out.iterdir())):
         raise BrokenPackage(f"{out} is there already and not empty.")
     source = server.source_of(model)
     part = out.with_name(f"{out.name}.part")

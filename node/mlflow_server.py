@@ -15,7 +15,8 @@ import base64
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,19 +89,18 @@ class MLflowServer:
         """Begin a run in an experiment, which is made if it is not there."""
         found = self._ask_or_none("GET", "experiments/get-by-name", {"experiment_name": experiment})
         if found is None:
-            experiment_id = self._ask("POST", "experiments/create", {"name": experiment})[
-                "experiment_id"
-            ]
-        else:
-            experiment_id = found["experiment"]["experiment_id"]
+            found = self._ask("POST", "experiments/create", {"name": experiment})
+        experiment_id = self._in(found.get("experiment", found), "experiment_id")
         began = {
             "experiment_id": experiment_id,
             "run_name": name,
             "start_time": _milliseconds(),
             "tags": [{"key": "mlflow.source.name", "value": "scorenode"}],
         }
-        info = self._ask("POST", "runs/create", began)["run"]["info"]
-        run = Run(info["run_id"], info["artifact_uri"])
+        info = self._ask("POST", "runs/create", began)
+        run = Run(
+            self._in(info, "run", "info", "run_id"), self._in(info, "run", "info", "artifact_uri")
+        )
         told = [{"key": key, "value": str(value)[:_MOST_TEXT]} for key, value in params.items()]
         self._ask("POST", "runs/log-batch", {"run_id": run.run_id, "params": told})
         return run
@@ -136,15 +136,15 @@ class MLflowServer:
         if self._ask_or_none("GET", "registered-models/get", {"name": name}) is None:
             self._ask("POST", "registered-models/create", {"name": name})
         made = {"name": name, "source": source, "run_id": run.run_id}
-        version: str = self._ask("POST", "model-versions/create", made)["model_version"]["version"]
-        return str(version)
+        found = self._ask("POST", "model-versions/create", made)
+        return self._in(found, "model_version", "version")
 
     def source_of(self, model: str) -> str:
         """URI of the files of ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``."""
         name, version = self._version(model)
         asked = {"name": name, "version": version}
-        uri: str = self._ask("GET", "model-versions/get-download-uri", asked)["artifact_uri"]
-        return uri
+        found = self._ask("GET", "model-versions/get-download-uri", asked)
+        return self._in(found, "artifact_uri")
 
     def fetch(self, uri: str, most_bytes: int, into: Path) -> None:
         """Fetch one file.
@@ -155,8 +155,7 @@ class MLflowServer:
             It is longer than `most_bytes`.
         """
         into.parent.mkdir(parents=True, exist_ok=True)
-        answer = self._send("GET", self._file_url(uri), None, {})
-        try:
+        with self._sent("GET", self._file_url(uri), None, {}) as answer:
             self._refuse_status(answer.status, b"", uri.rpartition("/")[2])
             size = 0
             with into.open("wb") as file:
@@ -165,12 +164,6 @@ class MLflowServer:
                     if size > most_bytes:
                         raise MLflowError(f"{into.name} on {self.name} is too long.")
                     file.write(chunk)
-        except urllib3.exceptions.HTTPError as error:
-            raise MLflowError(
-                f"MLflow at {self.name} broke off: {type(error).__name__}."
-            ) from error
-        finally:
-            answer.release_conn()
 
     def _version(self, model: str) -> tuple[str, str]:
         name, at, alias = model.removeprefix("models:/").rpartition("@")
@@ -179,7 +172,7 @@ class MLflowServer:
             found = self._ask_or_none("GET", "registered-models/alias", asked)
             if found is None:
                 raise MLflowError(f"MLflow at {self.name} has no model {name} with alias {alias}.")
-            return name, str(found["model_version"]["version"])
+            return name, self._in(found, "model_version", "version")
         name, slash, version = model.removeprefix("models:/").rpartition("/")
         if not slash or not version.isdigit():
             raise MLflowError(f"'{model}' names no model: models:/NAME@ALIAS or models:/NAME/3.")
@@ -209,6 +202,14 @@ class MLflowServer:
             raise MLflowError(f"What answers at {self.name} is not MLflow's API.")
         return found
 
+    def _in(self, answer: object, *keys: str) -> str:
+        """Give what stands in an answer under keys, one within the other."""
+        for key in keys:
+            answer = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(answer, str | int):
+            raise MLflowError(f"What answers at {self.name} is not MLflow's API: no {keys[-1]}.")
+        return str(answer)
+
     def _ask_or_none(
         self, method: str, what: str, content: Mapping[str, object]
     ) -> dict[str, Any] | None:
@@ -224,23 +225,20 @@ class MLflowServer:
         body: bytes | None = None,
         kind: str = "application/octet-stream",
     ) -> bytes:
-        answer = self._send(method, url, body, {"Content-Type": kind} if body is not None else {})
-        try:
+        headers = {"Content-Type": kind} if body is not None else {}
+        with self._sent(method, url, body, headers) as answer:
             found: bytes = answer.read(_LONGEST_ANSWER)
-        except urllib3.exceptions.HTTPError as error:
-            raise MLflowError(
-                f"MLflow at {self.name} broke off: {type(error).__name__}."
-            ) from error
-        finally:
-            answer.release_conn()
         self._refuse_status(answer.status, found, url.rpartition("/")[2].partition("?")[0])
         return found
 
-    def _send(
+    @contextmanager
+    def _sent(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send a request; its answer, which is read inside the block."""
+        did = "does not answer"
         try:
-            return self._pool.request(
+            answer = self._pool.request(
                 method,
                 url,
                 body=body,
@@ -248,10 +246,13 @@ class MLflowServer:
                 redirect=False,
                 preload_content=False,
             )
+            did = "broke off"
+            try:
+                yield answer
+            finally:
+                answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
-            raise MLflowError(
-                f"MLflow at {self.name} does not answer ({type(error).__name__})."
-            ) from error
+            raise MLflowError(f"MLflow at {self.name} {did} ({type(error).__name__}).") from error
 
     def _refuse_status(self, status: int, body: bytes, what: str) -> None:
         if status == 200:
