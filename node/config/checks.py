@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 from node.config.attributes import Wanted, has_several_values, kind_of
 from node.config.completion import Completion
 from node.config.conditions import Condition
+from node.config.inputs import SeriesInput
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
 from node.config.problems import did_you_mean
@@ -177,9 +178,16 @@ def _twice_named(parts: Parts) -> Iterator[Found]:
 
 
 def _conditions(rule: Rule, place: Place) -> Iterator[Found]:
+    yield from _lines(rule.conditions, (*place, "when"))
+    for one in rule.inputs:
+        if isinstance(one, SeriesInput):
+            yield from _lines(one.header, (*place, "inputs", one.name, "header"))
+
+
+def _lines(conditions: Iterable[Condition], place: Place) -> Iterator[Found]:
     keys: set[str] = set()
-    for condition in rule.conditions:
-        here = (*place, "when", condition.key)
+    for condition in conditions:
+        here = (*place, condition.key)
         if condition.key in keys:
             yield here, f"{condition.key} is here twice. Put its operators in one line."
         keys.add(condition.key)
