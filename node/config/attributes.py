@@ -8,6 +8,7 @@ The key of a condition is kept in one form everywhere: ``Modality``,
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -280,8 +281,14 @@ def _moment(kind: Literal["date", "time", "datetime"], written: str) -> str | No
 
 
 def folded(written: str) -> str:
-    """Text as equality sees it: trimmed, whatever the case."""
-    return "\\".join(part.strip() for part in written.strip(" \0").split("\\")).casefold()
+    """Text as equality sees it: trimmed, whatever the case and the way an umlaut is written."""
+    text = composed(written.strip(" \0"))
+    return "\\".join(part.strip() for part in text.split("\\")).casefold()
+
+
+def composed(text: str) -> str:
+    """Give text with one character for a letter and its accent, not two as some systems write."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def comparable(key: str, found: Value) -> Value | None:
