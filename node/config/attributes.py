@@ -107,7 +107,8 @@ def _tag(written: str) -> str:
     match = _TAG.fullmatch(written)
     if match is None:
         raise ValueError(
-            f"'{written[:80]}' is not a tag. Write (0029,1010) or (0029,1010 \"CREATOR\")."
+            f"'{written[:80]}' is not a tag. Write (0029,1010) or (0029,1010 \"CREATOR\"), "
+            "within braces between single quotes."
         )
     group, element = int(match[1], 16), int(match[2], 16)
     if group % 2 == 0:

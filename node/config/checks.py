@@ -268,16 +268,19 @@ def _deliveries(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
 
 
 def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    for (_, first), (number, second) in combinations(sorted(rules.items()), 2):
-        stops = first.stop and first.mode == "live" and first.level == second.level == "series"
-        stops = stops and not first.received[0].image and first.canary_percent is None
-        lines = [{*rule.conditions, *rule.received[0].header} for rule in (first, second)]
-        if stops and lines[0] <= lines[1]:
-            yield (
-                ("rules", number),
-                f"This rule is never used: wherever it matches, the rule {first.name} matches "
-                "before it and stops.",
-            )
+    for number, first in sorted(rules.items()):
+        wanted = {*first.conditions, *first.received[0].header}
+        stops = first.stop and first.mode == "live" and first.level == "series"
+        if not stops or first.received[0].image or first.canary_percent is not None:
+            continue
+        for later, second in sorted(rules.items()):
+            lines = {*second.conditions, *second.received[0].header}
+            if later > number and second.level == "series" and wanted <= lines:
+                yield (
+                    ("rules", later),
+                    f"This rule is never used: wherever it matches, the rule {first.name} matches "
+                    "before it and stops.",
+                )
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:
