@@ -19,7 +19,7 @@ from storage.base import FINAL_JOB_STATES, Job, JobState, NewJob, sources_of
 from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
-from storage.jobs import STEP_ORDER, get, insert_row
+from storage.jobs import LACKS_SERIES, STEP_ORDER, get, insert_row
 from storage.tables import Job as JobRow
 from storage.tables import Result, Series
 
@@ -139,7 +139,10 @@ def _about(job: Job) -> sa.ColumnElement[bool]:
         Subject.rule == job.rule,
         sa.or_(
             Subject.series_id == job.series_id,
-            sa.and_(Subject.series_id.in_(of_study), Subject.state == JobState.SUPERSEDED),
+            sa.and_(
+                Subject.series_id.in_(of_study),
+                sa.or_(Subject.state == JobState.SUPERSEDED, Subject.reason == LACKS_SERIES),
+            ),
         ),
     )
 

@@ -275,6 +275,25 @@ def test_a_reader_is_told_which_series_a_study_lacks(tmp_path: Path, clock: Test
         assert [told[1] for told in _told(node)] == ["not_scored", "scored"]
 
 
+@pytest.mark.parametrize("last", ["t1", "flair"])
+def test_a_result_takes_the_place_of_what_was_told_of_a_lacking_series(
+    tmp_path: Path, clock: TestClock, last: str
+) -> None:
+    first = "flair" if last == "t1" else "t1"
+    with small_node(tmp_path, clock, OF_TWO) as node:
+        node.arrive("1", Modality=["MR"], SeriesDescription=[first])
+        node.turn(11)
+        node.turn(20 * 60)
+        assert _told(node) == [("queued", "not_scored", "missing_series")]
+        _score(node, node.jobs()[-1]["id"])
+
+        node.arrive("2", Modality=["MR"], SeriesDescription=[last])
+        node.turn(11)
+        _score(node, node.jobs()[-1]["id"])
+
+        assert [told[1] for told in _told(node)] == ["not_scored", "scored"]
+
+
 def test_a_study_without_any_series_for_a_rule_is_not_told_of(
     tmp_path: Path, clock: TestClock
 ) -> None:
