@@ -72,6 +72,14 @@ def fail(sentence: str, code: int = PROBLEM) -> typer.Exit:
     return typer.Exit(code)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder that results go into, or end with why that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise fail(f"The folder {path} cannot be made: {error.strerror}.", USAGE) from None
+
+
 def config_path(path: Path | None) -> Path:
     """Name the configuration file: the one given, or where one usually is."""
     return path or next((p for p in CONFIG_PLACES if p.exists()), CONFIG_PLACES[0])

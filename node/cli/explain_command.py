@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from node.cli.app import ConfigOption, JsonOption, app, fail, load_config, store
-from node.cli.output import console, print_json
+from node.cli.output import console, errors, print_json
 
 Answer = tuple[Any, Any, Any]
 """Decisions, series and jobs, as `node.explain` takes them."""
@@ -29,7 +29,11 @@ def explain(
     is_folder = folder.is_dir()
     answers = _explain_folder(folder, config) if is_folder else _explain_series(what, config)
     if not answers:
-        raise fail(f"There is no series {what} in this node, and no folder of that name.")
+        raise fail(
+            f"There is no DICOM file in the folder {what}."
+            if is_folder
+            else f"There is no series {what} in this node, and no folder of that name."
+        )
     if as_json:
         print_json([to_json(*answer) for answer in answers])
         return
@@ -49,7 +53,7 @@ def _explain_folder(folder: Path, config: Path | None) -> list[Answer]:
     today = datetime.now(UTC).astimezone().date()
     studies, passed_over = studies_of(folder, header_keys(rules), CompletenessJudge(loaded))
     if passed_over:
-        console.print(f"{passed_over} files are not DICOM or damaged, and were passed over.")
+        errors.print(f"{passed_over} files are not DICOM or damaged, and were passed over.")
     answers: list[Answer] = []
     for study in studies:
         for facts in study:

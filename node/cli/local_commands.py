@@ -18,6 +18,7 @@ from node.cli.app import (
     app,
     fail,
     load_config,
+    make_folder,
 )
 from node.cli.model_commands import TrustOption, model_folder
 from node.cli.output import console, show
@@ -69,6 +70,7 @@ def score(
             "Name a folder, or a study and the peer that sends it: --study UID --from X.", USAGE
         )
     scores = dict(map(_named_score, given or ()))
+    make_folder(out)
     if folder is not None:
         wish = _Wish(out, pipeline, model, _named(named or []), scores, trust_code)
         _score(folder, wish, config, as_json=as_json)
@@ -174,6 +176,7 @@ def convert(
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
+    make_folder(out)
     with progress_bar("converting") as move:
         found = convert_folder(folder, out, move, Options(dicom2nifti, gzip, deflated))
     rows = [

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from node.cli.app import USAGE, ConfigOption, JsonOption, app, fail, load_config
+from node.cli.app import USAGE, ConfigOption, JsonOption, app, fail, load_config, make_folder
 from node.cli.output import console, print_json, show
 
 FromOption = Annotated[str, typer.Option("--from", help="Name of the peer under peers:.")]
@@ -108,6 +108,8 @@ def retrieve(
     from node.retrieving import get_into_folder
 
     _, there = _peer(peer, config)
+    if out is not None:
+        make_folder(out)
     try:
         counted = get_into_folder(there, study, series, out) if out else move(there, study, series)
     except QueryFailed as error:

@@ -181,6 +181,7 @@ def test_a_window_that_is_none_is_told(tmp_path: Path) -> None:
 
 def test_explain_shows_every_candidate_of_a_rule_for_studies(tmp_path: Path) -> None:
     config, images = _file(tmp_path, "new.yaml", NEW), str(_folder(tmp_path))
+    (tmp_path / "images" / "README.md").write_text("no image")
 
     (first, *_) = _run("explain", images, "--config", config)
     text = CliRunner().invoke(app, ["explain", images, "--config", config]).stdout
@@ -194,6 +195,16 @@ def test_explain_shows_every_candidate_of_a_rule_for_studies(tmp_path: Path) -> 
     ]
     assert "another is better by nearest SliceThickness 5" in text
     assert "passed over" in text
+
+
+def test_a_folder_without_images_explains_nothing(tmp_path: Path) -> None:
+    config, images = _file(tmp_path, "new.yaml", NEW), tmp_path / "images"
+    images.mkdir()
+
+    done = CliRunner().invoke(app, ["explain", str(images), "--config", config])
+
+    assert done.exit_code == 1
+    assert "There is no DICOM file in the folder" in done.output
 
 
 def test_explain_of_the_running_node_tells_what_was_decided_last(

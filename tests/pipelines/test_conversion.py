@@ -181,6 +181,15 @@ def test_the_command_lists_files_and_reasons(phantom: Path, tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"1-CT.nii.gz", "1-CT.json"}
 
 
+def test_the_command_tells_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    done = CliRunner().invoke(app, ["convert", str(tmp_path), "--out", str(tmp_path / "file/out")])
+
+    assert done.exit_code == 2
+    assert "file/out cannot be made: Not a directory" in done.stderr.replace("\n", "")
+
+
 def test_the_command_tells_when_there_is_no_volume(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
 
