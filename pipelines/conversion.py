@@ -15,7 +15,7 @@ import numpy as np
 
 from models.base import Volume
 from pipelines.base import NotScored, Progress
-from pipelines.folders import FolderSeries, content_of
+from pipelines.folders import FolderContent, FolderSeries, content_of
 from pipelines.steps.artefacts import write_json
 from pipelines.steps.instances import Instance
 from pipelines.steps.nifti import save_straightened, write_nifti
@@ -95,7 +95,11 @@ class SeriesConversion:
 
 
 def convert_folder(
-    folder: Path, out: Path, progress: Progress, options: Options = Options()
+    folder: Path,
+    out: Path,
+    progress: Progress,
+    options: Options = Options(),
+    content: FolderContent | None = None,
 ) -> list[SeriesConversion]:
     """Convert every series of a folder.
 
@@ -112,6 +116,8 @@ def convert_folder(
         Made when it is not there.
     progress : callable
     options : Options
+    content : FolderContent or None
+        What lies in the folder, where that is known.
 
     Returns
     -------
@@ -123,7 +129,7 @@ def convert_folder(
     Misconfigured
         There is no such folder.
     """
-    series = content_of(folder).series
+    series = (content or content_of(folder)).series
     out.mkdir(parents=True, exist_ok=True)
     done = []
     with _Apart() as apart:

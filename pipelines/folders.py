@@ -69,6 +69,16 @@ class FolderContent:
     not_dicom: int
     directories: int
 
+    @property
+    def passed_over(self) -> str:
+        """What is in no series, in a sentence; empty where there is no such thing."""
+        kinds = [
+            (self.not_dicom, "not DICOM (Part 10)"),
+            (self.directories, "DICOM directories (DICOMDIR)"),
+        ]
+        told = [f"{count} {what}" for count, what in kinds if count]
+        return f"Passed over: {' and '.join(told)}." if told else ""
+
 
 def content_of(folder: Path) -> FolderContent:
     """Group the DICOM files of a folder, to any depth, by series.

@@ -21,7 +21,7 @@ from node.cli.app import (
     make_folder,
 )
 from node.cli.model_commands import TrustOption, model_folder
-from node.cli.output import console, show
+from node.cli.output import console, errors, show
 
 USAGE = 2
 PipelineOption = Annotated[str, typer.Option("--pipeline", "-p", help="Name of a pipeline.")]
@@ -173,12 +173,16 @@ def convert(
 ) -> None:
     """Convert a folder to NIfTI and a JSON of facts: every volume, and what is in none."""
     from pipelines.conversion import Options, convert_folder
+    from pipelines.folders import content_of
 
     if not folder.is_dir():
         raise fail(f"There is no folder {folder}.", USAGE)
     make_folder(out)
     with progress_bar("converting") as move:
-        found = convert_folder(folder, out, move, Options(dicom2nifti, gzip, deflated))
+        content = content_of(folder)
+        found = convert_folder(folder, out, move, Options(dicom2nifti, gzip, deflated), content)
+    if content.passed_over:
+        errors.print(content.passed_over)
     rows = [
         {
             "series_instance_uid": item.series_instance_uid,

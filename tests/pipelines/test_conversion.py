@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import MediaStorageDirectoryStorage
 from typer.testing import CliRunner
 
 from benchmarks.true_centres import best_agreement, source_images
@@ -179,6 +181,22 @@ def test_the_command_lists_files_and_reasons(phantom: Path, tmp_path: Path) -> N
     [row] = json.loads(result.output)
     assert (row["used"], row["images"], row["files"]) == (17, 17, "1-CT.nii.gz")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"1-CT.nii.gz", "1-CT.json"}
+
+
+def test_the_command_tells_what_is_in_no_series(phantom: Path, tmp_path: Path) -> None:
+    (phantom / "notes.txt").write_text("no image")
+    directory = dcmread(next(phantom.glob("*.dcm")))
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    del directory.PixelData
+    directory.save_as(phantom / "DICOMDIR")
+
+    done = CliRunner().invoke(
+        app, ["convert", str(phantom), "--out", str(tmp_path / "o"), "--no-dicom2nifti", "--json"]
+    )
+
+    assert [row["images"] for row in json.loads(done.stdout)] == [17]
+    told = "Passed over: 1 not DICOM (Part 10) and 1 DICOM directories (DICOMDIR)."
+    assert told in done.stderr.replace("\n", " ")
 
 
 def test_the_command_tells_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
