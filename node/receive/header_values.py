@@ -98,8 +98,8 @@ def decode(raw: bytes, vr: str, order: str, encodings: Sequence[str]) -> list[Va
     -------
     list of str or float
         Text without padding; IS, DS and binary numbers as float, or as text where they are no
-        finite number; AT as ``(gggg,eeee)``. Empty for an empty value and for a value that is
-        neither text nor number.
+        finite number; AT as ``(gggg,eeee)``; ``17 bytes`` of a value that is neither text nor
+        number, so that it counts as there. Empty for an empty value.
     """
     if not raw:
         return []
@@ -114,7 +114,9 @@ def decode(raw: bytes, vr: str, order: str, encodings: Sequence[str]) -> list[Va
         return [text] if text else []
     if vr == "AT":
         return _tags(raw, order)
-    return _texts(raw, encodings) if vr == "UN" and _is_printable(raw) else []
+    if vr == "UN" and _is_printable(raw):
+        return _texts(raw, encodings)
+    return [f"{len(raw)} bytes"]
 
 
 def _text(raw: bytes, encodings: Sequence[str]) -> str:

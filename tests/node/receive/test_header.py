@@ -280,7 +280,7 @@ def test_numbers_that_are_none_stay_text() -> None:
     assert decode(struct.pack("<f", float("inf")), "FL", "<", ("iso8859",)) == ["inf"]
 
 
-def test_private_text_is_read_and_private_bytes_are_not() -> None:
+def test_private_text_is_read_and_private_bytes_are_known_to_be_there() -> None:
     ds = small()
     block = ds.private_block(0x0029, "VENDOR", create=True)
     block.add_new(0x10, "UN", b"PLAIN")
@@ -290,7 +290,7 @@ def test_private_text_is_read_and_private_bytes_are_not() -> None:
         assert scan(encoded(ds, syntax), syntax, keys).values == {
             "(0029,0010)": ["VENDOR"],
             "(0029,1010)": ["PLAIN"],
-            "(0029,1011)": [],
+            "(0029,1011)": ["4 bytes"],
         }
 
 
