@@ -71,7 +71,8 @@ class ImageGate:
     slices : Counts or None
         Distinct positions along the normal.
     gap_free : bool or None
-        No slice is missing between the first and the last.
+        No step from slice to slice is over 1.5 times the usual one: no slice is missing, and the
+        distance of slices changes little.
     min_coverage_mm : float or None
         From the outer face of the first slice to that of the last.
     spacing : Lengths or None

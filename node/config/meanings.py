@@ -342,7 +342,7 @@ MEANINGS: Mapping[str, Mapping[str, Meaning]] = {
     "ImageGate": _meanings(
         plane=("axial, sagittal, coronal or oblique.", "axial"),
         slices=("How many distinct positions.", "{ min: 20, max: 400 }"),
-        gap_free=("Whether no slice is missing.", "yes"),
+        gap_free=("Whether no step is over 1.5 times the usual one.", "yes"),
         min_coverage=("From the first slice to the last.", "120mm"),
         spacing=("Every step from slice to slice.", "{ max: 6mm }"),
         tilt=("Of the slices against their direction.", "{ max: 30deg }"),
