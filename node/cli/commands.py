@@ -259,8 +259,9 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
 
     with store(config) as database, database.transaction() as tx:
         done = job_admin.requeue(tx, job_id, getuser())
+        sentence = "" if done else job_admin.why_not(tx, job_id)
     if not done:
-        raise fail(f"Job {job_id} is not there, or does not wait for anything.")
+        raise fail(sentence)
     console.print(f"Job {job_id} is queued.")
 
 
@@ -322,5 +323,5 @@ def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
     with store(config) as database, database.transaction() as tx:
         done = delivery_admin.retry(tx, delivery_id)
     if not done:
-        raise fail(f"Delivery {delivery_id} is not there, or does not wait.")
+        raise fail(f"Delivery {delivery_id} is not there, does not wait, or was taken back.")
     console.print(f"Delivery {delivery_id} is tried again.")
