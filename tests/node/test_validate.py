@@ -12,6 +12,7 @@ from node.cli.main import app
 from node.validation import validate
 from sr_templates.capture import capture
 from tests.shared_data import shared
+from tests.sr_templates.further import OBJECTS
 from tests.sr_templates.objects import MAKER, Case, case, identity, save
 
 COLOURLESS = "segment 1 has no RecommendedDisplayCIELabValue"
@@ -46,6 +47,28 @@ def test_good_results_are_compared_with_their_images_and_are_good(folder: Path) 
     assert {item.images for item in found.values()} == {17}
     assert found["sr"].segmentation
     assert all(item.own for item in found.values())
+
+
+@pytest.mark.parametrize("name", ["rtstruct", "pdf", "text"])
+def test_every_kind_of_result_is_compared_with_the_images_it_names(
+    made: Case, folder: Path, name: str
+) -> None:
+    path = save(OBJECTS[name][0](made), folder / f"{name}.dcm")
+
+    [found] = [item for item in validate([folder]) if item.file == path]
+
+    assert (found.verdict, found.images) == ("good", 17)
+
+
+def test_a_contour_beside_its_image_is_found(made: Case, folder: Path) -> None:
+    ds = OBJECTS["rtstruct"][0](made)
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [str(float(value) + 1.0) for value in contour.ContourData]
+    path = save(ds, folder / "rtstruct.dcm")
+
+    [found] = [item for item in validate([folder]) if item.file == path]
+
+    assert [defect.rule for defect in found.defects] == ["contour"]
 
 
 def test_a_result_is_judged_by_itself_where_images_are_missing(folder: Path) -> None:
