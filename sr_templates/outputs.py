@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from models.base import CasePrognosis
 from sr_templates.described import ITEM, SEGMENTS, ReportTemplate, TemplateMismatch
 
 
@@ -47,6 +48,9 @@ PROGNOSIS_OUTPUTS = Outputs(
 """What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable,
 progressive or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
 ``<name>_source``, unless it was not there; below ``volumes`` each region as ``<name>_ml``."""
+NUMBER = frozenset({"name", "value", "segment"})
+SEGMENT = frozenset({"number", "label"})
+"""What each number and each segment of ``findings.json`` has."""
 TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
 OUTPUTS: Mapping[str, Outputs] = {
     "segmentation": SEGMENTATION_OUTPUTS,
@@ -68,8 +72,8 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     seen = dict(data) | _of_prognosis(data.get("prognosis"))
     numbers = data.get("numbers")
-    if not isinstance(numbers, Sequence) or not isinstance(data.get(SEGMENTS), Sequence):
-        return seen
+    if not _all_have(numbers, NUMBER) or not _all_have(data.get(SEGMENTS), SEGMENT):
+        return seen  # of another model, which may use the same words
     seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
     seen[SEGMENTS] = [
         {
@@ -82,8 +86,14 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _of_prognosis(case: Mapping[str, Any] | None) -> dict[str, Any]:
-    if case is None:
+def _all_have(items: object, keys: frozenset[str]) -> bool:
+    return isinstance(items, list) and all(
+        isinstance(item, Mapping) and keys <= item.keys() for item in items
+    )
+
+
+def _of_prognosis(case: object) -> dict[str, Any]:
+    if not isinstance(case, Mapping) or not {f.name for f in fields(CasePrognosis)} <= case.keys():
         return {}
     inputs: dict[str, Any] = {}
     for feature in case["features"]:
