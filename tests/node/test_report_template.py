@@ -96,6 +96,48 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("digits: 2", "digits: 2.5", "This wants a whole number"),
+        ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
+        ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),
+        ("{a: [SCT", "{}#", "A map needs at least one word"),
+    ],
+)
+def test_a_smaller_mistake_is_told_too(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    load_template(path)
+    path.write_text(OWN.replace(old, new))
+
+    with pytest.raises(ConfigError, match=sentence) as refused:
+        load_template(path)
+
+    assert len(refused.value.problems) == 1
+
+
+OWN = """\
+template: Own
+version: "1"
+local_codes:
+  - {code: [SCT, "999999999", "Looked up"], source: a browser, reviewed: 2026-11-28}
+groups:
+  - id: a
+    kind: image
+    finding: [SCT, "999999999", "Looked up"]
+    measurements:
+      - name: [SCT, "118565006", "Volume"]
+        value: a
+        unit: [UCUM, "ml", "milliliter"]
+        digits: 2
+    evaluations:
+      - name: [DCM, "121052", "Presence of property"]
+        value: b
+        map: {a: [SCT, "52101004", "Present"]}
+"""
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("a: [1\n", "This is not YAML"),
