@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from node.cli.main import app
 from node.validation import validate
 from sr_templates.capture import capture
+from sr_templates.part10 import to_bytes
 from tests.shared_data import shared
 from tests.sr_templates.further import OBJECTS
 from tests.sr_templates.objects import MAKER, Case, case, identity, save
@@ -118,6 +122,17 @@ def test_a_named_file_that_is_not_dicom_is_an_error(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert "cannot be read as DICOM" in result.stdout
+
+
+def test_a_deflated_file_that_was_cut_off_is_an_error(made: Case, tmp_path: Path) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = dcmread(BytesIO(to_bytes(made.sr)))
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.save_as(path, enforce_file_format=True)
+    assert [item.verdict for item in validate([path])] == ["good"]
+    path.write_bytes(path.read_bytes()[:2000])
+
+    assert [item.defects[0].rule for item in validate([path])] == ["unreadable"]
 
 
 @pytest.mark.parametrize("what", ["nowhere", "images"])
