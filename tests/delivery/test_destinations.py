@@ -19,9 +19,11 @@ from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage, Se
 
 from node.config.file import Config
 from storage import delivery_admin, destinations
+from tests.certificates import authority
 from tests.delivery.bench import Bench, bench, configuration
 from tests.end_to_end.pacs import orthanc
 from tests.peers import ScriptedPACS, running
+from tests.ports import free_port
 
 TERMS: dict[str, Any] = {
     "send": ["seg", "sr"],
@@ -200,6 +202,22 @@ def test_our_own_ae_title_towards_a_peer_is_what_its_entry_says(tmp_path: Path) 
             node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
 
 
+def test_a_peer_whose_certificates_are_gone_is_away_and_it_is_said_why(tmp_path: Path) -> None:
+    files = authority(tmp_path)
+    config = configuration(
+        tmp_path / "node", peer(free_port(), f"tls: {{ ca: '{files.certificate}' }}"), deliver=TO
+    )
+    with bench(config) as node:
+        node.new_job({"PACS": TERMS})
+        files.certificate.unlink()
+
+        node.work_until(lambda: "destination.away:PACS" in node.alerts(), "an alert")
+
+        sentence = rows_of(node)["seg"]["sentence"]
+        assert "PACS cannot be called: a file under its tls cannot be used" in sentence
+        assert rows_of(node)["seg"]["state"] == "retry_wait"
+
+
 def test_a_folder_gets_whole_files_and_proves_that_it_has_them(tmp_path: Path) -> None:
     export = tmp_path / "export"
     export.mkdir()
@@ -292,18 +310,22 @@ def web(folder: Path, port: int, path: str = "") -> Config:
     )
 
 
+Answer = tuple[int, dict[str, Any] | str | None] | None
+"""Status of HTTP, and what is said of the object, or a text; None: it is stored."""
+
+
 @dataclass
 class WebServer:
     """A DICOMweb server that answers as a test wants; None: it stores and says so."""
 
-    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None]
+    answer: Callable[[int], Answer]
     bodies: list[bytes]
     port: int = 0
 
 
 @contextlib.contextmanager
 def web_server(
-    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None],
+    answer: Callable[[int], Answer],
 ) -> Iterator[WebServer]:
     found = WebServer(answer, [])
 
@@ -313,12 +335,12 @@ def web_server(
             uid = uid_in(body)
             status, said = found.answer(len(found.bodies)) or (200, {})
             found.bodies.append(body)
-            if said is not None and "00081198" in said:
+            if isinstance(said, dict) and "00081198" in said:
                 said["00081198"]["Value"][0]["00081155"] = {"vr": "UI", "Value": [uid]}
-            elif said is not None:
+            elif isinstance(said, dict):
                 item = {"00081155": {"vr": "UI", "Value": [uid]}}
                 said = {"00081199": {"vr": "SQ", "Value": [item]}}
-            data = json.dumps(said).encode() if said is not None else b""
+            data = (said if isinstance(said, str) else json.dumps(said) if said else "").encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -344,8 +366,8 @@ def uid_in(body: bytes) -> str:
     return str(ds.SOPInstanceUID)
 
 
-def failed(reason: int) -> dict[str, Any]:
-    return {"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
+def failed(*reason: int | str) -> dict[str, Any]:
+    return {"00081198": {"Value": [{"00081197": {"vr": "US", "Value": list(reason)}}]}}
 
 
 @pytest.mark.parametrize(
@@ -358,10 +380,15 @@ def failed(reason: int) -> dict[str, Any]:
         (503, None, "retry_wait"),
         (403, None, "refused at first"),
         (415, None, "replaced"),
+        (200, failed(), "refused at first"),
+        (409, failed("full"), "refused at first"),
+        (200, '{"00081199": [], "00081198": {"Value": "none"}}', "sent"),
+        (409, '{"00081198": [1, null]}', "refused at first"),
+        (503, "[" * 100_000, "retry_wait"),
     ],
 )
 def test_what_an_answer_to_stow_rs_means(
-    tmp_path: Path, status: int, said: dict[str, Any] | None, state: str
+    tmp_path: Path, status: int, said: dict[str, Any] | str | None, state: str
 ) -> None:
     with web_server(lambda number: (status, said) if number == 0 else None) as server:
         config = web(tmp_path, server.port)
