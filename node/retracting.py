@@ -21,6 +21,7 @@ from storage.objects import FileObjects, object_key
 from storage.retraction import RETRACTED, Changed, Sent
 
 MOST_TRIES = 10
+LONGEST_REASON = 1024
 
 
 class NotRetractable(ValueError):
@@ -57,8 +58,10 @@ def retract(database: Database, objects: FileObjects, job_id: int, reason: str) 
     Raises
     ------
     NotRetractable
-        There is no such job, it has no results, their bytes were deleted, or it was done before.
+        There is no such job, it has no results, their bytes were deleted, or it was done before;
+        or the reason is none.
     """
+    reason = _sentence(reason)
     for _ in range(MOST_TRIES):
         try:
             return _retract(database, objects, job_id, reason)
@@ -68,6 +71,20 @@ def retract(database: Database, objects: FileObjects, job_id: int, reason: str) 
         f"Results of job {job_id} are being sent all the time. Suspend its destinations "
         "(scorenode peers suspend NAME), then try again."
     )
+
+
+def _sentence(reason: str) -> str:
+    from sr_templates.checks.texts import unfit
+
+    text = reason.strip()
+    if not text or len(text) > LONGEST_REASON:
+        raise NotRetractable(
+            f"A reason is a sentence of at most {LONGEST_REASON} characters, for the reader of the "
+            f"note; this has {len(text)}."
+        )
+    if why := unfit(text):
+        raise NotRetractable(f"The reason {why}: no note that says it would leave.")
+    return text
 
 
 def _retract(database: Database, objects: FileObjects, job_id: int, reason: str) -> Retracted:

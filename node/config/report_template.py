@@ -15,6 +15,7 @@ from node.config.quantities import shape
 from node.config.template_codes import CodeBook
 from node.config.yaml_lines import MAX_BYTES, Document, Scalar, parse
 from node.config.yaml_lines import Path as Place
+from sr_templates.checks.texts import unfit
 from sr_templates.code_tables import LocalCode
 from sr_templates.described import (
     IF_MISSING,
@@ -46,7 +47,6 @@ MEASUREMENT = (
 EVALUATION = ("name", "value", "map")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 NOTHING: Code = ("", "", "")
@@ -268,8 +268,8 @@ class _Reader:
             return ""
         if len(value) > most:
             self.note((*place, key), f"This has {len(value)} characters; at most {most}.")
-        if _CONTROL.search(value):
-            self.note((*place, key), "This holds a control character, which no text may.")
+        if why := unfit(value):
+            self.note((*place, key), f"This {why}; no report that says it would leave.")
         return str(value)
 
     def choice(

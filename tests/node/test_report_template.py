@@ -100,6 +100,7 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
     [
         ("digits: 2", "digits: 2.5", "This wants a whole number"),
         ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
+        ("template: Own", "template: Own????", "This holds question marks in place of letters"),
         ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),
         ("{a: [SCT", "{}#", "A map needs at least one word"),
     ],

@@ -208,6 +208,28 @@ def test_what_was_taken_back_is_not_tried_again_by_itself(
         assert not delivery_admin.retry(tx, item.id)
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (" ", "this has 0"),
+        ("x" * 1025, "this has 1025"),
+        ("Wrong\0model", "control character"),
+        ("Half a \ud800", "control character"),
+        ("Wrong model ????", "question marks in place of letters"),
+        ("HÃ¤morrhagie", "UTF-8 that was encoded twice"),
+    ],
+)
+def test_a_reason_nobody_could_read_is_refused(
+    database: Database, objects: FileObjects, job_id: int, reason: str, words: str
+) -> None:
+    send(database, job_id, "PACS")
+
+    with pytest.raises(NotRetractable, match=words):
+        retract(database, objects, job_id, reason)
+
+    assert retract(database, objects, job_id, " Why? Wrong side,\nfalsche Höhe. ").told_by
+
+
 def test_a_note_needs_the_bytes_of_what_it_rejects(
     database: Database, objects: FileObjects, job_id: int
 ) -> None:
