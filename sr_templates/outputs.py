@@ -71,8 +71,9 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         ``findings.json`` of a job, or the JSON of any other model.
     """
     seen = dict(data) | _of_prognosis(data.get("prognosis"))
-    numbers = data.get("numbers")
-    if not _all_have(numbers, NUMBER) or not _all_have(data.get(SEGMENTS), SEGMENT):
+    numbers = _items(data.get("numbers"), NUMBER)
+    segments = _items(data.get(SEGMENTS), SEGMENT)
+    if numbers is None or segments is None:
         return seen  # of another model, which may use the same words
     seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
     seen[SEGMENTS] = [
@@ -81,15 +82,17 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
             "number": segment["number"],
             "label": segment["label"],
         }
-        for segment in data[SEGMENTS]
+        for segment in segments
     ]
     return seen
 
 
-def _all_have(items: object, keys: frozenset[str]) -> bool:
-    return isinstance(items, list) and all(
-        isinstance(item, Mapping) and keys <= item.keys() for item in items
-    )
+def _items(value: object, keys: frozenset[str]) -> list[Mapping[str, Any]] | None:
+    """Items of a list that all have some keys; None where it is no such list."""
+    if not isinstance(value, list):
+        return None
+    is_ours = all(isinstance(item, Mapping) and keys <= item.keys() for item in value)
+    return value if is_ours else None
 
 
 def _of_prognosis(case: object) -> dict[str, Any]:

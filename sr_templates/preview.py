@@ -55,8 +55,8 @@ def preview(template: ReportTemplate, data: Mapping[str, Any]) -> str:
         f"{PLACEHOLDER}1", f"{PLACEHOLDER}2", 1, template.name, PLACEHOLDER, ("preview",)
     )
     named = data.get("model")
-    is_ours = isinstance(named, Mapping) and named.keys() == SAMPLE_MODEL.keys()
-    model = ModelIdentity(**(named if is_ours else SAMPLE_MODEL))
+    is_ours = isinstance(named, dict) and named.keys() == SAMPLE_MODEL.keys()
+    model = ModelIdentity(**(named if is_ours and named else SAMPLE_MODEL))
     maker = Maker("preview", "preview", model, f"{PLACEHOLDER}3", datetime.now(UTC))
     built = content(template, seen, _references(seen, identity), identity, maker, Dataset())
     flag = "" if built.is_complete else "The report is PARTIAL.\n"
