@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
+from typer.testing import CliRunner
 
+from node.cli.main import app
 from node.config.file import Config
 from storage import delivery_admin, destinations
 from tests.certificates import authority
@@ -168,6 +171,30 @@ def test_nothing_goes_to_a_suspended_peer_and_all_of_it_when_it_is_resumed(tmp_p
         node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
 
         assert len(pacs.arrivals) == 2
+
+
+def test_the_list_says_what_a_delivery_waits_for(tmp_path: Path) -> None:
+    now = datetime.now().astimezone()
+    hours = [f"{now + timedelta(hours=n):%H}:00" for n in (3, 4)]
+    window = f"{hours[0]}-{hours[1]}"
+    config = configuration(
+        tmp_path / "node", peer(free_port(), f"sending: {{ window: '{window}' }}"), deliver=TO
+    )
+
+    def told(command: str, key: str) -> set[str]:
+        said = CliRunner().invoke(app, [command, "ls", "--json", "--config", str(config.path)])
+        return {row[key] for row in json.loads(said.stdout)}
+
+    with bench(config) as node:
+        node.new_job({"PACS": TERMS})
+        assert node.send_due()
+
+        assert told("deliveries", "sentence") == {f"waits for the window of PACS, {window}"}
+        assert told("peers", "standing") == {"shut"}
+        with node.parts.database.transaction() as tx:
+            destinations.suspend(tx, "PACS")
+        assert told("deliveries", "sentence") == {"PACS is suspended: scorenode peers resume PACS"}
+        assert told("peers", "standing") == {"suspended"}
 
 
 def test_a_held_delivery_waits_until_it_is_released(tmp_path: Path) -> None:
