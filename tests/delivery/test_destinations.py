@@ -108,6 +108,27 @@ def test_a_fallback_that_goes_anyway_goes_once(tmp_path: Path) -> None:
         assert len(pacs.arrivals) == 1
 
 
+@pytest.mark.parametrize("send", [["capture"], ["capture", "sr"], ["sr"]])
+def test_two_that_stand_for_each_other_are_not_both_silently_replaced(
+    tmp_path: Path, send: list[str]
+) -> None:
+    """Given a destination that takes neither."""
+    pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=[SegmentationStorage])
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
+        terms = {"send": send, "if_refused": {"capture": "sr", "sr": "capture"}}
+        job = node.new_job({"PACS": TERMS | terms})
+
+        assert node.send_due()
+
+        states = [row["state"] for row in node.deliveries()]
+        assert sorted(states) == ["replaced", "retry_wait"]
+        assert len(node.alerts()) == 1
+        assert node.job_state(job) == "delivering"
+
+
 def test_a_class_refused_by_status_falls_back_too(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", lambda number: 0x0122 if number == 0 else None)
     with (
