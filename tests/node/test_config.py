@@ -248,6 +248,8 @@ CHANGES = [
     ("      Modality: CT", "      Modality: { min: 3 }", "min: 3", "Modality is text (VR CS)"),
     ("      Modality: CT", "      Rows: CT", "Rows: CT", "is not a number"),
     ("description: AI ICH", f"description: {'A' * 65}", "AAAA", "at most 64"),
+    ("description: AI ICH", "description: AI ????", "????", "question marks in place of letters"),
+    ("data: store", "data: ~nobody-here/store", "~nobody", "nobody who has a home folder"),
     ("name: head-ct-haemorrhage", "name: head ct", "name: head ct", "is not a name"),
     ("data: store", "data: store\n  uid_root: 2.25", "uid_root", "2.25. is for UUIDs"),
     ("data: store", "data: store\n  uid_root: 1.02.3", "uid_root", "not the root of UIDs"),
