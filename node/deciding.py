@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,8 @@ from sr_templates.base import MANUFACTURER, MANUFACTURER_MODEL_NAME
 from storage import jobs, retrievals, series, studies
 from storage.base import ClosedSeries, Job, JobState, NewJob
 from storage.database import Transaction
+
+Complete = Callable[[ClosedSeries], ClosedSeries]
 
 
 def decide_closed(tx: Transaction, closed: ClosedSeries, config: Config, models: Models) -> int:
@@ -49,12 +51,17 @@ def decide_again(tx: Transaction, series_id: int, config: Config, models: Models
 
 
 def replay(
-    tx: Transaction, job: Job, config: Config, models: Models
+    tx: Transaction, job: Job, config: Config, models: Models, complete: Complete
 ) -> tuple[Decision | None, list[int]]:
     """Decide the rule of a job again, with today's file and models; what it says, and new jobs.
 
     Nothing is opened where the same images, rule and model have been a job before. Results that
     a new job makes replace those of the old one.
+
+    Parameters
+    ----------
+    complete : callable
+        Puts into the headers of a series what today's rules look at and was not collected.
 
     Returns
     -------
@@ -70,7 +77,9 @@ def replay(
     if not studies.lock(tx, job.series_id):
         return None, []
     now = studies.study_of(tx, job.series_id)
+    now = replace(now, closed=tuple(complete(one) for one in now.closed))
     known = {one.series_instance_uid: one for one in now.closed}
+    closed = complete(closed)
     study, today = _study_facts(tx, now, config), tx.now.astimezone().date()
     [decision] = [
         one

@@ -68,6 +68,8 @@ class SeriesSummary:
         What was counted to prove it complete or not.
     closes_in_seconds : float or None
         When an open series will close if nothing more comes.
+    retrieved_from : str
+        Peer that sent it because this node asked for it; empty where it came by itself.
     """
 
     study_instance_uid: str
@@ -79,6 +81,7 @@ class SeriesSummary:
     verdict: str = ""
     closes_in_seconds: float | None = None
     evidence: str = ""
+    retrieved_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ def conclusion(
         return f"Not decided yet: more images may come.{when}"
     if jobs:
         return " ".join(_of_job(job) for job in jobs)
+    if not decisions and series.retrieved_from:
+        return (
+            f"Not scored: this node retrieved the series from {series.retrieved_from}, as an input "
+            "of a job; such a series starts no rule."
+        )
     if not decisions:
         return "Not scored: there are no rules."
     telling = [d for d in decisions if d.outcome != "off"] or list(decisions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -31,9 +31,12 @@ log = structlog.get_logger()
 
 
 class Gatherer:
-    """One thread; `round` may also be called by a test.
+    """Two threads, so that no study waits to be decided while a table or a peer is slow.
 
-    Stop: `stop` ends it after the request it is waiting for; it must end before the database.
+    `round` may also be called by a test.
+
+    Stop: `stop` ends them after the request they are waiting for; they must end before the
+    database.
 
     Parameters
     ----------
@@ -44,26 +47,31 @@ class Gatherer:
         self._parts = parts
         self._models = Models(parts.config.models.folders)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gatherer", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(duty,), name=name, daemon=True)
+            for name, duty in (("decider", self._decide_again), ("gatherer", self._gather))
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._thread.join(self._longest_request_seconds())
+        for thread in self._threads:
+            thread.join(self._longest_request_seconds())
 
     def _longest_request_seconds(self) -> float:
         config = self._parts.config
         tables = [table.timeout_seconds for table in config.tables.values()]
         return max([10.0, *tables, *(peer.timeout_seconds for peer in config.peers.values())])
 
-    def _run(self) -> None:
+    def _run(self, duty: Callable[[], int]) -> None:
         while not self._stop.wait(EVERY_SECONDS):
             try:
-                if self.round():
+                if duty():
                     self._parts.wakeup.wake_up()
             except StoreUnavailable as error:
                 log.warning("gatherer.postponed", error=type(error).__name__)

@@ -160,18 +160,22 @@ class _Search:
         return all(evaluate(line, tally(line.key, [header])).outcome != "not_met" for line in told)
 
     def _held(self, uid: str) -> ClosedSeries | Later | None:
-        """Give a series that we hold completely."""
+        """Give a series that we hold completely; None where it has to be retrieved.
+
+        What retention has deleted since it came, or since it was retrieved, is retrieved (again),
+        and so is what a node that was killed had asked for.
+        """
         with self._parts.database.snapshot() as tx:
             series_id = retrievals.series_id(tx, uid)
             closed = studies.closed_series(tx, series_id) if series_id is not None else None
             state = retrievals.get(tx, uid)
             busy = retrievals.recently_asked(tx, uid, ASKED_AGAIN_AFTER)
-        if state is not None and state.state == retrievals.FAILED:
-            return None
-        if closed is not None and closed.instances:
-            expected = state.instances if state is not None else 0
-            return closed if len(closed.instances) >= expected else None
-        if busy or (series_id is not None and (state is None or state.state != retrievals.FAILED)):
+            arriving = retrievals.is_arriving(tx, uid)
+        wanted = max(1, state.instances) if state is not None else 1
+        trusted = state is None or state.state == retrievals.DONE
+        if trusted and closed is not None and len(closed.instances) >= wanted:
+            return closed
+        if busy or (trusted and arriving):
             return Later(f"A prior is on its way from {self._peer}.")
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from pydicom.dataset import Dataset
-from pynetdicom import build_role, evt
+from pynetdicom import StoragePresentationContexts, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
@@ -43,12 +43,8 @@ KEYS = {
     "SERIES": SERIES_KEYS,
     "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
 }
-RETRIEVED_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.128",
-    "1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.66.4",
-)  # fmt: skip
-"""CT, enhanced CT, MR, enhanced MR, PET, NM, secondary capture, segmentation: for C-GET."""
+RETRIEVED_CLASSES = tuple(str(cx.abstract_syntax) for cx in StoragePresentationContexts)
+"""For C-GET: some peers (Orthanc) send nothing of a study that holds a class not asked for."""
 
 Header = Mapping[str, list[str | float]]
 
@@ -167,22 +163,31 @@ def _retrieved(study_uid: str, series_uid: str) -> Dataset:
 
 
 def _count(peer: Destination, answers: Iterator[tuple[Dataset, Any]], what: str) -> Counted:
-    last = Dataset()
+    """Count sub-operations; a success need not say how many there were (PS3.4 C.4.2.1.7)."""
+    last, all_of_them = Dataset(), 0
     for answer, _ in answers:
         last = answer
         if "Status" not in answer:
             raise QueryFailed(f"{peer} did not answer {what}.")
+        all_of_them = max(all_of_them, sum(_suboperations(answer)))
     status = int(last.get("Status", 0xC000))
-    counted = Counted(
-        int(last.get("NumberOfCompletedSuboperations", 0) or 0),
-        int(last.get("NumberOfFailedSuboperations", 0) or 0),
-        int(last.get("NumberOfWarningSuboperations", 0) or 0),
-    )
+    completed, failed, warned, _ = _suboperations(last)
     if status == 0xA801:
         raise QueryFailed(f"{peer} does not know the AE title {peer.own_ae_title} to send to.")
     if status not in (0x0000, 0xB000):
         raise QueryFailed(f"{peer} answered {what} with 0x{status:04X}.")
-    return counted
+    if status == 0x0000 and "NumberOfCompletedSuboperations" not in last:
+        completed = all_of_them
+    return Counted(completed, failed, warned)
+
+
+def _suboperations(answer: Dataset) -> tuple[int, int, int, int]:
+    """Completed, failed, warned and remaining ones; 0 where the answer does not say."""
+    completed, failed, warned, remaining = (
+        int(answer.get(f"NumberOf{kind}Suboperations", 0) or 0)
+        for kind in ("Completed", "Failed", "Warning", "Remaining")
+    )
+    return completed, failed, warned, remaining
 
 
 def _pending(peer: Destination, status: Dataset, what: str) -> bool:

@@ -58,7 +58,7 @@ def _into(service: StoreService, name: str) -> Callable[[evt.Event], int]:
 
 
 def get_into_folder(peer: Destination, study_uid: str, series_uid: str, folder: Path) -> Counted:
-    """Retrieve by C-GET into Part 10 files, numbered as they come.
+    """Retrieve by C-GET into Part 10 files, numbered as they come; what is there stays.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def get_into_folder(peer: Destination, study_uid: str, series_uid: str, folder: 
     names = iter(range(1, 1_000_000))
 
     def store(event: evt.Event) -> int:
-        path = folder / f"{next(names):06d}.dcm"
+        path = next(path for n in names if not (path := folder / f"{n:06d}.dcm").exists())
         try:
             path.write_bytes(event.encoded_dataset())
         except OSError:

@@ -21,9 +21,9 @@ from pipelines.steps.instances import Instance
 from pipelines.steps.nifti import save_straightened, write_nifti
 from pipelines.steps.run import verdict_of
 from pipelines.steps.series import open_series, whole_datasets
-from pipelines.steps.split import REPETITION, Stack, Unused, plan_series, unused_frames
+from pipelines.steps.split import REPETITION, Stack, Unused, unused_frames
 from pipelines.steps.straighten import is_straight
-from pipelines.steps.volume import refusal_of, volume_of_stack
+from pipelines.steps.volume import plan_of, refusal_of, volume_of_stack
 
 IN_TIME = frozenset(
     {
@@ -206,7 +206,7 @@ def _convert(
     series: FolderSeries, out: Path, name: str, options: Options, found: SeriesConversion
 ) -> None:
     instances, found.unused = open_series(series.paths, series.heads, deflated=options.deflated)
-    plan = plan_series(instances)
+    plan = plan_of(instances)
     found.images = plan.frames + len(found.unused)
     found.unused += plan.unused
     batches = _batches(plan.stacks)

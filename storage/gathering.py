@@ -41,7 +41,9 @@ def claim(tx: Transaction, limit: int = 8) -> list[Job]:
 
 
 def wait(tx: Transaction, job: Job, seconds: float, sentence: str, gathered: Any) -> None:
-    """Look again after a while; what was gathered so far is kept."""
+    """Look again after a while; what was gathered so far is kept, and the images of its series."""
+    for item in gathered.values():
+        _reads(tx, job, item["series"])
     tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job.id, _waiting())
@@ -83,14 +85,19 @@ def go_on(
     )
     if done.rowcount == 0:
         return False
-    for role, (series_id, generation) in series.items():
-        values = {"job_id": job.id, "role": role, "series_id": series_id}
-        statement = tx.insert(JobInput).values(generation=generation, **values)
-        tx.execute(statement.on_conflict_do_nothing())
+    _reads(tx, job, series)
     tasks.enqueue(tx, STEP_ORDER[0], job.id, job.priority)
     resolve_alert(tx, f"job.held:{job.id}")
     record(tx, "job.gathered", job_id=job.id, inputs=sorted({*gathered, *series}))
     return True
+
+
+def _reads(tx: Transaction, job: Job, series: Mapping[str, tuple[int, int]]) -> None:
+    """Write down which series a job reads: their images are kept as long as it needs them."""
+    for role, (series_id, generation) in series.items():
+        values = {"job_id": job.id, "role": role, "series_id": series_id}
+        statement = tx.insert(JobInput).values(generation=generation, **values)
+        tx.execute(statement.on_conflict_do_nothing())
 
 
 def give_up(tx: Transaction, job: Job, reason: str, sentence: str) -> None:

@@ -20,6 +20,7 @@ from storage.tables import (
     Job,
     Node,
     Result,
+    Retrieval,
     Series,
     StepRun,
     Study,
@@ -84,6 +85,9 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         .where(Instance.series_id == series_id)
     )
     peer = sa.select(Instance.peer).where(Instance.series_id == series_id).limit(1)
+    retrieved = sa.select(Retrieval.peer).where(
+        Retrieval.series_instance_uid == series["series_instance_uid"]
+    )
     generations = sa.select(*sa.inspect(Generation).columns).where(
         Generation.series_id == series_id
     )
@@ -93,6 +97,7 @@ def series_show(tx: Transaction, series_id: int) -> Row:
         | {
             "conflicts": tx.execute(conflicts).scalar_one(),
             "peer": tx.execute(peer).scalar() or "",
+            "retrieved_from": tx.execute(retrieved).scalar() or "",
             "generations": _rows(tx, generations.order_by(Generation.generation)),
             "decisions": decisions_of(tx, series_id),
             "jobs": _rows(tx, _jobs().where(Job.series_id == series_id)),

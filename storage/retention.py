@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from storage.base import FINAL_JOB_STATES, JobState, SeriesState
 from storage.database import Transaction
 from storage.events import record
-from storage.tables import Conflict, Delivery, Event, Instance, Job, Result, Series
+from storage.tables import Conflict, Delivery, Event, Instance, Job, JobInput, Result, Series
 
 MOST_SERIES_AT_ONCE = 50
 MOST_EVENTS_AT_ONCE = 10_000
@@ -43,19 +43,18 @@ def forget(tx: Transaction, terms: Terms) -> list[str]:
 
 
 def _forget_inputs(tx: Transaction, terms: Terms) -> list[str]:
-    job = sa.select(Job.id).where(Job.series_id == Series.id)
-    unfinished = job.where(Job.state.not_in(list(FINAL_JOB_STATES))).exists()
     broke = Job.state.in_([JobState.FAILED, JobState.QUARANTINED])
     kept_until = tx.now - terms.inputs, tx.now - terms.failed
-    recent = job.where(
+    unfinished = _has_job(Job.state.not_in(list(FINAL_JOB_STATES)))
+    recent = _has_job(
         sa.or_(
             sa.and_(~broke, Job.ended_at > kept_until[0]),
             sa.and_(broke, Job.ended_at > kept_until[1]),
         )
-    ).exists()
+    )
     over = sa.or_(
-        sa.and_(~job.exists(), Series.last_at <= tx.now - terms.unmatched),
-        sa.and_(job.exists(), ~unfinished, ~recent, Series.last_at <= max(kept_until)),
+        sa.and_(~_has_job(), Series.last_at <= tx.now - terms.unmatched),
+        sa.and_(_has_job(), ~unfinished, ~recent, Series.last_at <= max(kept_until)),
     )
     held = sa.select(Instance.id).where(Instance.series_id == Series.id).exists()
     ids = list(
@@ -81,6 +80,13 @@ def _forget_inputs(tx: Transaction, terms: Terms) -> list[str]:
     for series_id in ids:
         record(tx, "series.forgotten", series_id=series_id)
     return keys
+
+
+def _has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether there is such a job of a series, or one that reads it beside its own."""
+    own = sa.select(Job.id).where(Job.series_id == Series.id, *conditions)
+    read = sa.select(JobInput.series_id).join(Job, Job.id == JobInput.job_id).where(*conditions)
+    return sa.or_(own.exists(), Series.id.in_(read))
 
 
 def _forget_results(tx: Transaction, terms: Terms) -> list[str]:

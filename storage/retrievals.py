@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from storage.base import SeriesState
 from storage.database import Transaction
 from storage.tables import Retrieval, Series
 
@@ -65,6 +66,14 @@ def recently_asked(tx: Transaction, series_uid: str, within: timedelta) -> bool:
     """Whether a retrieval goes on, or ended a moment ago."""
     found = get(tx, series_uid)
     return found is not None and found.state != FAILED and found.asked_at > tx.now - within
+
+
+def is_arriving(tx: Transaction, series_uid: str) -> bool:
+    """Whether a series is open: more of it may come."""
+    found = sa.select(Series.id).where(
+        Series.series_instance_uid == series_uid, Series.state == SeriesState.OPEN
+    )
+    return tx.execute(found.limit(1)).first() is not None
 
 
 def series_id(tx: Transaction, series_uid: str) -> int | None:

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from functools import partial
 from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any
@@ -269,14 +270,19 @@ def jobs_replay(job_id: int, config: ConfigOption = None) -> None:
     """Decide a job's rule again, with today's file and models; a new result replaces the old."""
     from node.deciding import replay
     from node.job_opening import Models
+    from node.past_series import with_headers
+    from node.routing import header_keys
     from storage import jobs
+    from storage.objects import FileObjects
 
     loaded = load_config(config)
+    objects, keys = FileObjects(loaded.node.data_folder), header_keys(loaded.rules)
+    complete = partial(with_headers, objects=objects, keys=keys)
     with store(config) as database, database.transaction() as tx:
         job = jobs.get(tx, job_id)
         if job is None:
             raise fail(f"There is no job {job_id}.")
-        decision, opened = replay(tx, job, loaded, Models(loaded.models.folders))
+        decision, opened = replay(tx, job, loaded, Models(loaded.models.folders), complete)
     if decision is None:
         raise fail(f"Job {job_id} cannot be replayed: its rule or its images are not there.")
     console.print(decision.sentence, highlight=False, markup=False)

@@ -96,6 +96,7 @@ def _answer(item: dict[str, Any], jobs: dict[int, Any], loaded: Any, now: Any) -
         last.get("verdict", ""),
         quiet - (now - item["last_at"]).total_seconds() if is_open else None,
         last.get("evidence", ""),
+        item["retrieved_from"],
     )
     return _decisions(item["decisions"]), summary, [_job(job, jobs) for job in item["jobs"]]
 

@@ -77,18 +77,16 @@ def _studies(
     if match is None:
         raise fail(f"There is no folder {against}. Write last:30d, or name a folder.", USAGE)
     hours = int(match[1]) * {"h": 1, "d": 24, "w": 168}[match[2]]
-    return _past(config, timedelta(hours=hours), keys - header_keys(old)), []
+    return _past(config, timedelta(hours=hours), keys), []
 
 
-def _past(
-    config: Path | None, since: timedelta, missing: frozenset[str]
-) -> Iterable[Sequence[Any]]:
+def _past(config: Path | None, since: timedelta, keys: frozenset[str]) -> Iterable[Sequence[Any]]:
     from node.past_series import past_studies
     from storage.objects import FileObjects
 
     objects = FileObjects(load_config(config).node.data_folder)
     with store(config) as database:
-        yield from past_studies(database, objects, since, missing)
+        yield from past_studies(database, objects, since, keys)
 
 
 def _show(found: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ The key of a condition is kept in one form everywhere: ``Modality``,
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -106,7 +107,8 @@ def _tag(written: str) -> str:
     match = _TAG.fullmatch(written)
     if match is None:
         raise ValueError(
-            f"'{written[:80]}' is not a tag. Write (0029,1010) or (0029,1010 \"CREATOR\")."
+            f"'{written[:80]}' is not a tag. Write (0029,1010) or (0029,1010 \"CREATOR\"), "
+            "within braces between single quotes."
         )
     group, element = int(match[1], 16), int(match[2], 16)
     if group % 2 == 0:
@@ -280,8 +282,14 @@ def _moment(kind: Literal["date", "time", "datetime"], written: str) -> str | No
 
 
 def folded(written: str) -> str:
-    """Text as equality sees it: trimmed, whatever the case."""
-    return "\\".join(part.strip() for part in written.strip(" \0").split("\\")).casefold()
+    """Text as equality sees it: trimmed, whatever the case and the way an umlaut is written."""
+    text = composed(written.strip(" \0"))
+    return "\\".join(part.strip() for part in text.split("\\")).casefold()
+
+
+def composed(text: str) -> str:
+    """Give text with one character for a letter and its accent, not two as some systems write."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def comparable(key: str, found: Value) -> Value | None:

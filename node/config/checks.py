@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 from node.config.attributes import Wanted, has_several_values, kind_of
 from node.config.completion import Completion
 from node.config.conditions import Condition
+from node.config.inputs import SeriesInput
 from node.config.parts import Found, Parts
 from node.config.peers import ANY_AE_TITLE, Network, Peer
 from node.config.problems import did_you_mean
@@ -177,9 +178,16 @@ def _twice_named(parts: Parts) -> Iterator[Found]:
 
 
 def _conditions(rule: Rule, place: Place) -> Iterator[Found]:
+    yield from _lines(rule.conditions, (*place, "when"))
+    for one in rule.inputs:
+        if isinstance(one, SeriesInput):
+            yield from _lines(one.header, (*place, "inputs", one.name, "header"))
+
+
+def _lines(conditions: Iterable[Condition], place: Place) -> Iterator[Found]:
     keys: set[str] = set()
-    for condition in rule.conditions:
-        here = (*place, "when", condition.key)
+    for condition in conditions:
+        here = (*place, condition.key)
         if condition.key in keys:
             yield here, f"{condition.key} is here twice. Put its operators in one line."
         keys.add(condition.key)
@@ -260,16 +268,19 @@ def _deliveries(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
 
 
 def _hidden(rules: Mapping[int, Rule]) -> Iterator[Found]:
-    for (_, first), (number, second) in combinations(sorted(rules.items()), 2):
-        stops = first.stop and first.mode == "live" and first.level == second.level == "series"
-        stops = stops and not first.received[0].image and first.canary_percent is None
-        lines = [{*rule.conditions, *rule.received[0].header} for rule in (first, second)]
-        if stops and lines[0] <= lines[1]:
-            yield (
-                ("rules", number),
-                f"This rule is never used: wherever it matches, the rule {first.name} matches "
-                "before it and stops.",
-            )
+    for number, first in sorted(rules.items()):
+        wanted = {*first.conditions, *first.received[0].header}
+        stops = first.stop and first.mode == "live" and first.level == "series"
+        if not stops or first.received[0].image or first.canary_percent is not None:
+            continue
+        for later, second in sorted(rules.items()):
+            lines = {*second.conditions, *second.received[0].header}
+            if later > number and second.level == "series" and wanted <= lines:
+                yield (
+                    ("rules", later),
+                    f"This rule is never used: wherever it matches, the rule {first.name} matches "
+                    "before it and stops.",
+                )
 
 
 def _same_series_numbers(rules: Mapping[int, Rule]) -> Iterator[Found]:

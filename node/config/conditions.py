@@ -18,6 +18,7 @@ from node.config.attributes import (
     Wanted,
     as_number,
     comparable,
+    composed,
     folded,
     kind_of,
     scan_keys,
@@ -233,11 +234,12 @@ def _ordered(low: Value | None, high: Value | None) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    return re.compile(composed(pattern))
 
 
 def _matches(pattern: str, row: _Row) -> bool:
-    return _pattern(pattern).search(text_of(row)[:MAX_MATCHED_CHARACTERS]) is not None
+    text = composed(text_of(row))[:MAX_MATCHED_CHARACTERS]
+    return _pattern(pattern).search(text) is not None
 
 
 def text_of(row: Sequence[Value]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,11 @@ from node.config import checks, schema
 from node.config.base import INNER
 from node.config.certificate_checks import certificate_checks
 from node.config.completion import Completion
-from node.config.parts import Parts
+from node.config.parts import Found, Parts
 from node.config.peers import Peer
 from node.config.problems import ConfigError, Problem, Severity, did_you_mean
 from node.config.quantities import shape
+from node.config.rest import is_near, mistaken, rest_of
 from node.config.rule_checks import ModelCard, against_models, rule_checks
 from node.config.rules import Rule, RuleLines
 from node.config.sections import (
@@ -146,13 +147,13 @@ def check(
     except ConfigError as error:
         return error.problems
     reader.read()
-    parts = reader.parts()
-    for found in (
-        *checks.installed(parts, pipelines, models),
-        *against_models(parts, cards or {}),
-        *certificate_checks(parts),
-    ):
-        reader.note(*found)
+    reader.note_all(
+        lambda parts: (
+            *checks.installed(parts, pipelines, models),
+            *against_models(parts, cards or {}),
+            *certificate_checks(parts),
+        )
+    )
     return sorted(reader.problems, key=lambda problem: problem.line)
 
 
@@ -175,6 +176,12 @@ _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {
     **{kind: TypeAdapter(kind) for kind in (*SECTIONS.values(), Peer, RuleLines)},
     Table: TypeAdapter(TableLines),
 }
+_INSTEAD: Mapping[type[Any], Mapping[str, object]] = {
+    RuleLines: {"name": "unnamed", "mode": "shadow"},
+    NodeSection: {"ae_title": "SCORENODE"},
+    Completion: {"max_wait": "36500d"},
+}
+"""What stands in for keys that are missing or wrong, so that no check trips over that."""
 
 
 class _Reader:
@@ -186,11 +193,13 @@ class _Reader:
         self.path = path = origin or path
         self.document: Document = parse(str(path), content)
         self.root = _mapping(self.document.root)
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(self.document.problems)
         self.sections: dict[str, Any] = {}
         self.peers: dict[str, Peer] = {}
         self.tables: dict[str, Table] = {}
         self.rules: dict[int, Rule] = {}
+        self.rest: dict[Place, Any] = {}
+        self.mistakes: set[Place] = set()
         if _INLINE_PASSWORD.search(content.decode("utf-8-sig")):
             self._warn_of_password()
 
@@ -202,10 +211,8 @@ class _Reader:
         self.peers = self._named("peers", Peer)
         self.tables = self._named("tables", Table)
         self._read_rules()
-        parts = self.parts()
         today = datetime.now(UTC).astimezone().date()
-        for found in (*checks.consistent(parts), *rule_checks(parts, today)):
-            self.note(*found)
+        self.note_all(lambda parts: (*checks.consistent(parts), *rule_checks(parts, today)))
         if any(problem.severity == "error" for problem in self.problems):
             return None
         return self._config()
@@ -214,8 +221,38 @@ class _Reader:
         """Whatever of the file could be read."""
         return Parts(self.root, self.sections, self.peers, self.tables, self.rules)
 
+    def note_all(self, find: Callable[[Parts], Iterable[Found]]) -> None:
+        """Add what a check finds in whatever could be read.
+
+        Of pieces with mistakes it looks at the rest, where only errors in that very piece count.
+        """
+        for found in find(self.parts()):
+            self.note(*found)
+        known = {(problem.line, problem.sentence) for problem in self.problems}
+        for found in find(self._parts_of_the_rest()):
+            place, sentence, *severity = found
+            if (
+                not severity
+                and any(len(place) > len(own) and place[: len(own)] == own for own in self.rest)
+                and not is_near(place, self.mistakes)
+                and (self.document.line(place), sentence) not in known
+            ):
+                self.note(*found)
+
+    def _parts_of_the_rest(self) -> Parts:
+        sections, rules = dict(self.sections), dict[int, Rule]()
+        for place, found in self.rest.items():
+            match place:
+                case ("rules", int(number)) if found is not None:
+                    rules[number] = found.rule
+                case (str(name),) if found is not None:
+                    sections[name] = found
+        return Parts(self.root, sections, self.peers, self.tables, rules)
+
     def note(self, place: Place, sentence: str, severity: Severity = "error") -> None:
-        """Add a problem at a place of the file."""
+        """Add a problem at a place of the file, unless its value is a problem of YAML's."""
+        if any(place[: len(one)] == one for one in self.document.doubtful):
+            return
         line = self.document.line(place)
         where = schema.where(place, self.root)
         self.problems.append(Problem(str(self.path), line, where, sentence, severity))
@@ -268,12 +305,17 @@ class _Reader:
     def _piece(self, kind: type[T], value: object, place: Place, **inner: str) -> T | None:
         if isinstance(value, dict):
             value = value | {f"{INNER}{key}": text for key, text in inner.items()}
+        context = {"folder": self.path.parent}
         try:
-            found: T = _ADAPTERS[kind].validate_python(value, context={"folder": self.path.parent})
+            found: T = _ADAPTERS[kind].validate_python(value, context=context)
         except ValidationError as error:
             for mistake in error.errors():
                 location = tuple(p for p in mistake["loc"] if not str(p).startswith(INNER))
                 self.note((*place, *location), schema.sentence(kind, mistake))
+            self.mistakes |= {(*place, *one) for one in mistaken(error)}
+            if len(place) == 1 or kind is RuleLines:
+                instead = _INSTEAD.get(kind, {})
+                self.rest[place] = rest_of(_ADAPTERS[kind], value, error, context, instead)
             return None
         return found
 

@@ -35,6 +35,20 @@ class Parts:
         """Names of all tables, also of those with mistakes."""
         return self._names("tables")
 
+    @property
+    def rule_names(self) -> Collection[str]:
+        """Names of all rules, also of those with mistakes."""
+        rules = self.root.get("rules")
+        listed = rules if isinstance(rules, list) else []
+        return [str(rule["name"]) for rule in listed if isinstance(rule, dict) and "name" in rule]
+
+    def input_names(self, number: int) -> Collection[str]:
+        """Names of the inputs of a rule, also of those with mistakes."""
+        rules = self.root.get("rules")
+        rule = rules[number] if isinstance(rules, list) else {}
+        inputs = rule.get("inputs") if isinstance(rule, dict) else {}
+        return inputs.keys() if isinstance(inputs, dict) else ()
+
     def _names(self, section: str) -> Collection[str]:
         found = self.root.get(section)
         return found.keys() if isinstance(found, dict) else ()

@@ -94,7 +94,7 @@ class _Reader:
 
     def __init__(self, file: str, document: Document) -> None:
         self.file, self.document = file, document
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(document.problems)
         self.codes = CodeBook(None, ())
 
     def note(self, place: Place, sentence: str) -> None:

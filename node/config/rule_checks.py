@@ -59,7 +59,7 @@ def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
     """Find what contradicts in the rules of a file."""
     for number, rule in parts.rules.items():
         place: Place = ("rules", number)
-        yield from _inputs(parts, rule, place)
+        yield from _inputs(parts, rule, number)
         yield from _two_lines(rule, place)
         yield from _proof(parts, rule, place)
         if rule.run.timeout_seconds > LONGEST_TIMEOUT_SECONDS:
@@ -168,8 +168,10 @@ def _inside(wanted: Counts | Lengths, limits: tuple[float, float]) -> bool:
     return (wanted.min is None or wanted.min >= low) and (wanted.max is None or wanted.max <= high)
 
 
-def _inputs(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
+def _inputs(parts: Parts, rule: Rule, number: int) -> Iterator[Found]:
+    place: Place = ("rules", number)
     series = {one.name for one in rule.inputs if isinstance(one, SeriesInput)}
+    unread = set(parts.input_names(number)) - {one.name for one in rule.inputs}
     if rule.level == "series" and len(series) > 1:
         yield (*place, "level"), "Several received series are inputs of a study: level: study."
     for one in rule.inputs:
@@ -182,7 +184,7 @@ def _inputs(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
                     )
                     yield (*here, "pick"), sentence, "warning"
             case PriorInput():
-                if one.like not in series:
+                if one.like not in series | unread:
                     near = did_you_mean(one.like, series)
                     yield (*here, "like"), f"The rule receives no input {one.like}.{near}"
                 yield from _source(parts, one, (*here, "retrieve_from"))
@@ -191,9 +193,8 @@ def _inputs(parts: Parts, rule: Rule, place: Place) -> Iterator[Found]:
                     near = did_you_mean(one.table, parts.table_names)
                     yield (*here, "table"), f"The table {one.table} is not defined.{near}"
             case ResultInput():
-                names = [r.name for r in parts.rules.values()]
-                if one.rule not in names:
-                    near = did_you_mean(one.rule, names)
+                if one.rule not in parts.rule_names:
+                    near = did_you_mean(one.rule, parts.rule_names)
                     yield (*here, "result_of"), f"There is no rule {one.rule}.{near}"
 
 
@@ -303,11 +304,10 @@ def _way_back(name: str, after: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 def _silences(parts: Parts) -> Iterator[Found]:
     alerts = parts.sections.get("alerts")
-    rules = [rule.name for rule in parts.rules.values()]
     for silence in alerts.silence if alerts else ():
         for kind, name, known in (
             ("peer", silence.peer, parts.peer_names),
-            ("rule", silence.rule, rules),
+            ("rule", silence.rule, parts.rule_names),
         ):
             if name is not None and name not in known:
                 near = did_you_mean(name, known)

@@ -47,10 +47,16 @@ class Scalar(str):
 
 @dataclass(frozen=True)
 class Document:
-    """A file as nested dicts, lists and scalars, and the line of every key and item."""
+    """A file as nested dicts, lists and scalars, and the line of every key and item.
+
+    `problems` are mistakes in spite of which the rest of the file can be read, `doubtful` places
+    whose value is not worth another word.
+    """
 
     root: object
     lines: Mapping[Path, int]
+    problems: tuple[Problem, ...] = ()
+    doubtful: frozenset[Path] = frozenset()
 
     def line(self, path: Path) -> int:
         """Line of a place, or of the nearest place around it."""
@@ -72,8 +78,8 @@ def parse(file: str, content: bytes) -> Document:
     Raises
     ------
     ConfigError
-        The file is too large or is not one YAML mapping, or holds tabs, duplicate keys, tags or
-        sexagesimal numbers. All mistakes that can be seen together are reported together.
+        The file is too large, is not one YAML mapping, or holds tabs. Duplicate keys, tags and
+        sexagesimal numbers are in `Document.problems`, so that they hide no other mistake.
     """
 
     def fail(line: int, sentence: str) -> Problem:
@@ -91,11 +97,10 @@ def parse(file: str, content: bytes) -> Document:
         raise ConfigError(tabs)
     walk = _Walk(fail)
     root = walk.value(_compose(text, fail), ())
-    if walk.problems:
-        raise ConfigError(walk.problems)
     if not isinstance(root, dict):
-        raise ConfigError([fail(1, "The file must hold sections such as node: and rules:.")])
-    return Document(root, walk.lines)
+        sentence = "The file must hold sections such as node: and rules:."
+        raise ConfigError([*walk.problems, fail(1, sentence)])
+    return Document(root, walk.lines, tuple(walk.problems), frozenset(walk.doubtful))
 
 
 def _text(content: bytes, fail: Callable[[int, str], Problem]) -> str:
@@ -160,15 +165,16 @@ class _Walk:
         self.fail = fail
         self.lines: dict[Path, int] = {}
         self.problems: list[Problem] = []
+        self.doubtful: set[Path] = set()
         self.visited = 0
         self.above: set[int] = set()
 
     def value(self, node: Node, path: Path) -> object:
         self._count(node)
         self.lines.setdefault(path, node.start_mark.line + 1)
-        self._check_tag(node)
+        self._check_tag(node, path)
         if isinstance(node, ScalarNode):
-            return self._scalar(node)
+            return self._scalar(node, path)
         self.above.add(id(node))
         try:
             if isinstance(node, SequenceNode):
@@ -188,17 +194,19 @@ class _Walk:
     def _refuse(self, node: Node, sentence: str) -> None:
         raise ConfigError([*self.problems, self.fail(node.start_mark.line + 1, sentence)])
 
-    def _check_tag(self, node: Node) -> None:
+    def _check_tag(self, node: Node, path: Path) -> None:
         tag = str(node.tag)
         if not tag.startswith(_STANDARD_TAGS):
+            self.doubtful.add(path)
             self._note(node, f"The tag {tag[:40]} is not allowed. Put the value in quotes.")
 
     def _note(self, node: Node, sentence: str) -> None:
         self.problems.append(self.fail(node.start_mark.line + 1, sentence))
 
-    def _scalar(self, node: ScalarNode) -> Scalar:
+    def _scalar(self, node: ScalarNode, path: Path) -> Scalar:
         text, plain = str(node.value), node.style is None
         if plain and _SEXAGESIMAL.fullmatch(text):
+            self.doubtful.add(path)
             self._note(node, f"{text} without quotes is a base 60 number to YAML. Write '{text}'.")
         return Scalar(text, plain=plain)
 
@@ -206,7 +214,7 @@ class _Walk:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
-                self._note(key_node, "A key must be a word, not a list or a section.")
+                self._refuse(key_node, "A key must be a word, not a list or a section.")
                 continue
             key = str(key_node.value)
             line = key_node.start_mark.line + 1

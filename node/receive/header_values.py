@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -14,6 +15,8 @@ Value = str | float
 
 _PADDING = " \0"
 _DELIMITERS = {ord("\\"), ord("^"), ord("="), ord("\n"), ord("\r"), ord("\t"), ord("\f")}
+_KANJI = re.compile(rb"(\x1b\$(?:B|\(D)[^\x1b]*)")
+"""From the escape sequence of ISO-IR 87 or 159 to the next one."""
 _SINGLE_TEXT = frozenset({"LT", "ST", "UT", "UR"})
 _MULTIPLE_TEXT = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UC", "UI"})
 _NUMBER_TEXT = frozenset({"DS", "IS"})
@@ -154,11 +157,16 @@ def _texts(raw: bytes, encodings: Sequence[str]) -> list[Value]:
 
 
 def _split(raw: bytes, encodings: Sequence[str]) -> list[bytes]:
-    """Split at backslashes; in GB18030 and GBK that byte may be half of a character."""
+    """Split at backslashes; in GB18030, GBK and kanji that byte may be half of a character."""
     codec = encodings[0]
-    if codec not in ("GB18030", "GBK"):
-        return raw.split(b"\\")
-    return [part.encode(codec) for part in raw.decode(codec, "replace").split("\\")]
+    if codec in ("GB18030", "GBK"):
+        return [part.encode(codec) for part in raw.decode(codec, "replace").split("\\")]
+    parts = [b""]
+    for place, piece in enumerate(_KANJI.split(raw)):
+        first, *others = [piece] if place % 2 else piece.split(b"\\")
+        parts[-1] += first
+        parts += others
+    return parts
 
 
 def _numbers(raw: bytes) -> list[Value]:

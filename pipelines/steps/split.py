@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.base import NotScored
-from pipelines.steps.frames import MULTI_FRAME, Frame
+from pipelines.steps.frames import KINDS, MULTI_FRAME, Frame
 from pipelines.steps.geometry import (
     ORIENTATION_TOLERANCE_DEGREES,
     SAME_POSITION_MM,
@@ -209,7 +209,7 @@ def _apart_by_kind(frames: list[Frame]) -> Iterable[Group]:
     if len(fullest) == 1:
         yield frames, {}
         return
-    for keyword in fullest[0].kind:
+    for keyword in _telling(fullest):
         if len({frame.kind.get(keyword, "") for frame in fullest}) < 2:
             continue
         by_value: dict[str, list[Frame]] = defaultdict(list)
@@ -222,6 +222,12 @@ def _apart_by_kind(frames: list[Frame]) -> Iterable[Group]:
                 yield smaller, {keyword: value, **names}
         return
     yield from _apart_by_order(places.values())
+
+
+def _telling(frames: Iterable[Frame]) -> list[str]:
+    """Attributes that some of these images have, in the order in which they are looked at."""
+    known = {keyword for frame in frames for keyword in frame.kind}
+    return [keyword for keyword in dict.fromkeys(k for _, k in KINDS) if keyword in known]
 
 
 def _apart_by_order(places: Iterable[list[Frame]]) -> Iterable[Group]:

@@ -370,6 +370,57 @@ def test_all_mistakes_of_a_file_are_told_at_once_by_line(tmp_path: Path) -> None
     assert "rule head-ct-haemorrhage, when.SliceThickness.min" in str(caught.value)
 
 
+WRONG = """\
+schema: 1
+node:
+  ae_title: A_TITLE_THAT_IS_TOO_LONG             # at most 16
+  accept_from: [PACS, CT2]                       # The peer CT2 is not defined
+peers:
+  PACS:
+    sends_as: [22:00]                            # base 60
+    from_networks: [10.4.0.0/24]
+completion:
+  quiet: 20m                                     # must be shorter than max_wait
+  max_wait: 20m
+  evidence: [geometri]                           # Did you mean geometry?
+rules:
+  - name: head ct                                # is not a name
+    mode: liv                                    # Did you mean live?
+    when:
+      Modallity: CT                              # Did you mean Modality?
+      Modality: !CT                              # The tag !CT is not allowed
+      StudyDescription: { matches: '(', not_match: x }  # is not a regular expression
+      SliceThickness: { min: 6kg }               # is in mm
+      PatientSex: { equals: M, not: m }          # can never match
+    inputs:
+      ct:
+        header: { ImageType: ORIGINAL }          # has several values
+        pick: [most_slice]                       # Did you mean most_slices?
+      prior: { retrieve_from: PAX, like: cta }   # The peer PAX is not defined
+      row: { table: scores, newest_within: 180 } # The table scores is not defined
+      other: { result_of: nobody }               # There is no rule nobody
+    run: { pipeline: haemorrhage, model: none, timeout: 25h, gpu_memory: lots }  # 24h at most
+    deliver:
+      - to: PAC                                  # Did you mean PACS?
+        send: [sge]                              # Did you mean seg?
+    priority: high
+    priority: low                                # priority is here twice
+"""
+
+
+def test_no_mistake_hides_another(tmp_path: Path) -> None:
+    problems = _problems(tmp_path, WRONG)
+
+    for number, line in enumerate(WRONG.splitlines(), 1):
+        here = " ".join(problem.sentence for problem in problems if problem.line == number)
+        assert line.partition("# ")[2] in here, (number, here)
+    everything = " ".join(problem.sentence for problem in problems)
+    for beside in ("Did you mean not_matches?", "no input cta. Did you mean ct?", "'180' is not a",
+                   "'lots' is not a size", "The model none is not installed"):  # fmt: skip
+        assert beside in everything
+    assert len(problems) == 27
+
+
 RULE = """\
   - name: {name}
     mode: {mode}

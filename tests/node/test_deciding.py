@@ -11,14 +11,18 @@ import pytest
 import sqlalchemy as sa
 
 from models.catalogue import find_package
+from node.config.file import Config, load
 from node.deciding import replay
 from node.job_opening import Models
+from node.past_series import with_headers
+from node.routing import header_keys
 from storage import jobs
 from storage.jobs import STEP_ORDER
 from storage.results import earlier_results
 from storage.tables import JobInput, Series
 from tests.conftest import TestClock
-from tests.node.samples import STUDY, SmallNode, small_node
+from tests.node.samples import HEAD, STUDY, SmallNode, small_node
+from tests.peers import ct_image, encoded
 from tests.storage.samples import result
 
 RUN = "run: { pipeline: haemorrhage, model: haemorrhage-demo }"
@@ -266,11 +270,35 @@ def test_a_replayed_job_gives_way_to_one_with_the_model_of_today(
             assert [one["slot"] for one in earlier_results(tx, again)] == ["sr"]
 
 
-def _replayed(node: SmallNode, job_id: int) -> tuple[str, list[int]]:
+def test_a_job_is_replayed_with_values_that_nobody_looked_at_before(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    with small_node(tmp_path, clock, BEST_CT) as node:
+        image = encoded(ct_image(InstitutionName="Ward A", SliceThickness=5))
+        node.arrive_bytes("1", image, **_ct(5.0))
+        node.turn(11)
+        (first,) = node.jobs()
+        outcomes = {}
+        for ward in ("Ward A", "Ward B"):
+            text = BEST_CT.replace("Modality: CT", f"Modality: CT, InstitutionName: {ward}")
+            (tmp_path / "new.yaml").write_text(HEAD + text)
+            outcomes[ward], _ = _replayed(node, first["id"], load(tmp_path / "new.yaml"))
+
+    assert outcomes == {"Ward A": "matched", "Ward B": "not_matched"}
+
+
+def _replayed(node: SmallNode, job_id: int, config: Config | None = None) -> tuple[str, list[int]]:
+    config = config or node.parts.config
+    keys = header_keys(config.rules)
     with node.parts.database.transaction() as tx:
         job = jobs.get(tx, job_id)
         assert job is not None
-        config = node.parts.config
-        decision, opened = replay(tx, job, config, Models(config.models.folders))
+        decision, opened = replay(
+            tx,
+            job,
+            config,
+            Models(config.models.folders),
+            lambda closed: with_headers(closed, node.parts.objects, keys),
+        )
     assert decision is not None
     return decision.outcome, opened

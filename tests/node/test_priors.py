@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from pydicom.uid import MRImageStorage
 from node.receive.access import PeerRule
 from pipelines.base import JobSpec
 from pipelines.stages import Stages
-from storage import gathering, jobs, queries
+from storage import gathering, jobs, queries, retrievals
 from tests.conftest import TestClock
 from tests.node.samples import SmallNode, small_node
-from tests.peers import AE_TITLE, LOOPBACK, ct_image, running_receiver
+from tests.peers import AE_TITLE, LOOPBACK, ct_image, encoded, running_receiver
 from tests.query_pacs import QueryPACS, query_pacs
 
 RULES = """\
@@ -199,3 +200,44 @@ def test_a_prior_comes_by_c_move_through_the_receiver(tmp_path: Path, clock: Tes
         assert job["state"] == "queued"
         assert _roles(node, job["id"])["prior"] == OLD[0].SeriesInstanceUID
         assert pacs.asked.count("move") == 1
+
+
+def test_a_prior_that_retention_has_deleted_is_retrieved(tmp_path: Path, clock: TestClock) -> None:
+    pacs = QueryPACS([*OLD])
+    uid = OLD[0].SeriesInstanceUID
+    with _node(tmp_path, clock, pacs, "get") as node:
+        study, _, series = uid.rpartition(".")
+        node.arrive(series, study=study, Modality=["CT"])
+        node.turn(61)
+        node.clock.forward(timedelta(days=40).total_seconds())
+        node.coordinator.tidy()
+        with node.parts.database.snapshot() as tx:
+            (series_id,) = queries.series_ids(tx, uid)
+            assert queries.series_show(tx, series_id)["instances"] == 0
+
+        job = _turns(node)
+
+        assert job["state"] == "queued", job["sentence"]
+        assert len(_spec(node, job["id"]).named["prior"]) == 3
+        assert len(node.jobs()) == 1
+
+
+def test_a_prior_of_which_a_killed_node_got_a_part_is_retrieved_again(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    pacs = QueryPACS([*OLD])
+    study, series = OLD[0].StudyInstanceUID, OLD[0].SeriesInstanceUID
+    with _node(tmp_path, clock, pacs, "get") as node:
+        with node.parts.database.transaction() as tx:
+            retrievals.ask(tx, study, series, "PACS")
+        number = series.rpartition(".")[2]
+        node.arrive_bytes(number, encoded(OLD[0]), study=study, **NOW)
+        job = _turns(node)
+        assert "on its way" in job["sentence"]
+
+        for _ in range(4):
+            node.turn(960)
+        (job,) = node.jobs()
+
+        assert job["state"] == "queued", job["sentence"]
+        assert len(_spec(node, job["id"]).named["prior"]) == 3

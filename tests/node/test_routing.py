@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+import unicodedata
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -480,6 +481,10 @@ CHARACTER_SETS = {
     "UTF-8": ("ISO_IR 192", NAME.encode()),
     "Latin-1 by code extension": ("\\ISO 2022 IR 100", b"\x1b-A" + NAME.encode("latin-1")),
     "GB18030": ("GB18030", NAME.encode("gb18030")),
+    "UTF-8 with accents of their own": (
+        "ISO_IR 192",
+        unicodedata.normalize("NFD", NAME).encode(),
+    ),
 }
 
 

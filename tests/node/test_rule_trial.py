@@ -9,6 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from node.cli.main import app
+from storage import retrievals
 from tests.conftest import TestClock
 from tests.node.samples import HEAD, STUDY, small_node
 from tests.peers import ct_image, encoded, part10
@@ -126,6 +127,47 @@ def test_rules_are_tried_on_what_came_and_read_what_was_not_collected(
     ]
     assert "InstitutionName Ward B, found Ward A" in found["differences"][0]["after"]["sentence"]
     assert none == {"series": 0, "differences": []}
+
+
+def test_old_rules_too_are_tried_with_values_that_nobody_looked_at_before(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    of_ward = OLD.replace("Modality: CT", "InstitutionName: Ward A")
+    with small_node(tmp_path, clock, OLD) as node:
+        ds = ct_image(InstitutionName="Ward A", SliceThickness=5)
+        node.arrive_bytes("1", encoded(ds), Modality=["CT"], SliceThickness=[5.0])
+        node.turn(11)
+        config = _file(tmp_path, "scorenode.yaml", of_ward)
+        new = _file(tmp_path, "new.yaml", of_ward.replace("Ward A", "Ward B"))
+
+        found = _run("rules", "test", new, "--against", "last:9000d", "--config", config)
+
+    (difference,) = found["differences"]
+    assert (difference["before"]["outcome"], difference["after"]["outcome"]) == (
+        "matched",
+        "not_matched",
+    )
+
+
+def test_series_that_the_node_retrieved_are_not_tried_and_explained_as_such(
+    tmp_path: Path, clock: TestClock
+) -> None:
+    new = _file(tmp_path, "new.yaml", OLD.replace("2mm", "9mm"))
+    with small_node(tmp_path, clock, OLD) as node:
+        with node.parts.database.transaction() as tx:
+            retrievals.ask(tx, "1.9", "1.9.7", "PACS")
+        for study, series in (("1.9", "7"), (STUDY, "1")):
+            node.arrive(series, study=study, Modality=["CT"], SliceThickness=[5.0])
+        node.turn(11)
+        config = str(tmp_path / "scorenode.yaml")
+
+        found = _run("rules", "test", new, "--against", "last:9000d", "--config", config)
+        (told,) = _run("explain", "1.9.7", "--config", config)
+
+    assert found["series"] == 1
+    assert [one["series_instance_uid"] for one in found["differences"]] == [f"{STUDY}.1"]
+    assert told["decisions"] == []
+    assert "this node retrieved the series from PACS" in told["conclusion"]
 
 
 def test_a_window_that_is_none_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import date
@@ -18,6 +19,7 @@ from node.tables import TableAway, TableRefused, rows_of
 from storage.tables import Job
 from tests.certificates import Authority, authority
 from tests.conftest import TestClock
+from tests.end_to_end.harness import until
 from tests.node.samples import HEAD, SmallNode, small_node
 from tests.redcap import TOKEN, RedcapProject, redcap
 
@@ -300,6 +302,33 @@ def test_a_job_waits_for_its_row_and_goes_on_by_itself(tmp_path: Path, clock: Te
         assert (job["state"], job["sentence"]) == ("queued", "")
         row = _gathered(node)["scores"]
         assert (row["values"], row["age_days"]) == ({"mmse": 27.0}, 31)
+
+
+def test_a_study_is_decided_while_a_table_does_not_answer(tmp_path: Path, clock: TestClock) -> None:
+    os.mkfifo(tmp_path / "scores.csv")  # reading it waits for somebody who writes
+    study_rule = "  - { name: b, level: study, mode: shadow, when: { Modality: CT }, RUN }\n"
+    run = "run: { pipeline: haemorrhage, model: haemorrhage-demo }"
+    rules = RULES.format(more="") + study_rule.replace("RUN", run)
+    with small_node(tmp_path, clock, rules) as node:
+        node.arrive("1", **MR)
+        clock.forward(11)
+        node.coordinator.sweep()
+        node.arrive("2", study="1.9", Modality=["CT"])
+        clock.forward(5)
+        node.arrive("3", study="1.9", Modality=["CT"])
+        clock.forward(6)
+        node.coordinator.sweep()
+        (held,) = node.jobs()
+        node.gatherer.start()
+        try:
+            until(lambda: node.jobs()[0]["next_at"] != held["next_at"], "the table to be asked", 20)
+            clock.forward(20 * 60)
+            until(lambda: len(node.jobs()) == 2, "the study to be decided", 20)
+        finally:
+            (tmp_path / "scores.csv").write_text("patient,visit,mmse\n")
+            node.gatherer.stop()
+
+        assert {job["rule"]: job["state"] for job in node.jobs()} == {"a": "held", "b": "queued"}
 
 
 @pytest.mark.parametrize(

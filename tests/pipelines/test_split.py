@@ -110,6 +110,24 @@ def test_images_at_one_position_that_differ_in_nothing_are_told_apart_by_their_o
     assert np.array_equal(found.volumes[0].array, volumes_of_series(first).volumes[0].array)
 
 
+def test_an_attribute_that_some_images_lack_tells_volumes_apart_although_one_image_is_missing() -> (
+    None
+):
+    plain = series("plain", values={"AcquisitionNumber": 1})
+    weighted = series("weighted", values={"AcquisitionNumber": 1, "DiffusionBValue": 1000.0})
+    for place, ds in enumerate([*plain, *weighted]):
+        ds.InstanceNumber = place
+    gone = plain.pop(2)
+
+    found = volumes_of_series([*plain, *weighted])
+
+    counted(found)
+    uids = [{str(ds.SOPInstanceUID) for ds in part} for part in (plain, weighted)]
+    assert [set(volume.source_instance_uids) for volume in found.volumes] == uids
+    told = f"no image at z = {gone.ImagePositionPatient[2]:.1f} mm"
+    assert found.volumes[0].facts["missing"] == told
+
+
 def test_scouts_reports_and_single_images_are_listed_with_their_reason() -> None:
     made = series("first")
     scout, report, lone = series("second one")[:3]

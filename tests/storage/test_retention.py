@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from storage import associations, job_admin, jobs, nodes, retention
+from storage import associations, gathering, job_admin, jobs, nodes, retention
 from storage.associations import OpenedAssociation
+from storage.base import JobState
 from storage.database import Database
 from storage.intake import Intake
 from storage.jobs import RetryPolicy
 from storage.objects import FileObjects
 from storage.tables import Association, Instance
 from tests.conftest import TestClock
-from tests.storage.samples import close, open_job, push, received
+from tests.storage.samples import close, new_job, open_job, push, received
 
 DAY = timedelta(days=1)
 SILENT, ALIVE = "elsewhere/ns/1/2/a", "elsewhere/ns/3/4/b"
@@ -62,6 +64,30 @@ def test_images_of_an_unfinished_job_stay_however_old(
     _days(clock, 400)
 
     assert _forget(database) == 0
+
+
+def test_images_that_a_job_reads_beside_its_series_stay_as_long_as_it_needs_them(
+    database: Database, intake: Intake, clock: TestClock
+) -> None:
+    for series_uid in ("1.2.3.5", "1.2.3.6", "1.2.3.7"):
+        push(intake, received(1, series_uid=series_uid))
+    first, second, third = close(database, quiet=0, max_wait=0)
+    waiting = replace(new_job("a" * 64), state=JobState.HELD, reason=gathering.WAITS_FOR_INPUTS)
+    with database.transaction() as tx:
+        job_id = jobs.insert(tx, first, replace(waiting, inputs={"flair": (second.series_id, 1)}))
+        assert job_id is not None
+        job = jobs.get(tx, job_id)
+        assert job is not None
+        prior = {"values": None, "series": {"prior": (third.series_id, 1)}}
+        gathering.wait(tx, job, 15.0, "No row yet.", {"prior": prior})
+    _days(clock, 30)
+    assert _forget(database) == 0
+
+    with database.transaction() as tx:
+        gathering.give_up(tx, job, "missing_input", "There is no row.")
+    _days(clock, 7.1)
+
+    assert _forget(database) == 3
 
 
 def test_images_go_a_week_after_their_job_ended(

@@ -269,6 +269,12 @@ def test_a_backslash_inside_a_chinese_character_is_no_delimiter() -> None:
     assert decode(raw, "LO", "<", encodings_of(b"GB18030")) == ["誠", "b"]
 
 
+def test_a_backslash_inside_a_kanji_is_no_delimiter() -> None:
+    raw = "俑".encode("iso2022_jp") + b"\\b"
+    assert raw.count(b"\\") == 2
+    assert decode(raw, "LO", "<", encodings_of(b"\\ISO 2022 IR 87")) == ["俑", "b"]
+
+
 def test_numbers_that_are_none_stay_text() -> None:
     assert decode(b"1.5\\abc\\\\nan ", "DS", "<", ("iso8859",)) == [1.5, "abc", "", "nan"]
     assert decode(struct.pack("<f", float("inf")), "FL", "<", ("iso8859",)) == ["inf"]
