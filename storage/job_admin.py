@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,12 +18,29 @@ from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
 
 
-def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
+def requeue(
+    tx: Transaction, job_id: int, by: str = "", limits: Mapping[str, float] | None = None
+) -> bool:
     """Start a job that waits or ended badly again, from the images.
 
     A job that has its results only sends again what was not sent: results are never remade. One
     whose images retention has deleted cannot be started again, nor one whose results were taken
     back, nor one that only tells which series a rule lacks.
+
+    Parameters
+    ----------
+    tx : Transaction
+    job_id : int
+    by : str
+        Who asks.
+    limits : mapping or None
+        Time and memory that each step may take from now on (`timeout_seconds`, `memory_bytes`),
+        in place of those the job was opened with.
+
+    Returns
+    -------
+    bool
+        False: the job is not there, or does not wait; `why_not` says more.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
@@ -41,7 +59,7 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
         .values(
             state=JobState.QUEUED,
             step=first_step(job),
-            snapshot=_accepted(job),
+            snapshot=_accepted(job) | dict(limits or {}),
             attempt=0,
             deliveries=0,
             next_at=None,

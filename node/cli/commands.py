@@ -255,10 +255,14 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
 @jobs_app.command("retry")
 def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     """Start a job again where it stopped; one with results only sends what was not sent."""
-    from storage import job_admin
+    from node.job_opening import limits_of
+    from storage import job_admin, jobs
 
+    loaded = load_config(config)
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.requeue(tx, job_id, getuser())
+        job = jobs.get(tx, job_id)
+        limits = limits_of(loaded, job.rule) if job else {}
+        done = job_admin.requeue(tx, job_id, getuser(), limits)
         sentence = "" if done else job_admin.why_not(tx, job_id)
     if not done:
         raise fail(sentence)
