@@ -29,7 +29,7 @@ from benchmarks.certificate import self_signed
 from benchmarks.goals import goals_of, markdown, ratio_best_peer
 from benchmarks.sender import associate_rq, connect, send
 from benchmarks.servers import ORTHANC, OURS, PYNETDICOM, SERVERS, Server, running
-from benchmarks.studies import generated
+from benchmarks.studies import generated, warm_memory
 from benchmarks.toolkit import SENDERS, is_installed, send_with
 
 IDLE_ASSOCIATIONS = 256
@@ -47,7 +47,6 @@ COUNTS = {"ct": 300, "mr": 176, "cr": 320, "tiny": 320, "large": 2}
 QUICK_COUNTS = {"ct": 200}
 STOCK_COUNT = 100
 """Some take 40 ms for each instance of a stock sender."""
-WARM_BYTES = 384 << 20
 
 
 def measure(server: Server, case: Case, paths: list[Path], folder: Path) -> Measured:
@@ -55,7 +54,7 @@ def measure(server: Server, case: Case, paths: list[Path], folder: Path) -> Meas
     fast = case.sender == "fast"
     tls = self_signed(folder.parent) if case.is_tls else None
     with running(server, folder, nodelay=fast, tls=tls) as found:
-        _warm_memory(folder.parent)
+        warm_memory(folder.parent)
         os.sync()
         with found.measured() as usage:
             if fast:
@@ -81,19 +80,6 @@ def measure(server: Server, case: Case, paths: list[Path], folder: Path) -> Meas
         p99_ms=sent.p99_ms,
         failed=sent.failed,
     )
-
-
-def _warm_memory(folder: Path) -> None:
-    """Touch as much memory as the load will, then free it.
-
-    A host that takes unused memory back from its guests would otherwise charge the first who
-    writes.
-    """
-    path = folder / "warm"
-    with path.open("wb") as file:
-        for _ in range(WARM_BYTES >> 20):
-            file.write(bytes(1 << 20))
-    path.unlink()
 
 
 def run(cases: list[Case], counts: dict[str, int], rounds: int, folder: Path) -> list[Measured]:

@@ -11,6 +11,7 @@ complete, the decision, the job, and reading 157 MB of files.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import statistics
@@ -27,7 +28,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.sender import associate_rq, connect, data_pdus, release, status_of, store_rq
-from benchmarks.studies import Prepared, ct, prepared
+from benchmarks.studies import Prepared, ct, prepared, warm_memory
 from storage.database import Database
 from storage.tables import Generation, Job, Series, StepRun
 from tests.ports import await_port, free_port
@@ -35,6 +36,8 @@ from tests.ports import await_port, free_port
 SLICES = 300
 GOAL_MS = 120.0
 STARTS = 7
+WARM_BYTES = 768 << 20
+"""Objects, and the volume."""
 GOAL_START_SECONDS = 1.5
 CONFIG = """\
 schema: 1
@@ -82,6 +85,7 @@ def main(rounds: int, markdown: Path | None, folder: Path | None) -> None:
             loads.mkdir()
             ct(loads, SLICES, f"latency{number}")
             instances = list(prepared(sorted(loads.glob("*.dcm"))))
+            warm_memory(Path(place), WARM_BYTES)
             latency = _measured(database, number, _sent(port, instances))
             print(f"{number or 'first, not counted'}: {latency}", flush=True)
             found += [latency] if number else []
@@ -182,7 +186,8 @@ def _page(found: list[Latency], starts: list[float]) -> str:
         "",
         f"Made by `python -m benchmarks.latency` on {today}, {os.cpu_count()} cores; "
         f"{len(found)} series of {SLICES} CT slices (157 MB) each, one association, SQLite, "
-        "everything flushed. Milliseconds from the last C-STORE response on.",
+        "everything flushed; memory was touched before each. "
+        "Milliseconds from the last C-STORE response on.",
         "",
         "| Until | median | 95 % | most |",
         "| --- | ---: | ---: | ---: |",
@@ -193,7 +198,7 @@ def _page(found: list[Latency], starts: list[float]) -> str:
         ("volume", "the volume was in the runner's memory"),
     ):
         values = sorted(getattr(latency, name) for latency in found)
-        p95 = values[min(len(values) - 1, int(0.95 * len(values)))]
+        p95 = values[math.ceil(0.95 * len(values)) - 1]
         lines.append(f"| {text} | {statistics.median(values):.0f} | {p95:.0f} | {values[-1]:.0f} |")
     verdict = "reached" if p95 <= GOAL_MS else "not reached"
     listening = statistics.median(starts)

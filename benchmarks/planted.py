@@ -11,7 +11,9 @@ from typing import Any, Literal
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-Kind = Literal["seg", "sr", "capture"]
+Kind = Literal[
+    "seg", "sr", "capture", "labelmap", "sr3d", "outlines", "text", "pdf", "rtstruct", "rejection"
+]
 Spoil = Callable[[Dataset], object]
 
 
@@ -142,6 +144,57 @@ def _twice_encoded(ds: Dataset) -> None:
     _last(ds, TRACKING_ID).TextValue = "Hämorrhagie".encode().decode("latin-1")
 
 
+def _swap_pixel_number(ds: Dataset) -> None:
+    ds.PixelData = ds.PixelData.replace(b"\x01", b"\x09")
+
+
+def _outline(ds: Dataset) -> Dataset:
+    return next(child for _, child in items(ds, "111030"))
+
+
+def _odd_coordinates(ds: Dataset) -> None:
+    _outline(ds).GraphicData = list(_outline(ds).GraphicData)[:-1]
+
+
+def _beyond_the_image(ds: Dataset) -> None:
+    _outline(ds).GraphicData = [float(value) + 1000.0 for value in _outline(ds).GraphicData]
+
+
+def _without_image(ds: Dataset) -> None:
+    del _outline(ds).ContentSequence
+
+
+def _move_contour(ds: Dataset) -> None:
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [str(float(value) + 1.0) for value in contour.ContourData]
+
+
+def _shorten_contour(ds: Dataset) -> None:
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = contour.ContourData[:-3]
+
+
+def _end_document(ds: Dataset) -> None:
+    ds.EncapsulatedDocument = ds.EncapsulatedDocument[:2000]
+    ds.EncapsulatedDocumentLength = 2000
+
+
+def _rename_note(ds: Dataset) -> None:
+    ds.ConceptNameCodeSequence[0].CodeValue = "113000"
+    ds.ConceptNameCodeSequence[0].CodeMeaning = "Of Interest"
+
+
+def _number_in_text(ds: Dataset) -> None:
+    item = ds.ContentSequence[-1].ContentSequence[0]
+    item.ValueType = "NUM"
+    item.MeasuredValueSequence = []
+
+
+def _forget_evidence(ds: Dataset) -> None:
+    series = ds[EVIDENCE].value[0].ReferencedSeriesSequence
+    del series[-1].ReferencedSOPSequence[-1]
+
+
 TRACKING_ID, TRACKING_UID, FINDING, VOLUME = "112039", "112040", "121071", "118565006"
 TYPE = "SegmentedPropertyTypeCodeSequence"
 MEASURES = ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence")
@@ -257,6 +310,37 @@ MORE: tuple[tuple[Kind, str, Spoil, str], ...] = (
     ("capture", "high bit 15", with_value(15, "HighBit"), "photometric"),
     ("capture", "burned in annotation", with_value("YES", "BurnedInAnnotation"), "burned_in"),
     ("capture", "Modality SEG", with_value("SEG", "Modality"), "modality"),
+    ("labelmap", "pixels of a number nobody describes", _swap_pixel_number, "segment_undescribed"),
+    ("labelmap", "pixel spacing swapped", _swap_spacing, "frame_place"),
+    ("labelmap", "slices flipped", _flip, "frame_place_promised"),
+    ("labelmap", "16 bits said of 8", with_value(16, "BitsAllocated"), "pixels"),
+    ("sr3d", "volume that the voxels do not make", _more_volume, "volume_differs"),
+    ("sr3d", "no tracking UID", partial(without_item, TRACKING_UID), "template_row"),
+    ("outlines", "a coordinate too few", _odd_coordinates, "item"),
+    ("outlines", "an outline beyond its image", _beyond_the_image, "contour"),
+    ("outlines", "an outline of no image", _without_image, "item"),
+    ("text", "a number in a Basic Text SR", _number_in_text, "relationship"),
+    ("text", "another Patient ID", with_value("SOMEBODY", "PatientID"), "differs_from_source"),
+    ("text", "no evidence", without(EVIDENCE), "evidence"),
+    ("pdf", "a document cut off",
+     lambda ds: setattr(ds, "EncapsulatedDocument", ds.EncapsulatedDocument[:2000]), "document"),
+    ("pdf", "a document without end", _end_document, "document"),
+    ("pdf", "a document of another kind",
+     with_value("text/html", "MIMETypeOfEncapsulatedDocument"), "bad_value"),
+    ("pdf", "images not listed", without("SourceInstanceSequence"), "evidence"),
+    ("rtstruct", "a region without contours", lambda ds: ds.ROIContourSequence.pop(), "region"),
+    ("rtstruct", "a contour beside its image", _move_contour, "contour"),
+    ("rtstruct", "a contour with a point too few", _shorten_contour, "contour"),
+    ("rtstruct", "Frame of Reference of another series",
+     with_value("1.2.3", "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID"),
+     "differs_from_source"),
+    ("rtstruct", "a contour on an image not listed",
+     with_value("1.2.3", "ROIContourSequence", "ContourSequence", "ContourImageSequence",
+                "ReferencedSOPInstanceUID"), "reference_unlisted"),
+    ("rejection", "a listed object not referred to", lambda ds: ds.ContentSequence.pop(),
+     "selection"),
+    ("rejection", "an object that is not listed", _forget_evidence, "evidence"),
+    ("rejection", "a note that rejects nothing", _rename_note, "title"),
 )  # fmt: skip
 MATRIX = (
     *(Defect("seg", *row, row[0] in UNSEEN["seg"]) for row in SEG),
@@ -264,4 +348,4 @@ MATRIX = (
 )
 """The 43 defects whose fate in public validators is known."""
 FURTHER = tuple(Defect(*row) for row in MORE)
-"""What only a node that made both objects can know, and defects of captures."""
+"""What only a node that made both objects can know, and defects of other classes."""

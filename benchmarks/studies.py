@@ -167,3 +167,26 @@ def prepared(paths: list[Path]) -> Iterator[Prepared]:
             meta.TransferSyntaxUID.encode(),
             path.read_bytes()[start:],
         )
+
+
+WARM_BYTES = 384 << 20
+
+
+def warm_memory(folder: Path, size: int = WARM_BYTES) -> None:
+    """Touch as much memory as a load will, then free it.
+
+    A host that takes unused memory back from its guests would otherwise charge the first who
+    writes.
+
+    Parameters
+    ----------
+    folder : Path
+        Where a file of `size` bytes is written and removed.
+    size : int
+        Bytes.
+    """
+    path = folder / "warm"
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    path.unlink()

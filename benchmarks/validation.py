@@ -23,13 +23,17 @@ from pydicom.dataset import Dataset
 
 from benchmarks.planted import FURTHER, MATRIX, Defect, planted
 from node.validation import Judged, validate
-from sr_templates.capture import capture
 from sr_templates.part10 import to_bytes
 from tests.noise import complaints
-from tests.sr_templates.objects import MAKER, case, identity
+from tests.phantoms import ct_series
+from tests.sr_templates.further import SQUARE
+from tests.sr_templates.objects import PHANTOM
+from tests.sr_templates.samples import Sample, samples
 
 PAGE = Path(__file__).with_name("validation.md")
 OTHERS = Path(__file__).resolve().parents[2] / "shared/data/seg_and_sr_by_others"
+SEGMENTATIONS = frozenset({"seg", "labelmap"})
+READ_BY_DCMQI = SEGMENTATIONS | {"sr", "sr3d", "outlines"}
 Said = frozenset[str]
 
 
@@ -72,7 +76,7 @@ def _dcentvfy(path: Path, images: Sequence[Path]) -> Said:
 def _dcmqi(path: Path, _: Sequence[Path]) -> Said:
     """Whether dcmqi's reader of the kind gives what it should give."""
     with tempfile.TemporaryDirectory() as folder:
-        if path.stem.startswith("seg"):
+        if _kind(path) in SEGMENTATIONS:
             code = _run([*_SEG_READER, "--inputDICOM", path, "--outputDirectory", folder])[0]
             good = code == 0 and any(Path(folder).glob("*.n*"))
         else:
@@ -102,6 +106,11 @@ def validators() -> list[Validator]:
     return found
 
 
+def _kind(path: Path) -> str:
+    """Return the kind of object in a file of ours: its name begins with it."""
+    return path.stem.partition("_")[0]
+
+
 def matrix(folder: Path) -> tuple[list[Row], list[Judged]]:
     """Plant every defect; ours sees it only when it gives the reason that fits.
 
@@ -110,31 +119,53 @@ def matrix(folder: Path) -> tuple[list[Row], list[Judged]]:
     tuple
         One row for each defect, and what we say of the good objects.
     """
-    made = case()
-    page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
-    good = {"seg": made.segmentation, "sr": made.sr, "capture": page}
-    images = [_save(ds, folder / "images" / f"{n:03d}.dcm") for n, ds in enumerate(made.sources)]
-    paths = {kind: _save(ds, folder / f"{kind}.dcm") for kind, ds in good.items()}
-    said = {kind: _ask(path, images) for kind, path in paths.items()}
+    good = {one.name: one for one in samples()}
+    kept = {name: _keep(one, folder / name.replace(" ", "-")) for name, one in good.items()}
+    kinds = {defect.kind for defect in (*MATRIX, *FURTHER)}
+    said = {kind: _ask(kept[kind].path, kept[kind].images) for kind in kinds}
     rows = []
     for number, defect in enumerate((*MATRIX, *FURTHER)):
+        beside = kept[defect.kind]
         with config.disable_value_validation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            path = folder / f"{defect.kind}_{number:02d}.dcm"
-            planted(defect, good).save_as(path)
-        seen = {"ours": _ours(defect, path, images, paths["seg"])}
-        for name, lines in _ask(path, images).items():
+            path = beside.path.with_name(f"{defect.kind}_{number:02d}.dcm")
+            planted(defect, {defect.kind: good[defect.kind].ds}).save_as(path)
+        seen = {"ours": _ours(defect, path, beside)}
+        for name, lines in _ask(path, beside.images).items():
             seen[name] = _word(lines - said[defect.kind][name])
         rows.append(Row(defect, seen))
-    return rows, validate([*paths.values(), *images])
+    return rows, [_judged(one.path, one, strict=False) for one in kept.values()]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Files of a good object, of its images, and of the segmentation it refers to."""
+
+    path: Path
+    images: Sequence[Path]
+    others: Sequence[Path]
+
+
+def _keep(one: Sample, folder: Path) -> Kept:
+    folder.mkdir()
+    images = [_save(ds, folder / "images" / f"{n:03d}.dcm") for n, ds in enumerate(_received(one))]
+    others = [] if one.seg is None else [_save(one.seg, folder / "referred.dcm")]
+    return Kept(_save(one.ds, folder / f"{folder.name}.dcm"), images, others)
+
+
+def _received(one: Sample) -> Sequence[Dataset]:
+    """Return the images as they came, in Latin-1, where they are the phantom's."""
+    if one.name.startswith("prognosis"):
+        return one.images
+    return ct_series(SQUARE if one.name == "outlines" else PHANTOM)
 
 
 def _ask(path: Path, images: Sequence[Path]) -> dict[str, Said]:
-    """Ask the public validators; dcmqi reads no captures."""
+    """Ask the public validators; dcmqi reads segmentations and measurement reports."""
     return {
         validator.name: validator.ask(path, images)
         for validator in validators()
-        if validator.name != "dcmqi" or not path.stem.startswith("capture")
+        if validator.name != "dcmqi" or _kind(path) in READ_BY_DCMQI
     }
 
 
@@ -144,12 +175,14 @@ def _word(lines: Said) -> str:
     return "warning" if all("Warning" in line for line in lines) else "error"
 
 
-def _ours(defect: Defect, path: Path, images: Sequence[Path], seg: Path) -> str:
-    given = [path, *images, *([seg] if defect.kind == "sr" else [])]
-    found = next(item for item in validate(given, strict=True) if item.file == path)
-    return (
-        "error" if defect.rule in {d.rule for d in found.defects if d.severity == "error"} else ""
-    )
+def _ours(defect: Defect, path: Path, beside: Kept) -> str:
+    found = _judged(path, beside, strict=True).defects
+    return "error" if defect.rule in {d.rule for d in found if d.severity == "error"} else ""
+
+
+def _judged(path: Path, beside: Kept, *, strict: bool) -> Judged:
+    found = validate([path, *beside.images, *beside.others], strict=strict)
+    return next(item for item in found if item.file == path)
 
 
 def _save(ds: Dataset, path: Path) -> Path:
@@ -166,10 +199,11 @@ def main() -> int:
     given = options.parse_args()
     from benchmarks.validation_page import page
 
+    others = validate([given.others]) if given.others.is_dir() else []
     with tempfile.TemporaryDirectory() as folder:
         rows, good = matrix(Path(folder))
-    others = validate([given.others]) if given.others.is_dir() else []
-    text, failed = page(rows, good, others, given.others, date.today())  # noqa: DTZ011 a heading
+        today = date.today()  # noqa: DTZ011 a heading
+        text, failed = page(rows, good, others, given.others, today)
     given.markdown.write_text(text)
     print(text)
     return int(failed)

@@ -13,7 +13,18 @@ from node.validation import Judged
 if TYPE_CHECKING:
     from benchmarks.validation import Row
 
-KINDS = {"seg": "SEG", "sr": "SR", "capture": "SC"}
+KINDS = {
+    "seg": "SEG",
+    "sr": "SR",
+    "capture": "SC",
+    "labelmap": "Label Map",
+    "sr3d": "SR 3D",
+    "outlines": "SR outlines",
+    "text": "Text SR",
+    "pdf": "PDF",
+    "rtstruct": "RTSTRUCT",
+    "rejection": "KOS",
+}
 KNOWN = 43
 TRUE_ALARMS = {("sr_document.dcm", "uid_of_source")}
 """Others' objects that are not good after all: an SR under the Series Instance UID of its CT."""
@@ -83,7 +94,7 @@ def _summary(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
     for title, some in (
         ("the 43 known", rows[:KNOWN]),
         ("of these, the twelve seen by no public validator", _unseen(rows)),
-        ("further ones, of both objects together and of captures", rows[KNOWN:]),
+        ("further ones, of objects together and of other classes", rows[KNOWN:]),
     ):
         counts = [
             f"{sum(bool(row.seen.get(name)) for row in some)} of {len(some)}" for name in names
@@ -119,7 +130,7 @@ def _goods(good: Sequence[Judged], others: Sequence[Judged], folder: Path) -> It
         ]
         noun = "image" if item.images == 1 else "images"
         with_what = f"{item.images} {noun}" if item.images else "nothing"
-        theirs = "0" if ours else str(_dciodvfy_errors(item.file))
+        theirs = _dciodvfy_errors(item.file)
         yield f"| {name} | {with_what} | {counts[0]} | {counts[1]} | {theirs} |"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +29,7 @@ MONAI = {
 }
 """Segmentation networks that load nothing from elsewhere, whatever their arguments."""
 NNUNET = ("PlainConvUNet", "ResidualEncoderUNet")
+MOST_MEMBERS = 10
 MOST_ARGUMENTS = 64
 MOST_VALUES = 4096
 LARGEST = 1 << 16
@@ -46,14 +47,15 @@ def build_network(content: Mapping[str, Any]) -> torch.nn.Module:
     Parameters
     ----------
     content : mapping
-        ``network``: one of `names`; ``arguments``: its arguments by name, plain values.
+        ``network``: one of `names`; ``arguments``: its arguments by name, plain values;
+        ``members``: how many of them there are, where the mean of several counts.
 
     Raises
     ------
     BrokenPackage
         The network is not one of those, or does not take the arguments.
     """
-    strange = content.keys() - {"network", "arguments"}
+    strange = content.keys() - {"network", "arguments", "members"}
     if strange:
         raise BrokenPackage(f"The architecture has unknown keys: {', '.join(sorted(strange))}.")
     name, arguments = content.get("network"), content.get("arguments", {})
@@ -63,17 +65,36 @@ def build_network(content: Mapping[str, Any]) -> torch.nn.Module:
         raise BrokenPackage(f"The arguments of {name} are not plain values of a sensible size.")
     maker = _maker(str(name))
     known = inspect.signature(maker).parameters
+    members = content.get("members", 1)
+    if type(members) is not int or not 1 <= members <= MOST_MEMBERS:
+        raise BrokenPackage(f"members must be a whole number from 1 to {MOST_MEMBERS}.")
     unknown = sorted(arguments.keys() - known.keys())
     if unknown:
         raise BrokenPackage(f"{name} has no argument {unknown[0]!r}; it has: {', '.join(known)}.")
     try:
         with torch.random.fork_rng(devices=[]):
-            made = maker(**arguments)
+            made = [maker(**arguments) for _ in range(members)]
     except Exception as error:
         raise BrokenPackage(
             f"{name} cannot be made with these arguments ({type(error).__name__})."
         ) from error
-    return made.eval()
+    return (Mean(made) if "members" in content else made[0]).eval()
+
+
+class Mean(torch.nn.Module):
+    """The mean of what several networks say before it becomes a probability."""
+
+    def __init__(self, members: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.members = torch.nn.ModuleList(members)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, channels, *space); one member after the other, for memory's sake."""
+        first, *others = self.members
+        found: torch.Tensor = first(x)
+        for member in others:
+            found = found + member(x)
+        return found / len(self.members)
 
 
 def _maker(name: str) -> Callable[..., torch.nn.Module]:

@@ -52,7 +52,7 @@ def demo_config(people: int, seed: int) -> TrainingConfig:
     }
     return TrainingConfig(
         family="dementia-demo",
-        version="1.0.0",
+        version="1.1.0",
         title="Stable or progressive MCI, demonstration",
         intended_use="demonstration",
         licence="Apache-2.0",

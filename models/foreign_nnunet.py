@@ -7,7 +7,7 @@ MIC-DKFZ/nnUNet v2: ``dataset.json``, ``plans.json``, ``fold_X/checkpoint_final.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,19 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 
 def read_nnunet(folder: Path, fold: str) -> Draft:
-    """Read ``plans.json``, ``dataset.json`` and the weights of one fold."""
+    """Read ``plans.json``, ``dataset.json`` and the weights of the folds.
+
+    Parameters
+    ----------
+    folder : Path
+    fold : str
+        One fold, 0 to 4 or ``all``; empty: the one that was trained on everything, or else all
+        there are, whose mean counts, as nnU-Net itself predicts.
+    """
     plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    checkpoint = _checkpoint(folder, fold)
-    imported = import_weights(checkpoint)
+    checkpoints = _checkpoints(folder, fold)
+    members = [import_weights(checkpoint) for checkpoint in checkpoints]
+    imported = members[0]
     told = imported.facts.get("init_args") or {}
     name = str(told.get("configuration", "3d_fullres"))
     try:
@@ -41,35 +50,37 @@ def read_nnunet(folder: Path, fold: str) -> Draft:
             f"{folder}: plans.json or dataset.json is not as nnU-Net v2 writes it "
             f"({type(error).__name__}: {error})."
         ) from error
+    folds = " ".join(checkpoint.parent.name for checkpoint in checkpoints)
     return Draft(
         name=plain_name(plans.get("dataset_name") or folder.parent.name),
         version="1.0.0",
         title=f"{plans.get('dataset_name', folder.parent.name)}, nnU-Net {name}"[:128],
         licence=str(dataset.get("licence") or dataset.get("license") or "not told")[:256],
-        architecture=architecture,
-        weights=_weights(imported.safetensors),
+        architecture=architecture | ({"members": len(members)} if len(members) > 1 else {}),
+        weights=_weights([member.safetensors for member in members]),
         labels=labels,
         channels=[plain_word(channel) for channel in channels],
         modality="CT" if any(c.upper() == "CT" for c in channels) else "MR",
         preprocess=preprocess,
         inference=inference,
         activation="sigmoid" if regions else "softmax",
-        source={"kind": "nnunet-v2", "uri": f"{folder.name}/{checkpoint.parent.name}"[:1024]},
+        source={"kind": "nnunet-v2", "uri": f"{folder.name}/{folds}"[:1024]},
         remarks=[
             "orient: nnU-Net does not know how its images lay; give --sample one of them, or "
             "change preprocess.orient",
-            *(["one fold only: nnU-Net averages all of them"] if fold == "" else []),
+            f"folds: {folds}",
         ],
     )
 
 
-def _checkpoint(folder: Path, fold: str) -> Path:
-    wanted = [f"fold_{fold}"] if fold else ["fold_all", *(f"fold_{n}" for n in range(5))]
-    for name in wanted:
-        for file in CHECKPOINTS:
-            if (folder / name / file).is_file():
-                return folder / name / file
-    raise BrokenPackage(f"{folder} has no {wanted[0]}/{CHECKPOINTS[0]}.")
+def _checkpoints(folder: Path, fold: str) -> list[Path]:
+    wanted = [[f"fold_{fold}"]] if fold else [["fold_all"], [f"fold_{n}" for n in range(5)]]
+    for names in wanted:
+        found = [folder / name / file for name in names for file in CHECKPOINTS]
+        there = {path.parent: path for path in reversed(found) if path.is_file()}
+        if there:
+            return [there[parent] for parent in sorted(there)]
+    raise BrokenPackage(f"{folder} has no {wanted[-1][0]}/{CHECKPOINTS[0]}.")
 
 
 def _configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -192,16 +203,13 @@ def _inference(configuration: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     return {"patch": patch, "overlap": 0.5, "mirror": [int(axis) + shift for axis in mirror]}
 
 
-def _weights(safetensors: bytes) -> bytes:
+def _weights(members: Sequence[bytes]) -> bytes:
     """Leave out what a checkpoint holds twice, and the prefixes that compilers add."""
-    tensors = {
-        name.removeprefix("module.").removeprefix("_orig_mod."): value
-        for name, value in load_tensors(safetensors).items()
-    }
-    return save(
-        {
-            name: value
-            for name, value in tensors.items()
-            if ".all_modules." not in name and not name.startswith("decoder.encoder.")
-        }
-    )
+    kept: dict[str, Any] = {}
+    for number, safetensors in enumerate(members):
+        prefix = f"members.{number}." if len(members) > 1 else ""
+        for key, value in load_tensors(safetensors).items():
+            name = key.removeprefix("module.").removeprefix("_orig_mod.")
+            if ".all_modules." not in name and not name.startswith("decoder.encoder."):
+                kept[prefix + name] = value
+    return save(kept)

@@ -253,14 +253,24 @@ class GMLVQClassifier(FittedGMLVQ):
         groups: NDArray[Any] | None,
         random: np.random.RandomState,
     ) -> None:
-        held_out, found = [], []
+        distance, there = self._out_of_fold(x, label, groups, random)
+        if there.any():
+            self.calibration_ = calibrate(distance[there], label[there])
+
+    def _out_of_fold(
+        self,
+        x: Floats,
+        label: Ints,
+        groups: NDArray[Any] | None,
+        random: np.random.RandomState,
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Distances of samples that were not learned from, and which of them were held out."""
+        distance, there = np.zeros((len(x), len(self.classes_))), np.zeros(len(x), dtype=bool)
         for train, test in folds(label, groups, self.calibration_folds, random):
             other = clone(self).set_params(calibration_folds=0)
             other.fit(x[train], self.classes_[label[train]])
-            held_out.append(test)
-            found.append(other._metric().class_distances(x[test]))
-        if found:
-            self.calibration_ = calibrate(np.vstack(found), label[np.concatenate(held_out)])
+            distance[test], there[test] = other._metric().class_distances(x[test]), True
+        return distance, there
 
     def bootstrap(
         self,
@@ -286,9 +296,17 @@ class GMLVQClassifier(FittedGMLVQ):
             else np.unique(np.asarray(groups), return_inverse=True)[1]
         )
         random = check_random_state(self.random_state)
-        found = []
+        distance, there = np.empty(0), np.zeros(len(x), dtype=bool)
+        if self.calibration_ is not None:
+            given = None if groups is None else np.asarray(groups)
+            other = check_random_state(self.random_state)
+            distance, there = self._out_of_fold(x, label, given, other)
+        found, calibrations = [], []
         for _ in range(replicates):
             rows = draw(label, drawn_from, random)
+            if there.any():
+                kept = rows[there[rows]]
+                calibrations.append(calibrate(distance[kept], label[kept]).numbers)
             settings = clone(self).set_params(init=self.prototypes_original_)
             found.append(learn(settings, x[rows], self.classes_, label[rows], random))
         self.bootstrap_ = Bootstrap(
@@ -296,6 +314,7 @@ class GMLVQClassifier(FittedGMLVQ):
             np.array([item.scale for item in found]),
             np.array([item.prototypes for item in found]),
             _stacked([item.omega for item in found]),
+            np.array(calibrations) if calibrations else None,
         )
         return self
 

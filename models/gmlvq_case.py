@@ -152,12 +152,16 @@ class Bootstrap:
         Shape (replicates, prototypes, features).
     omega : NDArray[np.float64]
         Shape (replicates, 1 or prototypes, rank, features).
+    calibration : NDArray[np.float64], optional
+        Shape (replicates, 1 + classes): numbers of the `Calibration` of each; None where there are
+        no probabilities, or the model was learned before they were kept.
     """
 
     mean: Floats
     scale: Floats
     prototypes: Floats
     omega: Floats
+    calibration: Floats | None = None
 
     def metrics(self, classes: Ints) -> list[Metric]:
         """Each replicate; `classes` are those of the prototypes."""

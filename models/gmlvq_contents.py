@@ -20,6 +20,8 @@ from models.gmlvq_probability import Calibration
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "safetensors")
 ARRAY_PARAMETERS = ("init", "subspace_correction")
 PER_CLASS_PARAMETERS = ("prototypes_per_class", "class_weight")
+OF_BOOTSTRAP = ("mean", "scale", "prototypes", "omega", "calibration")
+"""The last is missing in models without probabilities, and in those of earlier versions."""
 NORM_TOLERANCE = 1e-9
 
 Array = NDArray[Any]
@@ -94,14 +96,14 @@ class Contents:
     def calibration(self) -> Calibration | None:
         """How distances become probabilities."""
         told = self.header.calibration
-        return None if told is None else Calibration(told[0], np.array(told[1:]))
+        return None if told is None else Calibration.of(told)
 
     def bootstrap(self) -> Bootstrap | None:
         """Replicates, where there are any."""
         if "bootstrap.mean" not in self.arrays:
             return None
-        names = ("mean", "scale", "prototypes", "omega")
-        return Bootstrap(*(self.arrays[f"bootstrap.{name}"] for name in names))
+        needed = {name: self.arrays[f"bootstrap.{name}"] for name in OF_BOOTSTRAP[:-1]}
+        return Bootstrap(**needed, calibration=self.arrays.get("bootstrap.calibration"))
 
 
 def fingerprint(x: Array, y: Array) -> str:
@@ -142,7 +144,7 @@ def contents_of(model: Any, units: Mapping[str, str]) -> Contents:
         units=dict(units),
         parameters={name: _plain(value) for name, value in parameters.items()},
         converged=model.converged_,
-        calibration=calibration and [calibration.slope, *calibration.offsets.tolist()],
+        calibration=calibration and calibration.numbers,
         distance_limit=model.training_range_.distance_limit,
         training_sha256=model.training_sha256_,
         libraries={name: version(name) for name in LIBRARIES},
@@ -163,8 +165,8 @@ def _arrays_of(model: Any) -> dict[str, Array]:
         "highest": model.training_range_.highest,
     }
     if model.bootstrap_ is not None:
-        for name in ("mean", "scale", "prototypes", "omega"):
-            arrays[f"bootstrap.{name}"] = getattr(model.bootstrap_, name)
+        found = {name: getattr(model.bootstrap_, name) for name in OF_BOOTSTRAP}
+        arrays |= {f"bootstrap.{name}": one for name, one in found.items() if one is not None}
     return arrays
 
 
@@ -211,6 +213,8 @@ def _shapes(arrays: Mapping[str, Array], header: Header) -> dict[str, tuple[int 
         shapes |= {f"bootstrap.{name}": (count, features) for name in ("mean", "scale")}
         shapes["bootstrap.prototypes"] = (count, prototypes, features)
         shapes["bootstrap.omega"] = (count, matrices, None, features)
+        if "bootstrap.calibration" in arrays:
+            shapes["bootstrap.calibration"] = (count, len(header.classes) + 1)
     if "parameter.init" in arrays:
         shapes["parameter.init"] = (prototypes, features)
     if "parameter.subspace_correction" in arrays:
@@ -238,6 +242,8 @@ def _odd_values(header: Header, arrays: Mapping[str, Array]) -> Iterator[str]:
     told = header.calibration
     if told is not None and (len(told) != classes + 1 or told[0] < 0):
         yield "the calibration is not one for these classes."
+    if (arrays.get("bootstrap.calibration", np.ones((1, 1)))[:, 0] < 0).any():
+        yield "a calibration of bootstrap.calibration falls with distance."
     if header.features is not None and (
         len(header.features) != len(arrays["mean"])
         or len(set(header.features)) < len(header.features)

@@ -194,6 +194,9 @@ class FittedGMLVQ(
     def probability_interval(self, X: ArrayLike, *, level: float = 0.95) -> Floats:
         """Bootstrap interval of each probability, shape (samples, classes, 2): low, high.
 
+        Distances were learned again in each replicate, and so was the step from them to
+        probabilities.
+
         Raises
         ------
         ValueError
@@ -202,9 +205,15 @@ class FittedGMLVQ(
         x = self._read(X)
         if self.calibration_ is None:
             raise ValueError(NO_PROBABILITIES)
+        metrics = self._replicates()
+        again = None if self.bootstrap_ is None else self.bootstrap_.calibration
+        if again is None:
+            own = [self.calibration_] * len(metrics)
+        else:
+            own = [Calibration.of(numbers) for numbers in again]
         found = [
-            self.calibration_.probabilities(metric.class_distances(x))
-            for metric in self._replicates()
+            calibration.probabilities(metric.class_distances(x))
+            for calibration, metric in zip(own, metrics, strict=True)
         ]
         return interval(np.array(found), level)
 

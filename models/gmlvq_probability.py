@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,16 @@ class Calibration:
 
     slope: float
     offsets: Floats
+
+    @classmethod
+    def of(cls, numbers: Sequence[float] | Floats) -> Self:
+        """Make one of what `numbers` gave."""
+        return cls(float(numbers[0]), np.asarray(numbers[1:], dtype=np.float64))
+
+    @property
+    def numbers(self) -> list[float]:
+        """Slope and offsets, 1 + classes."""
+        return [self.slope, *self.offsets.tolist()]
 
     def probabilities(self, distance: Floats) -> Floats:
         """Shape (samples, classes), rows sum to 1; `distance` has the same shape."""

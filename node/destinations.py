@@ -109,6 +109,12 @@ def destination_of(peer: Peer, own_ae_title: str) -> Destination:
     if peer.address is None:
         raise ValueError(f"peer {peer.name} has no address")
     sending, timeout = peer.sending, peer.timeout_seconds
+    context, trouble = None, ""
+    try:
+        context = _client_context(peer.tls)
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or type(error).__name__
+        trouble = f"{peer.name} cannot be called: a file under its tls cannot be used ({reason})"
     return Destination(
         host=peer.address.host,
         port=peer.address.port,
@@ -117,7 +123,8 @@ def destination_of(peer: Peer, own_ae_title: str) -> Destination:
         connect_seconds=sending.connect_seconds or min(timeout, 10.0),
         associate_seconds=sending.association_seconds or timeout,
         response_seconds=sending.answer_seconds or timeout,
-        tls=_client_context(peer.tls),
+        tls=context,
+        trouble=trouble,
     )
 
 

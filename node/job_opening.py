@@ -192,8 +192,7 @@ def _snapshot(
         "uid_root": config.node.uid_root,
         "station": config.node.station,
         "utc_offset_minutes": _utc_offset_minutes(),
-        "timeout_seconds": rule.run.timeout_seconds,
-        "memory_bytes": config.node.memory.step_bytes,
+        **limits_of(config, rule.name),
         "gpu_memory_bytes": rule.run.gpu_memory_bytes,
         "destinations": _destinations(rule, config) if decision.mode == "live" else {},
         "accept_result": {name: asdict(v) for name, v in (rule.accept_result or {}).items()},
@@ -205,6 +204,13 @@ def _snapshot(
         "level": rule.level,
         "report_template": rule.run.report and rule.run.report.to_json(),
     }
+
+
+def limits_of(config: Config, rule: str) -> dict[str, float]:
+    """Time and memory that a step of a rule may take; of a rule that is gone, memory alone."""
+    times = {one.name: one.run.timeout_seconds for one in config.rules}
+    memory = {"memory_bytes": config.node.memory.step_bytes}
+    return memory | ({"timeout_seconds": times[rule]} if rule in times else {})
 
 
 def _utc_offset_minutes() -> float:

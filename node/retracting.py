@@ -18,7 +18,10 @@ from storage import jobs, retraction
 from storage.base import FINAL_JOB_STATES, Job, JobState, NewResult
 from storage.database import Database
 from storage.objects import FileObjects, object_key
-from storage.retraction import RETRACTED, Sent
+from storage.retraction import RETRACTED, Changed, Sent
+
+MOST_TRIES = 10
+LONGEST_REASON = 1024
 
 
 class NotRetractable(ValueError):
@@ -55,8 +58,36 @@ def retract(database: Database, objects: FileObjects, job_id: int, reason: str) 
     Raises
     ------
     NotRetractable
-        There is no such job, it has no results, their bytes were deleted, or it was done before.
+        There is no such job, it has no results, their bytes were deleted, or it was done before;
+        or the reason is none.
     """
+    reason = _sentence(reason)
+    for _ in range(MOST_TRIES):
+        try:
+            return _retract(database, objects, job_id, reason)
+        except Changed:
+            continue  # something was sent meanwhile: whoever has it by now is told, too
+    raise NotRetractable(
+        f"Results of job {job_id} are being sent all the time. Suspend its destinations "
+        "(scorenode peers suspend NAME), then try again."
+    )
+
+
+def _sentence(reason: str) -> str:
+    from sr_templates.checks.texts import unfit
+
+    text = reason.strip()
+    if not text or len(text) > LONGEST_REASON:
+        raise NotRetractable(
+            f"A reason is a sentence of at most {LONGEST_REASON} characters, for the reader of the "
+            f"note; this has {len(text)}."
+        )
+    if why := unfit(text):
+        raise NotRetractable(f"The reason {why}: no note that says it would leave.")
+    return text
+
+
+def _retract(database: Database, objects: FileObjects, job_id: int, reason: str) -> Retracted:
     with database.snapshot() as tx:
         job = _retractable(job_id, jobs.get(tx, job_id))
         sent = retraction.sent_results(tx, job_id)
@@ -67,7 +98,7 @@ def retract(database: Database, objects: FileObjects, job_id: int, reason: str) 
         )
     notes = _notes(job, sent, objects, reason, now)
     with database.transaction() as tx:
-        told_by = retraction.retract(tx, job, notes, reason)
+        told_by = retraction.retract(tx, job, sent, notes, reason)
     destinations = {name for one in sent for name in one.destinations}
     return Retracted(
         told_by, tuple(sorted(destinations)), tuple(one.sop_instance_uid for one in sent)

@@ -50,6 +50,8 @@ class Destination:
         How long to wait for TCP, for the answer to an A-ASSOCIATE-RQ, for each C-STORE-RSP.
     tls : ssl.SSLContext or None
         None: in the clear.
+    trouble : str
+        Why it cannot be called, whatever the network: a sentence; empty: nothing speaks against it.
     """
 
     host: str
@@ -60,6 +62,7 @@ class Destination:
     associate_seconds: float = 30.0
     response_seconds: float = 60.0
     tls: ssl.SSLContext | None = None
+    trouble: str = ""
 
     def __str__(self) -> str:
         return f"{self.ae_title} at {self.host}:{self.port}"
@@ -222,6 +225,8 @@ class Call:
         self._message_id = 0
         self._handlers, self._roles = list(handlers), list(roles)
         self._association: Association | None = None
+        if destination.trouble:
+            return
         try:
             self._association = self._associate(contexts)
         except OSError as error:
@@ -267,7 +272,8 @@ class Call:
         """Why nothing can be sent now."""
         assoc, there = self._association, self.destination
         if assoc is None:
-            return SendOutcome("retry", None, f"{there} cannot be found by its host name")
+            sentence = there.trouble or f"{there} cannot be found by its host name"
+            return SendOutcome("retry", None, sentence)
         if assoc.is_established:
             return None
         if assoc.is_rejected:

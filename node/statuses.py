@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
 DUPLICATE_SOP_INSTANCE = 0x0111
 NO_SUCH_SOP_CLASS = 0x0118
 SOP_CLASS_NOT_SUPPORTED = 0x0122

@@ -16,7 +16,7 @@ import urllib3
 
 from node.config.peers import DICOMweb
 from node.scu import OutgoingObject, SendOutcome
-from node.statuses import is_warning, kind_of, meaning_of
+from node.statuses import PROCESSING_FAILURE, is_warning, kind_of, meaning_of
 from storage.base import Delivery
 
 _CHUNK = 1 << 18
@@ -138,6 +138,7 @@ class WebCall:
         if isinstance(answer, Mapping):
             reason = _reason_for(answer, _FAILED, _FAILURE_REASON, uid)
             if reason is not None:
+                reason = reason or PROCESSING_FAILURE  # it failed, whether it says why or not
                 sentence = f"{said}, Failure Reason 0x{reason:04X}: {meaning_of(reason)}"
                 return SendOutcome(kind_of(reason), reason, sentence, reason == 0x0122)
             warned = _reason_for(answer, _REFERENCED, _WARNING_REASON, uid)
@@ -162,21 +163,29 @@ def _body(head: bytes, file: OutgoingObject, tail: bytes) -> Iterator[bytes]:
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
 
 
 def _reason_for(answer: Mapping[str, Any], sequence: str, reason: str, uid: str) -> int | None:
     """Reason given for an instance in a sequence; 0 where there is none; None: it is not there."""
-    for item in answer.get(sequence, {}).get("Value", []):
+    for item in _values(answer, sequence):
         if _first(item, _REFERENCED_UID) == uid:
-            return int(_first(item, reason) or 0)
+            given = _first(item, reason)
+            return given if isinstance(given, int) else 0
     return None
 
 
 def _first(item: Any, tag: str) -> Any:
-    values = item.get(tag, {}).get("Value", []) if isinstance(item, Mapping) else []
+    values = _values(item, tag)
     return values[0] if values else None
+
+
+def _values(item: Any, tag: str) -> list[Any]:
+    """Values of an attribute in the DICOM JSON Model; none where it is no such thing."""
+    element = item.get(tag) if isinstance(item, Mapping) else None
+    values = element.get("Value") if isinstance(element, Mapping) else None
+    return values if isinstance(values, list) else []
 
 
 def _reason(error: Exception) -> str:

@@ -23,6 +23,8 @@ from sr_templates.checks.base import (
     judged,
 )
 from sr_templates.checks.documents import evidence_of
+from sr_templates.checks.encapsulated import images_of_document
+from sr_templates.checks.structures import images_of_contours
 from sr_templates.normalise import normalised
 
 
@@ -69,7 +71,7 @@ class _Files:
 
 
 def validate(paths: Iterable[Path], *, strict: bool = False) -> list[Judged]:
-    """Judge every Segmentation, SR document and Secondary Capture among files.
+    """Judge every object of a class that we make among files.
 
     The images among them are what results are compared with, and the Segmentations what
     reports are compared with.
@@ -168,7 +170,8 @@ def _references(ds: Dataset) -> list[str]:
         for series in ds.get("ReferencedSeriesSequence") or ()
         for item in series.get("ReferencedInstanceSequence") or ()
     )
-    return list(dict.fromkeys([*referenced, *sorted(evidence_of(ds))]))
+    further = evidence_of(ds) | images_of_contours(ds) | images_of_document(ds)
+    return list(dict.fromkeys([*referenced, *sorted(further)]))
 
 
 def _of_study(ds: Dataset, files: _Files) -> list[Dataset]:

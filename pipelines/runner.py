@@ -154,7 +154,7 @@ class Runner:
                         "killer",
                         "deadline",
                         f"Step {step} did not end within {deadline_seconds:g} s and was stopped; "
-                        "raise the rule's run.timeout if it needs longer.",
+                        "raise the rule's run.timeout if it needs longer, and start the job again.",
                     )
                 used = _resident_bytes(process.pid)
                 if used > memory_bytes:
@@ -163,7 +163,8 @@ class Runner:
                         "killer",
                         "memory",
                         f"Step {step} took {used >> 20} MiB of memory, more than the "
-                        f"{memory_bytes >> 20} MiB of node.memory.step, and was stopped.",
+                        f"{memory_bytes >> 20} MiB of node.memory.step, and was stopped; if the "
+                        "machine has more, raise it, then start the job again.",
                     )
                 tick(progress, note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ UNDECODABLE = (
     EOFError,
     OSError,  # a sequence that ends too early, where it is first looked into
     BytesLengthException,
+    zlib.error,  # a deflated data set that is cut off or damaged
 )
 """What pydicom raises for an element that is missing or cannot be decoded; the message of each may
 hold the value."""

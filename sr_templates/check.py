@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from io import BytesIO
 
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.dataset import Dataset
 
 from models.base import Code
@@ -40,7 +39,7 @@ from sr_templates.checks.structures import structures
 from sr_templates.checks.texts import changes, texts
 from sr_templates.checks.tree import name
 from sr_templates.normalise import normalised
-from sr_templates.part10 import Unwritable, to_bytes
+from sr_templates.part10 import Unwritable, reread
 
 Check = Callable[[Subject], Iterable[Found]]
 
@@ -107,8 +106,8 @@ def examine_own(
         given = list(sources)
         is_note = result.get("SOPClassUID") in KEY_OBJECTS
         ordered = () if is_note else tuple(normalised(given))
-        written = dcmread(BytesIO(to_bytes(result)))
-        segmentation = None if seg is None else dcmread(BytesIO(to_bytes(seg)))
+        written = reread(result)
+        segmentation = None if seg is None else reread(seg)
     except UnfitSource as error:
         return _defects([Found("unfit_source", "", str(error))], own=True)
     except Unwritable as error:

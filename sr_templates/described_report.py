@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -45,6 +46,8 @@ from sr_templates.report import (
 )
 from sr_templates.segmentation import tracking_name
 
+LARGEST = 1e15
+"""A Decimal String has no room for more digits; what is not finite is beyond it."""
 Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
 
 
@@ -213,12 +216,19 @@ class _Builder:
             if not line.for_each:
                 yield self._group(line, self.data, line.id)
                 continue
-            for number, item in enumerate(pick(self.data, line.for_each), start=1):
+            for number, item in enumerate(self._items(line), start=1):
                 scope = {**self.data, ITEM: item}
                 if line.kind == "image":
                     yield self._group(line, scope, f"{line.id}-{number}")
                 else:
                     yield from self._volume_group(line, scope)
+
+    def _items(self, line: GroupLine) -> list[Any]:
+        found = pick(self.data, line.for_each)
+        if not isinstance(found, list):
+            kind = type(found).__name__
+            raise TemplateMismatch(f"group {line.id}: {line.for_each} is {kind}, wanted a list")
+        return found
 
     def _group(self, line: GroupLine, scope: Mapping[str, Any], name: str) -> Group:
         tracking = TrackingIdentifier(
@@ -232,7 +242,10 @@ class _Builder:
 
     def _volume_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
         """Give the group of a segment; one that has no voxel has none."""
-        number = int(pick(scope, f"{ITEM}.number"))
+        number = pick(scope, f"{ITEM}.number")
+        if type(number) is not int:
+            kind = type(number).__name__
+            raise TemplateMismatch(f"group {line.id}: item.number is {kind}, wanted a whole number")
         known = self.references.get(self.identity.uid(tracking_name(number)))
         if known is None:
             return
@@ -290,6 +303,8 @@ def _measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, An
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         kind = type(found).__name__
         raise TemplateMismatch(f"group {group.id}: {line.value} is {kind}, wanted a number")
+    if not abs(found) < LARGEST:
+        raise TemplateMismatch(f"group {group.id}: {line.value} is no number a report can hold")
     if line.range and not line.range[0] <= found <= line.range[1]:
         low, high = line.range
         raise TemplateMismatch(
@@ -308,10 +323,11 @@ def _measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, An
 
 def _date(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> str:
     text = str(pick(scope, line.observed))
-    digits = "".join(filter(str.isdigit, text[:10]))
-    if len(digits) != 8:
-        raise TemplateMismatch(f"group {group.id}: {line.observed} is no date such as 2026-03-01")
-    return digits
+    try:
+        return date.fromisoformat(text[:10]).strftime("%Y%m%d")
+    except ValueError:
+        sentence = f"group {group.id}: {line.observed} is no date such as 2026-03-01"
+        raise TemplateMismatch(sentence) from None
 
 
 def _mapped(group: GroupLine, path: str, known: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:

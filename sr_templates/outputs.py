@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from models.base import CasePrognosis
 from sr_templates.described import ITEM, SEGMENTS, ReportTemplate, TemplateMismatch
 
 
@@ -47,6 +48,9 @@ PROGNOSIS_OUTPUTS = Outputs(
 """What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable,
 progressive or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
 ``<name>_source``, unless it was not there; below ``volumes`` each region as ``<name>_ml``."""
+NUMBER = frozenset({"name", "value", "segment"})
+SEGMENT = frozenset({"number", "label"})
+"""What each number and each segment of ``findings.json`` has."""
 TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
 OUTPUTS: Mapping[str, Outputs] = {
     "segmentation": SEGMENTATION_OUTPUTS,
@@ -67,9 +71,10 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         ``findings.json`` of a job, or the JSON of any other model.
     """
     seen = dict(data) | _of_prognosis(data.get("prognosis"))
-    numbers = data.get("numbers")
-    if not isinstance(numbers, Sequence) or not isinstance(data.get(SEGMENTS), Sequence):
-        return seen
+    numbers = _items(data.get("numbers"), NUMBER)
+    segments = _items(data.get(SEGMENTS), SEGMENT)
+    if numbers is None or segments is None:
+        return seen  # of another model, which may use the same words
     seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
     seen[SEGMENTS] = [
         {
@@ -77,13 +82,21 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
             "number": segment["number"],
             "label": segment["label"],
         }
-        for segment in data[SEGMENTS]
+        for segment in segments
     ]
     return seen
 
 
-def _of_prognosis(case: Mapping[str, Any] | None) -> dict[str, Any]:
-    if case is None:
+def _items(value: object, keys: frozenset[str]) -> list[Mapping[str, Any]] | None:
+    """Items of a list that all have some keys; None where it is no such list."""
+    if not isinstance(value, list):
+        return None
+    is_ours = all(isinstance(item, Mapping) and keys <= item.keys() for item in value)
+    return value if is_ours else None
+
+
+def _of_prognosis(case: object) -> dict[str, Any]:
+    if not isinstance(case, Mapping) or not {f.name for f in fields(CasePrognosis)} <= case.keys():
         return {}
     inputs: dict[str, Any] = {}
     for feature in case["features"]:

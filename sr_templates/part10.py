@@ -8,7 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.dataelem import DataElement
+from pydicom import dcmread
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -59,10 +60,46 @@ def to_file(ds: Dataset, path: Path) -> None:
         _write(ds, file)
 
 
-def _write(ds: Dataset, target: BinaryIO) -> None:
-    _refuse_undeclared_text(ds)
+def reread(ds: Dataset) -> Dataset:
+    """Read a dataset back from the bytes it is written as.
+
+    Of a large object the pixels, which are written as they are, are those of `ds`, and frames
+    share the functional groups that are equal, so that it takes little memory beside it.
+
+    Raises
+    ------
+    Unwritable
+        As `to_bytes`.
+    """
+    pixels = ds.get("PixelData")
+    if not _is_large(pixels):
+        return dcmread(BytesIO(to_bytes(ds)))
+    shell = _shallow(ds)
+    shell.pop("PixelData")
+    found = dcmread(BytesIO(to_bytes(shell)))
+    found["PixelData"] = ds["PixelData"]
+    _share_groups(found)
+    return found
+
+
+def _share_groups(ds: Dataset) -> None:
+    """Let frames share what was read from the same bytes: the place and sources of a slice."""
+    known: dict[tuple[int, bytes], DataElement] = {}
+    for frame in ds.get("PerFrameFunctionalGroupsSequence") or ():
+        for tag, raw in list(frame.items()):
+            if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.value:
+                frame._dict[tag] = known.setdefault((tag, raw.value), frame[tag])
+
+
+def _shallow(ds: Dataset) -> Dataset:
     shell = copy(ds)
     shell._dict = dict(ds._dict)  # pydicom's copy shares its elements
+    return shell
+
+
+def _write(ds: Dataset, target: BinaryIO) -> None:
+    _refuse_undeclared_text(ds)
+    shell = _shallow(ds)
     shell.preamble = b"\0" * 128
     _stream_pixels(shell)
     with warnings.catch_warnings():
@@ -83,8 +120,13 @@ def _write(ds: Dataset, target: BinaryIO) -> None:
 def _stream_pixels(shell: Dataset) -> None:
     """Have pydicom write pixels piece by piece; it would make another copy of them."""
     pixels = shell.get("PixelData")
-    if isinstance(pixels, bytes) and len(pixels) > _LARGE_PIXELS:
+    if _is_large(pixels):
         shell["PixelData"] = DataElement("PixelData", shell["PixelData"].VR, BytesIO(pixels))
+
+
+def _is_large(pixels: object) -> bool:
+    """Whether pixels should not be copied; those of an odd length are, to be padded."""
+    return isinstance(pixels, bytes) and len(pixels) > _LARGE_PIXELS and len(pixels) % 2 == 0
 
 
 def _refuse_undeclared_text(ds: Dataset) -> None:

@@ -54,7 +54,9 @@ def preview(template: ReportTemplate, data: Mapping[str, Any]) -> str:
     identity = ObjectIdentity(
         f"{PLACEHOLDER}1", f"{PLACEHOLDER}2", 1, template.name, PLACEHOLDER, ("preview",)
     )
-    model = ModelIdentity(**{**SAMPLE_MODEL, **(data.get("model") or {})})
+    named = data.get("model")
+    is_ours = isinstance(named, dict) and named.keys() == SAMPLE_MODEL.keys()
+    model = ModelIdentity(**(named if is_ours and named else SAMPLE_MODEL))
     maker = Maker("preview", "preview", model, f"{PLACEHOLDER}3", datetime.now(UTC))
     built = content(template, seen, _references(seen, identity), identity, maker, Dataset())
     flag = "" if built.is_complete else "The report is PARTIAL.\n"
@@ -66,10 +68,14 @@ def _references(seen: Mapping[str, Any], identity: ObjectIdentity) -> dict[str, 
     items = seen.get(SEGMENTS)
     if not isinstance(items, list):
         return {}
-    found = [item for item in items if isinstance(item, Mapping) and item.get("volume")]
+    found = [
+        item
+        for item in items
+        if isinstance(item, Mapping) and item.get("volume") and type(item.get("number")) is int
+    ]
     return {
-        identity.uid(tracking_name(int(item["number"]))): SegmentReference(
-            identity.uid(tracking_name(int(item["number"]))),
+        identity.uid(tracking_name(item["number"])): SegmentReference(
+            identity.uid(tracking_name(item["number"])),
             str(item.get("label", f"segment {item['number']}")),
             ReferencedSegment(
                 SegmentationStorage,

@@ -250,7 +250,8 @@ def fall_back(
     Parameters
     ----------
     slots : sequence of str
-        What may go in its place, the best first; the first that was made is taken.
+        What may go in its place, the best first; the first is taken that was made and that the
+        destination has not refused.
 
     Returns
     -------
@@ -262,10 +263,15 @@ def fall_back(
     ------
     LeaseLost
     """
+    not_taken = sa.exists().where(
+        DeliveryRow.result_id == Result.id,
+        DeliveryRow.destination == delivery.destination,
+        DeliveryRow.state.in_([DeliveryState.REPLACED, DeliveryState.REFUSED]),
+    )
     made = dict(
         tx.execute(
             sa.select(Result.slot, Result.id).where(
-                Result.job_id == delivery.job_id, Result.slot.in_(slots)
+                Result.job_id == delivery.job_id, Result.slot.in_(slots), ~not_taken
             )
         ).all()
     )

@@ -8,12 +8,16 @@ from storage import tasks
 from storage.base import DeliveryState, JobState
 from storage.database import Transaction
 from storage.events import record
+from storage.retraction import RETRACTED
 from storage.tables import Delivery as DeliveryRow
 from storage.tables import Job
 
 
 def retry(tx: Transaction, delivery_id: int) -> bool:
-    """Send one delivery now: it waits, was refused or given up, was never proved, or is held."""
+    """Send one delivery now: it waits, was refused or given up, was never proved, or is held.
+
+    What was taken back is not sent again.
+    """
     states = [
         DeliveryState.RETRY_WAIT,
         DeliveryState.REFUSED,
@@ -22,7 +26,11 @@ def retry(tx: Transaction, delivery_id: int) -> bool:
     ]
     job_id = tx.execute(
         sa.update(DeliveryRow)
-        .where(DeliveryRow.id == delivery_id, DeliveryRow.state.in_(states))
+        .where(
+            DeliveryRow.id == delivery_id,
+            DeliveryRow.state.in_(states),
+            DeliveryRow.job_id.in_(sa.select(Job.id).where(Job.reason != RETRACTED)),
+        )
         .values(state=DeliveryState.PENDING, next_at=None, attempt=0)
         .returning(DeliveryRow.job_id)
     ).scalar()

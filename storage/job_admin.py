@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,12 +18,29 @@ from storage.tables import Delivery, Instance, Result
 from storage.tables import Job as JobRow
 
 
-def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
+def requeue(
+    tx: Transaction, job_id: int, by: str = "", limits: Mapping[str, float] | None = None
+) -> bool:
     """Start a job that waits or ended badly again, from the images.
 
     A job that has its results only sends again what was not sent: results are never remade. One
     whose images retention has deleted cannot be started again, nor one whose results were taken
     back, nor one that only tells which series a rule lacks.
+
+    Parameters
+    ----------
+    tx : Transaction
+    job_id : int
+    by : str
+        Who asks.
+    limits : mapping or None
+        Time and memory that each step may take from now on (`timeout_seconds`, `memory_bytes`),
+        in place of those the job was opened with.
+
+    Returns
+    -------
+    bool
+        False: the job is not there, or does not wait; `why_not` says more.
     """
     job = get(tx, job_id)
     if job is None or job.state in (JobState.DELIVERING, JobState.RUNNING):
@@ -31,8 +49,7 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
         return False
     if tx.execute(sa.select(Result.id).where(Result.job_id == job_id).limit(1)).first():
         return _redeliver(tx, job, by)
-    held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
-    if tx.execute(held).first() is None:
+    if not _has_images(tx, job):
         return False
     if job.snapshot.get("gather") and "gathered" not in job.snapshot:
         return _gather(tx, job, by)
@@ -42,7 +59,7 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
         .values(
             state=JobState.QUEUED,
             step=first_step(job),
-            snapshot=_accepted(job),
+            snapshot=_accepted(job) | dict(limits or {}),
             attempt=0,
             deliveries=0,
             next_at=None,
@@ -59,6 +76,31 @@ def requeue(tx: Transaction, job_id: int, by: str = "") -> bool:
     resolve_alerts_of(tx, job_id)
     record(tx, "job.requeued", job_id=job_id, by=by)
     return True
+
+
+def why_not(tx: Transaction, job_id: int) -> str:
+    """Say why `requeue` does nothing with a job, and what would help; whole sentences."""
+    job = get(tx, job_id)
+    if job is None:
+        return f"There is no job {job_id}."
+    if job.reason == RETRACTED:
+        return f"The results of job {job_id} were taken back; they are never sent again."
+    if job.reason == LACKS_SERIES:
+        return (
+            f"Job {job_id} only tells that the study lacks a series: {job.sentence} When the "
+            "series comes the rule is decided again by itself; when the rule was changed: "
+            f"scorenode jobs replay {job_id}."
+        )
+    if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.DELIVERING):
+        return f"Job {job_id} is {job.state}: it goes on by itself."
+    if job.state in sources_of(JobState.QUEUED) and not _has_images(tx, job):
+        return f"The images of job {job_id} were deleted (retention); send them again."
+    return f"Job {job_id} is {job.state} and waits for nothing."
+
+
+def _has_images(tx: Transaction, job: Job) -> bool:
+    held = sa.select(Instance.id).where(Instance.series_id == job.series_id).limit(1)
+    return tx.execute(held).first() is not None
 
 
 def _accepted(job: Job) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,10 @@ RETRACTED = "retracted"
 UNSENT = TO_SEND | {DeliveryState.HELD, DeliveryState.REFUSED}
 NOT_THERE = (DeliveryState.REFUSED, DeliveryState.REPLACED)
 """The destination said that it does not take the object."""
+
+
+class Changed(RuntimeError):
+    """Raised when something was sent since it was read who has what, or the job was taken back."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def retracting_job(tx: Transaction, job: Job) -> int | None:
 def retract(
     tx: Transaction,
     job: Job,
+    sent: Sequence[Sent],
     notes: Mapping[str, tuple[NewResult, Sequence[str]]],
     reason: str,
 ) -> int | None:
@@ -87,6 +93,8 @@ def retract(
     Parameters
     ----------
     job : Job
+    sent : sequence of Sent
+        Who has what, as it was when the notes were made.
     notes : mapping
         Slot of each rejection note to the note and the destinations it goes to; empty: nobody has
         any of the results.
@@ -97,7 +105,13 @@ def retract(
     -------
     int or None
         Id of the job whose deliveries are the notes; None where nobody is to be told.
+
+    Raises
+    ------
+    Changed
+        Nothing was changed; the notes must be made anew.
     """
+    state, ended_at = _locked(tx, job, sent)
     stopped = tx.execute(
         sa.update(Delivery)
         .where(
@@ -108,19 +122,31 @@ def retract(
     ).rowcount
     told = _open(tx, job, notes) if notes else None
     where = f"rejection notes: job {told}" if told else "nobody had them"
-    ended = tx.now if job.ended_at is None else job.ended_at
     tx.execute(
         sa.update(JobRow)
         .where(JobRow.id == job.id)
         .values(
-            state=JobState.CANCELLED if job.state == JobState.DELIVERING else job.state,
-            ended_at=ended,
+            state=JobState.CANCELLED if state == JobState.DELIVERING else state,
+            ended_at=ended_at or tx.now,
             reason=RETRACTED,
             sentence=f"Results taken back by an admin ({where}): {reason}",
         )
     )
     record(tx, "job.retracted", job_id=job.id, notes=told, stopped=stopped)
     return told
+
+
+def _locked(tx: Transaction, job: Job, sent: Sequence[Sent]) -> tuple[str, datetime | None]:
+    """Keep senders off the job until this transaction ends; its state, and when it ended."""
+    row = tx.execute(
+        sa.select(JobRow.state, JobRow.reason, JobRow.ended_at)
+        .where(JobRow.id == job.id)
+        .with_for_update()
+    ).one()
+    tx.execute(sa.select(Delivery.id).where(Delivery.job_id == job.id).with_for_update()).all()
+    if row.reason == RETRACTED or sent_results(tx, job.id) != list(sent):
+        raise Changed
+    return row.state, row.ended_at
 
 
 def _open(tx: Transaction, job: Job, notes: Mapping[str, tuple[NewResult, Sequence[str]]]) -> int:

@@ -22,7 +22,6 @@ from node.cli.app import (
     JsonOption,
     LimitOption,
     app,
-    deliveries_app,
     fail,
     jobs_app,
     load_config,
@@ -31,7 +30,7 @@ from node.cli.app import (
 )
 from node.cli.output import console, print_json, show
 from node.roles import ROLES, SILENT_SECONDS
-from storage.base import DeliveryState, JobState, SeriesState
+from storage.base import JobState, SeriesState
 
 SOON_DAYS = 30
 
@@ -256,12 +255,17 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
 @jobs_app.command("retry")
 def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
     """Start a job again where it stopped; one with results only sends what was not sent."""
-    from storage import job_admin
+    from node.job_opening import limits_of
+    from storage import job_admin, jobs
 
+    loaded = load_config(config)
     with store(config) as database, database.transaction() as tx:
-        done = job_admin.requeue(tx, job_id, getuser())
+        job = jobs.get(tx, job_id)
+        limits = limits_of(loaded, job.rule) if job else {}
+        done = job_admin.requeue(tx, job_id, getuser(), limits)
+        sentence = "" if done else job_admin.why_not(tx, job_id)
     if not done:
-        raise fail(f"Job {job_id} is not there, or does not wait for anything.")
+        raise fail(sentence)
     console.print(f"Job {job_id} is queued.")
 
 
@@ -301,32 +305,3 @@ def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
     if not done:
         raise fail(f"Job {job_id} is not there, or has ended.")
     console.print(f"Job {job_id} is cancelled.")
-
-
-@deliveries_app.command("ls")
-def deliveries_ls(
-    config: ConfigOption = None,
-    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
-    limit: LimitOption = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List deliveries, those of the latest job first."""
-    from storage import queries
-
-    with store(config) as database, database.snapshot() as tx:
-        rows = queries.deliveries_list(tx, limit, state)
-    columns = ["id", "job_id", "destination", "slot", "state", "proof", "attempt", "next_at"]
-    columns += ["sentence"]
-    show(rows, columns, as_json=as_json)
-
-
-@deliveries_app.command("retry")
-def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
-    """Try one delivery again now."""
-    from storage import delivery_admin
-
-    with store(config) as database, database.transaction() as tx:
-        done = delivery_admin.retry(tx, delivery_id)
-    if not done:
-        raise fail(f"Delivery {delivery_id} is not there, or does not wait.")
-    console.print(f"Delivery {delivery_id} is tried again.")

@@ -275,7 +275,9 @@ def models_import(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new package.")],
     modality: Annotated[str, typer.Option(help="DICOM Modality, where it is not told.")] = "",
     orient: Annotated[str, typer.Option(help="How the model's images lay, such as RAS.")] = "",
-    fold: Annotated[str, typer.Option(help="Of nnU-Net: 0 to 4, or all.")] = "",
+    fold: Annotated[
+        str, typer.Option(help="Of nnU-Net: 0 to 4, or all; else the mean of those there are.")
+    ] = "",
     codes: Annotated[Path | None, typer.Option(help="YAML: keys of each structure.")] = None,
     sample: Annotated[
         list[str] | None, typer.Option(help="An image (NIfTI) of its training; NAME=FILE for more.")

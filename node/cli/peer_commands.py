@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from node.cli.app import (
     USAGE,
     ConfigOption,
     JsonOption,
+    LimitOption,
     deliveries_app,
     fail,
     load_config,
@@ -18,6 +20,7 @@ from node.cli.app import (
     store,
 )
 from node.cli.output import console, print_json, show
+from storage.base import TO_SEND, DeliveryState
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the peer under peers:.")]
 
@@ -31,7 +34,7 @@ def peers_ls(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     with store(config) as database, database.snapshot() as tx:
         known = {row["name"]: row for row in queries.destinations(tx)}
     rows = [_row(peer, known.get(name, {})) for name, peer in loaded.peers.items()]
-    columns = ["name", "called", "standing", "failures", "checked_at", "last_ok_at"]
+    columns = ["name", "called", "standing", "window", "failures", "checked_at", "last_ok_at"]
     show(rows, [*columns, "last_sentence"], as_json=as_json)
 
 
@@ -41,13 +44,22 @@ def _row(peer: Any, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": peer.name,
         "called": str(called),
-        "standing": known.get("standing", "open"),
+        "standing": standing_of(peer, known.get("standing", "open")),
+        "window": str(peer.sending.window or ""),
         "failures": known.get("failures", 0),
         "checked_at": known.get("checked_at"),
         "capabilities": known.get("capabilities", {}),
         "last_ok_at": known.get("last_ok_at"),
         "last_sentence": known.get("last_sentence", ""),
     }
+
+
+def standing_of(peer: Any, standing: str) -> str:
+    """Say how a destination stands, in a word; ``shut``: its window is."""
+    window = peer.sending.window
+    now = datetime.now().astimezone()
+    is_shut = window is not None and window.opens_in(now) > timedelta(0)
+    return "shut" if standing == "open" and is_shut else standing
 
 
 @peers_app.command("check")
@@ -105,6 +117,52 @@ def _known(name: str, config: Any) -> None:
     loaded = load_config(config)
     if name not in loaded.peers or not loaded.peers[name].takes_results:
         raise fail(f"There is no peer {name} that results go to in {loaded.path}.", USAGE)
+
+
+UNDER_WAY = TO_SEND | {DeliveryState.CONFIRMING}
+_KEPT = {
+    "suspended": "{peer} is suspended: scorenode peers resume {peer}",
+    "away": "{peer} is away and is asked again by and by",
+    "shut": "waits for the window of {peer}, {window}",
+}
+"""What keeps a delivery waiting, by the standing of its destination."""
+
+
+@deliveries_app.command("ls")
+def deliveries_ls(
+    config: ConfigOption = None,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List deliveries, those of the latest job first."""
+    from storage import queries
+
+    peers = load_config(config).peers
+    with store(config) as database, database.snapshot() as tx:
+        rows = queries.deliveries_list(tx, limit, state)
+        standing = {row["name"]: row["standing"] for row in queries.destinations(tx)}
+    for row in rows:
+        if row["state"] in UNDER_WAY and row["destination"] in peers:
+            peer = peers[row["destination"]]
+            why = _KEPT.get(standing_of(peer, standing.get(peer.name, "open")), "")
+            waits = why.format(peer=peer.name, window=peer.sending.window)
+            row["sentence"] = "; ".join(filter(None, (waits, row["sentence"])))
+    columns = ["id", "job_id", "destination", "slot", "state", "proof", "attempt", "next_at"]
+    columns += ["sentence"]
+    show(rows, columns, as_json=as_json)
+
+
+@deliveries_app.command("retry")
+def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
+    """Try one delivery again now."""
+    from storage import delivery_admin
+
+    with store(config) as database, database.transaction() as tx:
+        done = delivery_admin.retry(tx, delivery_id)
+    if not done:
+        raise fail(f"Delivery {delivery_id} is not there, does not wait, or was taken back.")
+    console.print(f"Delivery {delivery_id} is tried again.")
 
 
 @deliveries_app.command("hold")

@@ -88,7 +88,7 @@ def _load(path: Path, outputs: Any) -> tuple[Any, list[Any]]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise fail(f"{path} cannot be read as JSON ({type(error).__name__}).", USAGE) from None
     if not isinstance(found, dict):
         raise fail(f"{path} must hold one JSON object.", USAGE)

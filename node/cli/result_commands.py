@@ -22,7 +22,7 @@ def validate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge SEG, SR and captures as the node does before they leave; images are compared with."""
+    """Judge SEG, SR, captures and the like as the node does before they leave."""
     from node.validation import validate as judge
 
     missing = [path for path in files if not path.exists()]
@@ -30,7 +30,7 @@ def validate(
         raise fail(f"There is no file or folder {missing[0]}.", USAGE)
     found = judge(files, strict=strict)
     if not found:
-        raise fail("There is no SEG, SR or secondary capture among these files.", USAGE)
+        raise fail("There is nothing among these files of a kind that we make.", USAGE)
     if as_json:
         print_json([_as_json(item) for item in found])
     else:

@@ -13,6 +13,7 @@ from node.config.image import UpperBound
 from node.config.problems import did_you_mean, one_of
 from node.config.quantities import WordList, durations, number, shape, text, whole, word
 from pipelines.base import DOCUMENTS, OF_LABEL_MAP, SLOTS, Slot
+from sr_templates.checks.texts import unfit
 
 Confirmation = Literal["commitment", "find"]
 Fallback = Literal["capture", "pdf", "sr", "text"]
@@ -25,6 +26,8 @@ def _description(value: object) -> str:
             f"A Series Description has at most 64 characters and no backslash; this has "
             f"{len(written)}."
         )
+    if why := unfit(written):
+        raise ValueError(f"This {why}; no result that says it would leave.")
     return written
 
 

@@ -66,7 +66,12 @@ def host(value: object) -> str:
 def path(value: object, info: ValidationInfo) -> Path:
     """Path; a relative one counts from the folder of the file."""
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / Path(text(value)).expanduser()
+    written = text(value)
+    try:
+        return folder / Path(written).expanduser()
+    except RuntimeError as error:
+        sentence = f"'{written[:64]}' begins with ~ and the name of nobody who has a home folder."
+        raise ValueError(sentence) from error
 
 
 def paths(value: object, info: ValidationInfo) -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from node.config.quantities import shape
 from node.config.template_codes import CodeBook
 from node.config.yaml_lines import MAX_BYTES, Document, Scalar, parse
 from node.config.yaml_lines import Path as Place
+from sr_templates.checks.texts import unfit
 from sr_templates.code_tables import LocalCode
 from sr_templates.described import (
     IF_MISSING,
@@ -45,7 +47,6 @@ MEASUREMENT = (
 EVALUATION = ("name", "value", "map")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 NOTHING: Code = ("", "", "")
@@ -79,6 +80,13 @@ def load_template(path: Path, outputs: Outputs | None = None) -> ReportTemplate:
     if reader.problems:
         raise ConfigError(reader.problems)
     return template
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 class _Reader:
@@ -147,7 +155,7 @@ class _Reader:
             for sentence in CodeBook.contradictions(code):
                 self.note((*place, "code"), sentence)
         reviewed = self.text(section, "reviewed", place, most=10)
-        if reviewed and not _DATE.fullmatch(reviewed):
+        if reviewed and not _is_date(reviewed):
             self.note((*place, "reviewed"), "Write the date of the review as 2026-03-01.")
         return LocalCode(*code, self.text(section, "source", place, most=256), reviewed)
 
@@ -193,7 +201,11 @@ class _Reader:
             unit=unit,
             digits=int(
                 self.number(
-                    section.get("digits", Scalar("3", plain=True)), (*place, "digits"), 0, 9
+                    section.get("digits", Scalar("3", plain=True)),
+                    (*place, "digits"),
+                    least=0,
+                    most=9,
+                    whole=True,
                 )
             ),
             range=self.range(section.get("range"), (*place, "range")),
@@ -206,6 +218,8 @@ class _Reader:
         """Read one choice of codes."""
         section = self.section(value, place, EVALUATION, EVALUATION)
         words = self.section(section.get("map", {}), (*place, "map"), None)
+        if not words and isinstance(section.get("map"), dict):
+            self.note((*place, "map"), "A map needs at least one word of the model's.")
         return EvaluationLine(
             name=self.code(section, "name", place) or NOTHING,
             value=self.path(section, "value", place, inside=inside),
@@ -254,6 +268,8 @@ class _Reader:
             return ""
         if len(value) > most:
             self.note((*place, key), f"This has {len(value)} characters; at most {most}.")
+        if why := unfit(value):
+            self.note((*place, key), f"This {why}; no report that says it would leave.")
         return str(value)
 
     def choice(
@@ -276,12 +292,16 @@ class _Reader:
             self.note((*place, key), "item. is for groups with for_each only.")
         return value
 
-    def number(self, value: object, place: Place, least: float, most: float) -> float:
+    def number(
+        self, value: object, place: Place, least: float, most: float, *, whole: bool = False
+    ) -> float:
         """Read a number within limits."""
         if not isinstance(value, str) or not _NUMBER.fullmatch(value):
             self.note(place, f"This wants a number, not {shape(value)}.")
             return least
         found = float(value)
+        if whole and not found.is_integer():
+            self.note(place, "This wants a whole number.")
         if not least <= found <= most:
             self.note(place, f"This wants a number from {least:g} to {most:g}.")
         return found

@@ -10,16 +10,21 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.scanner import Scanner
 
 from node.config.problems import ConfigError, Problem
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 50_000
 """More than any honest file of that size needs; aliases that multiply exceed it at once."""
+
+MAX_BRACKETS = 50
+"""Within each other; the time that more of them take grows with the square of their number."""
 
 Path = tuple[str | int, ...]
 
@@ -106,11 +111,23 @@ def _text(content: bytes, fail: Callable[[int, str], Problem]) -> str:
         raise ConfigError([fail(line, "The file is not UTF-8 text.")]) from error
 
 
+class _Scanner(Scanner):
+    """Stops at brackets that are nested too deeply, before they take seconds to read."""
+
+    def fetch_flow_collection_start(self, token: Any, to_push: str) -> None:
+        if self.flow_level >= MAX_BRACKETS:
+            mark = self.reader.get_mark()
+            raise MarkedYAMLError(problem="brackets are nested too deeply", problem_mark=mark)
+        super().fetch_flow_collection_start(token, to_push)
+
+
 def _compose(text: str, fail: Callable[[int, str], Problem]) -> Node:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ReusedAnchorWarning)
-            node: Node | None = YAML(typ="safe", pure=True).compose(text)
+            yaml = YAML(typ="safe", pure=True)
+            yaml.Scanner = _Scanner
+            node: Node | None = yaml.compose(text)
     except ReusedAnchorWarning as error:
         raise ConfigError([fail(0, "An anchor (&name) is defined twice.")]) from error
     except RecursionError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sr_templates.checks.base import Found, Subject
 from sr_templates.checks.relationships import is_allowed
-from sr_templates.checks.tree import Item, items
+from sr_templates.checks.tree import Item, children, items
 
 VALUES = {
     "TEXT": "TextValue",
@@ -51,6 +53,7 @@ def documents(subject: Subject) -> Iterator[Found]:
     for item in found:
         yield from _item(item)
         yield from _relationship(item, subject.sop_class_uid)
+    yield from _outlines(subject, found)
     yield from _evidence(subject, found)
 
 
@@ -94,6 +97,32 @@ def _coordinates(item: Item, dimensions: int) -> Iterator[Found]:
         yield Found("item", item.where, sentence)
 
 
+def _outlines(subject: Subject, found: list[Item]) -> Iterator[Found]:
+    """Coordinates are those of an image, and lie on it."""
+    sizes = {str(ds.SOPInstanceUID): (ds.Columns, ds.Rows) for ds in subject.images if "Rows" in ds}
+    for item in found:
+        if item.ds.get("ValueType") != "SCOORD":
+            continue
+        images = [
+            child.ds
+            for child in children(item.ds)
+            if child.ds.get("RelationshipType") == "SELECTED FROM"
+        ]
+        if not images:
+            yield Found("item", item.where, "is selected from no image")
+        points = np.array(item.ds.get("GraphicData") or (), float).reshape(-1)
+        for reference in (one for ds in images for one in ds.get("ReferencedSOPSequence") or ()):
+            uid = str(reference.get("ReferencedSOPInstanceUID", ""))
+            size = np.array(sizes.get(uid, (np.inf, np.inf)), float)
+            if len(points) % 2 == 0 and not _inside(points.reshape(-1, 2), size):
+                yield Found("contour", item.where, f"reaches beyond the image {uid}")
+
+
+def _inside(points: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
+    """Whether columns and rows, which begin at a corner of the image, are on it."""
+    return bool(((points >= 0.0) & (points <= size)).all())
+
+
 def _relationship(item: Item, sop_class_uid: str) -> Iterator[Found]:
     relationship = str(item.ds.get("RelationshipType", ""))
     if not relationship:
@@ -117,6 +146,8 @@ def _evidence(subject: Subject, found: list[Item]) -> Iterator[Found]:
     }
     made_from = (*subject.images, *([subject.seg] if subject.seg is not None else []))
     wanted = {str(source.SOPInstanceUID) for source in made_from} if subject.images else set()
+    if subject.own and not listed:
+        yield Found("evidence", EVIDENCE[0], "lists nothing that the document was made from")
     if wanted - listed and subject.own:
         sentence = f"{len(wanted - listed)} of {len(wanted)} instances are missing in the evidence"
         yield Found("evidence", "", sentence)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydicom.dataset import Dataset
+
 from sr_templates.checks.base import Found, Subject
 
 MIME_TYPE = "application/pdf"
@@ -28,10 +30,15 @@ def encapsulated(subject: Subject) -> Iterator[Found]:
     if subject.own and ds.get("BurnedInAnnotation") != "NO":
         sentence = "does not say that the document is free of patient data"
         yield Found("burned_in", "BurnedInAnnotation", sentence)
-    named = {
+    named = images_of_document(ds)
+    wanted = {str(source.SOPInstanceUID) for source in subject.images}
+    if subject.own and (not named or (wanted and named != wanted)):
+        yield Found("evidence", "SourceInstanceSequence", "does not list the images it is about")
+
+
+def images_of_document(ds: Dataset) -> set[str]:
+    """SOP Instance UIDs of the images an Encapsulated PDF says it is about."""
+    return {
         str(item.get("ReferencedSOPInstanceUID", ""))
         for item in ds.get("SourceInstanceSequence") or ()
     }
-    wanted = {str(source.SOPInstanceUID) for source in subject.images}
-    if subject.own and wanted and named != wanted:
-        yield Found("evidence", "SourceInstanceSequence", "does not list the images it is about")

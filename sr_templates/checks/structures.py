@@ -21,7 +21,7 @@ def structures(subject: Subject) -> Iterator[Found]:
     numbers = [int(roi.ROINumber) for roi in ds.StructureSetROISequence]
     yield from _regions(ds, numbers)
     yield from _frames_of_reference(subject)
-    listed = _listed(ds)
+    listed = images_of_contours(ds)
     frames = _frames(subject)
     for item in ds.ROIContourSequence:
         number = int(item.ReferencedROINumber)
@@ -61,10 +61,10 @@ def _frames_of_reference(subject: Subject) -> Iterator[Found]:
         )
 
 
-def _listed(ds: Dataset) -> set[str]:
-    """SOP Instance UIDs of the images the object says it lies on."""
+def images_of_contours(ds: Dataset) -> set[str]:
+    """SOP Instance UIDs of the images a Structure Set says it lies on."""
     return {
-        str(image.ReferencedSOPInstanceUID)
+        str(image.get("ReferencedSOPInstanceUID", ""))
         for frame in ds.get("ReferencedFrameOfReferenceSequence") or ()
         for study in frame.get("RTReferencedStudySequence") or ()
         for series in study.get("RTReferencedSeriesSequence") or ()

@@ -40,6 +40,21 @@ _SENTENCES = {
 }
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
+"""What no text of ours may hold, and halves of characters."""
+
+
+def unfit(text: str) -> str:
+    """Say why a text that somebody typed must not go into an object; empty when it may.
+
+    It goes on from what the text is called.
+    """
+    if CONTROL.search(text):
+        return "holds a control character"
+    rule = _damage(text)
+    return _SENTENCES[rule] if rule else ""
+
+
 def _damage(text: str) -> str:
     if REPLACEMENT_CHARACTER in text:
         return "text_changed"

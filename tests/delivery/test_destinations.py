@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +17,16 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
+from typer.testing import CliRunner
 
+from node.cli.main import app
 from node.config.file import Config
 from storage import delivery_admin, destinations
+from tests.certificates import authority
 from tests.delivery.bench import Bench, bench, configuration
 from tests.end_to_end.pacs import orthanc
 from tests.peers import ScriptedPACS, running
+from tests.ports import free_port
 
 TERMS: dict[str, Any] = {
     "send": ["seg", "sr"],
@@ -103,6 +108,27 @@ def test_a_fallback_that_goes_anyway_goes_once(tmp_path: Path) -> None:
         assert len(pacs.arrivals) == 1
 
 
+@pytest.mark.parametrize("send", [["capture"], ["capture", "sr"], ["sr"]])
+def test_two_that_stand_for_each_other_are_not_both_silently_replaced(
+    tmp_path: Path, send: list[str]
+) -> None:
+    """Given a destination that takes neither."""
+    pacs = ScriptedPACS(tmp_path / "pacs", sop_classes=[SegmentationStorage])
+    with (
+        running(pacs),
+        bench(configuration(tmp_path / "node", peer(pacs.port), deliver=TO)) as node,
+    ):
+        terms = {"send": send, "if_refused": {"capture": "sr", "sr": "capture"}}
+        job = node.new_job({"PACS": TERMS | terms})
+
+        assert node.send_due()
+
+        states = [row["state"] for row in node.deliveries()]
+        assert sorted(states) == ["replaced", "retry_wait"]
+        assert len(node.alerts()) == 1
+        assert node.job_state(job) == "delivering"
+
+
 def test_a_class_refused_by_status_falls_back_too(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs", lambda number: 0x0122 if number == 0 else None)
     with (
@@ -168,6 +194,30 @@ def test_nothing_goes_to_a_suspended_peer_and_all_of_it_when_it_is_resumed(tmp_p
         assert len(pacs.arrivals) == 2
 
 
+def test_the_list_says_what_a_delivery_waits_for(tmp_path: Path) -> None:
+    now = datetime.now().astimezone()
+    hours = [f"{now + timedelta(hours=n):%H}:00" for n in (3, 4)]
+    window = f"{hours[0]}-{hours[1]}"
+    config = configuration(
+        tmp_path / "node", peer(free_port(), f"sending: {{ window: '{window}' }}"), deliver=TO
+    )
+
+    def told(command: str, key: str) -> set[str]:
+        said = CliRunner().invoke(app, [command, "ls", "--json", "--config", str(config.path)])
+        return {row[key] for row in json.loads(said.stdout)}
+
+    with bench(config) as node:
+        node.new_job({"PACS": TERMS})
+        assert node.send_due()
+
+        assert told("deliveries", "sentence") == {f"waits for the window of PACS, {window}"}
+        assert told("peers", "standing") == {"shut"}
+        with node.parts.database.transaction() as tx:
+            destinations.suspend(tx, "PACS")
+        assert told("deliveries", "sentence") == {"PACS is suspended: scorenode peers resume PACS"}
+        assert told("peers", "standing") == {"suspended"}
+
+
 def test_a_held_delivery_waits_until_it_is_released(tmp_path: Path) -> None:
     pacs = ScriptedPACS(tmp_path / "pacs")
     with (
@@ -198,6 +248,22 @@ def test_our_own_ae_title_towards_a_peer_is_what_its_entry_says(tmp_path: Path) 
         with bench(config) as node:
             job = node.new_job({"PACS": TERMS})
             node.work_until(lambda: node.job_state(job) == "done", "the job to be done")
+
+
+def test_a_peer_whose_certificates_are_gone_is_away_and_it_is_said_why(tmp_path: Path) -> None:
+    files = authority(tmp_path)
+    config = configuration(
+        tmp_path / "node", peer(free_port(), f"tls: {{ ca: '{files.certificate}' }}"), deliver=TO
+    )
+    with bench(config) as node:
+        node.new_job({"PACS": TERMS})
+        files.certificate.unlink()
+
+        node.work_until(lambda: "destination.away:PACS" in node.alerts(), "an alert")
+
+        sentence = rows_of(node)["seg"]["sentence"]
+        assert "PACS cannot be called: a file under its tls cannot be used" in sentence
+        assert rows_of(node)["seg"]["state"] == "retry_wait"
 
 
 def test_a_folder_gets_whole_files_and_proves_that_it_has_them(tmp_path: Path) -> None:
@@ -292,18 +358,22 @@ def web(folder: Path, port: int, path: str = "") -> Config:
     )
 
 
+Answer = tuple[int, dict[str, Any] | str | None] | None
+"""Status of HTTP, and what is said of the object, or a text; None: it is stored."""
+
+
 @dataclass
 class WebServer:
     """A DICOMweb server that answers as a test wants; None: it stores and says so."""
 
-    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None]
+    answer: Callable[[int], Answer]
     bodies: list[bytes]
     port: int = 0
 
 
 @contextlib.contextmanager
 def web_server(
-    answer: Callable[[int], tuple[int, dict[str, Any] | None] | None],
+    answer: Callable[[int], Answer],
 ) -> Iterator[WebServer]:
     found = WebServer(answer, [])
 
@@ -313,12 +383,12 @@ def web_server(
             uid = uid_in(body)
             status, said = found.answer(len(found.bodies)) or (200, {})
             found.bodies.append(body)
-            if said is not None and "00081198" in said:
+            if isinstance(said, dict) and "00081198" in said:
                 said["00081198"]["Value"][0]["00081155"] = {"vr": "UI", "Value": [uid]}
-            elif said is not None:
+            elif isinstance(said, dict):
                 item = {"00081155": {"vr": "UI", "Value": [uid]}}
                 said = {"00081199": {"vr": "SQ", "Value": [item]}}
-            data = json.dumps(said).encode() if said is not None else b""
+            data = (said if isinstance(said, str) else json.dumps(said) if said else "").encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -344,8 +414,8 @@ def uid_in(body: bytes) -> str:
     return str(ds.SOPInstanceUID)
 
 
-def failed(reason: int) -> dict[str, Any]:
-    return {"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
+def failed(*reason: int | str) -> dict[str, Any]:
+    return {"00081198": {"Value": [{"00081197": {"vr": "US", "Value": list(reason)}}]}}
 
 
 @pytest.mark.parametrize(
@@ -358,10 +428,15 @@ def failed(reason: int) -> dict[str, Any]:
         (503, None, "retry_wait"),
         (403, None, "refused at first"),
         (415, None, "replaced"),
+        (200, failed(), "refused at first"),
+        (409, failed("full"), "refused at first"),
+        (200, '{"00081199": [], "00081198": {"Value": "none"}}', "sent"),
+        (409, '{"00081198": [1, null]}', "refused at first"),
+        (503, "[" * 100_000, "retry_wait"),
     ],
 )
 def test_what_an_answer_to_stow_rs_means(
-    tmp_path: Path, status: int, said: dict[str, Any] | None, state: str
+    tmp_path: Path, status: int, said: dict[str, Any] | str | None, state: str
 ) -> None:
     with web_server(lambda number: (status, said) if number == 0 else None) as server:
         config = web(tmp_path, server.port)

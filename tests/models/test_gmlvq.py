@@ -244,11 +244,11 @@ def test_a_known_optimum_is_reached_in_95_of_100_cohorts(name: str) -> None:
 
 @pytest.mark.slow
 def test_intervals_hold_what_many_people_would_have_taught() -> None:
-    """Of 95 % intervals somewhat fewer do: a percentile bootstrap of 400 people is too narrow."""
+    """Of 95 % intervals, in eight cohorts: few cohorts, so a few per cent to either side."""
     projection, probability = held(DESIGNS["alike"], range(8), 400)
 
     assert 0.85 < projection < 1
-    assert 0.75 < probability < 1
+    assert 0.9 < probability < 1
 
 
 def test_probabilities_are_calibrated_on_new_samples() -> None:

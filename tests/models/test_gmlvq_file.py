@@ -168,6 +168,8 @@ def set_first(value: float) -> Callable[[Any], Any]:
         (change_array("prototype_classes", set_first(2)), "not those of the classes"),
         (change_array("prototypes", lambda p: p[:0]), "wrong shape"),
         (change_array("bootstrap.omega", lambda o: o[:1]), "bootstrap.omega"),
+        (change_array("bootstrap.calibration", lambda c: c[:, :2]), "bootstrap.calibration"),
+        (change_array("bootstrap.calibration", lambda c: -1 - abs(c)), "falls with distance"),
         (change_array("surprise", lambda nothing: np.zeros(3)), "too many: surprise"),
     ],
 )
@@ -177,6 +179,21 @@ def test_a_damaged_model_is_refused(tmp_path: Path, harm: Callable[[Path], Any],
 
     with pytest.raises(BrokenPackage, match=told):
         GMLVQClassifier.load(folder)
+
+
+def test_a_model_of_an_earlier_version_has_intervals_with_one_calibration(tmp_path: Path) -> None:
+    x, _ = iris()
+    folder = saved(tmp_path)
+    now = GMLVQClassifier.load(folder).probability_interval(x)
+    arrays = load((folder / ARRAYS).read_bytes())
+    del arrays["bootstrap.calibration"]
+    (folder / ARRAYS).write_bytes(save(arrays))
+    seal(folder, json.loads((folder / HEADER).read_text()))
+
+    before = GMLVQClassifier.load(folder).probability_interval(x)
+
+    assert before.shape == now.shape
+    assert not np.array_equal(before, now)
 
 
 def test_names_and_units_of_features_are_kept(tmp_path: Path) -> None:

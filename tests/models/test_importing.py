@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.architectures import build_network
 from models.base import BrokenPackage
@@ -216,6 +217,33 @@ def test_an_nnunet_folder_becomes_a_package(tmp_path: Path, regions: bool) -> No
     found = load_predictor(package, "cpu").predict(volume, quiet)
     assert found.labels is not None
     assert found.labels.shape == volume.array.shape
+
+
+def test_the_folds_of_an_nnunet_folder_are_averaged_unless_one_is_named(tmp_path: Path) -> None:
+    folder, wanted = write_nnunet(tmp_path / "nnunet")
+    (folder / "fold_3").mkdir()
+    checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    torch.manual_seed(8)
+    for value in checkpoint["network_weights"].values():
+        value += torch.randn_like(value)
+    torch.save(checkpoint, folder / "fold_3" / "checkpoint_best.pth")
+
+    found = {}
+    for fold in ("0", "3", ""):
+        import_model(folder, tmp_path / f"out{fold}", Wishes(orient="LPS", fold=fold))
+        package = load_package(tmp_path / f"out{fold}")
+        network = build_network(package.configuration())
+        network.load_state_dict(load_file(package.folder / "weights.safetensors"))
+        found[fold] = network, package
+    x = torch.randn(1, 1, 8, 16, 16)
+    with torch.inference_mode():
+        first, second, mean = (network(x) for network, _ in found.values())
+
+    assert found[""][1].configuration() == wanted | {"members": 2}
+    assert not torch.allclose(first, second, atol=0.1)
+    torch.testing.assert_close(mean, (first + second) / 2)
+    volume, _ = shades_volume()
+    assert load_predictor(found[""][1], "cpu").predict(volume, quiet).labels is not None
 
 
 def test_a_file_of_weights_is_made_a_package_by_hand(tmp_path: Path) -> None:

@@ -375,7 +375,7 @@ def test_the_demonstration_is_shown_and_verified_as_any_other_package() -> None:
     assert json.loads(shown.output)["features"][0]["name"] == "mmse"
     assert json.loads(verified.output) == {
         "ok": True,
-        "sentences": ["dementia-demo 1.0.0 works here."],
+        "sentences": ["dementia-demo 1.1.0 works here."],
     }
 
 

@@ -266,6 +266,9 @@ def test_a_reader_is_told_which_series_a_study_lacks(tmp_path: Path, clock: Test
         assert job["sentence"] == "Not scored: no series of the study fits flair of rule two."
         with node.parts.database.transaction() as tx:
             assert not job_admin.requeue(tx, job["id"])
+            said = job_admin.why_not(tx, job["id"])
+        assert "no series of the study fits flair of rule two" in said
+        assert f"scorenode jobs replay {job['id']}" in said
         _score(node, notice["id"])
 
         node.arrive("2", Modality=["MR"], SeriesDescription=["flair"])

@@ -96,6 +96,49 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("digits: 2", "digits: 2.5", "This wants a whole number"),
+        ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
+        ("template: Own", "template: Own????", "This holds question marks in place of letters"),
+        ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),
+        ("{a: [SCT", "{}#", "A map needs at least one word"),
+    ],
+)
+def test_a_smaller_mistake_is_told_too(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    load_template(path)
+    path.write_text(OWN.replace(old, new))
+
+    with pytest.raises(ConfigError, match=sentence) as refused:
+        load_template(path)
+
+    assert len(refused.value.problems) == 1
+
+
+OWN = """\
+template: Own
+version: "1"
+local_codes:
+  - {code: [SCT, "999999999", "Looked up"], source: a browser, reviewed: 2026-11-28}
+groups:
+  - id: a
+    kind: image
+    finding: [SCT, "999999999", "Looked up"]
+    measurements:
+      - name: [SCT, "118565006", "Volume"]
+        value: a
+        unit: [UCUM, "ml", "milliliter"]
+        digits: 2
+    evaluations:
+      - name: [DCM, "121052", "Presence of property"]
+        value: b
+        map: {a: [SCT, "52101004", "Present"]}
+"""
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("a: [1\n", "This is not YAML"),
@@ -160,6 +203,70 @@ def test_the_command_prints_the_tree(tmp_path: Path) -> None:
     assert "      Tracking Identifier: Blood\n" in good.stdout
     assert lacking.exit_code == 1
     assert "has no study.probability" in lacking.stderr.replace("\n", "")
+
+
+OWN_WORDS = """\
+template: Another model
+version: "1"
+groups:
+  - id: items
+    kind: image
+    for_each: things
+    finding: [SCT, "12738006", "Brain"]
+    measurements:
+      - {name: [SCT, "118565006", "Volume"], value: item.size, unit: [UCUM, "ml", "milliliter"]}
+"""
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"numbers": [3, 4], "segments": ["a"]},
+        {"numbers": [{"name": "x", "value": 1}], "segments": [{}]},
+        {"numbers": [], "segments": {"a": 1}},
+        {"prognosis": "good", "model": "mine"},
+        {"prognosis": {"features": 3}, "model": {"family": "mine", "colour": "blue"}},
+    ],
+)
+def test_another_model_may_use_our_words_otherwise(
+    tmp_path: Path, output: dict[str, object]
+) -> None:
+    template, findings = tmp_path / "own.yaml", tmp_path / "output.json"
+    template.write_text(OWN_WORDS)
+    findings.write_text(json.dumps({"things": [{"size": 12.5}]} | output))
+    arguments = [str(template), "--findings", str(findings)]
+
+    rendered = CliRunner().invoke(app, ["report", "render", *arguments])
+    checked = CliRunner().invoke(app, ["report", "check", *arguments])
+
+    assert (rendered.exit_code, checked.exit_code) == (0, 0)
+    assert "Volume: 12.5 ml" in rendered.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "sentence"),
+    [
+        ('{"things": null}', 1, "things is NoneType, wanted a list"),
+        ('{"things": {"size": 1}}', 1, "things is dict, wanted a list"),
+        ('{"things": [{"size": NaN}]}', 1, "no number a report can hold"),
+        ('{"things": ["size"]}', 1, "has no item.size"),
+        ('{"things": []}', 1, "gives no group for this output"),
+        ("[" * 100_000, 2, "cannot be read as JSON"),
+    ],
+)
+def test_an_output_that_does_not_fit_is_told_in_a_sentence(
+    tmp_path: Path, text: str, code: int, sentence: str
+) -> None:
+    template, findings = tmp_path / "own.yaml", tmp_path / "output.json"
+    template.write_text(OWN_WORDS)
+    findings.write_text(text)
+
+    found = CliRunner().invoke(
+        app, ["report", "render", str(template), "--findings", str(findings)]
+    )
+
+    assert found.exit_code == code
+    assert sentence in " ".join(found.stderr.split())
 
 
 CONFIG = """

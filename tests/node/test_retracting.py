@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from pydicom.dataset import Dataset
 from node.retracting import NotRetractable, retract
 from sr_templates.check import problems
 from sr_templates.part10 import to_bytes
-from storage import deliveries, jobs, results
+from storage import deliveries, delivery_admin, jobs, results
 from storage.base import Delivery, DeliveryState, JobState, NewResult
 from storage.database import Database
 from storage.deliveries import RetrySchedule
@@ -167,6 +168,66 @@ def test_a_job_is_taken_back_once_and_never_sent_again(
             retract(database, objects, number, "Again.")
     with database.transaction() as tx:
         assert not requeue(tx, job_id)
+
+
+class SendsMeanwhile(FileObjects):
+    """Objects of a node whose sender sends to RIS while the first note is being made."""
+
+    def __init__(self, root: Path, database: Database, job_id: int) -> None:
+        super().__init__(root)
+        self._left = [(database, job_id)]
+
+    def path(self, key: str) -> Path:
+        while self._left:
+            send(*self._left.pop(), "RIS")
+        return super().path(key)
+
+
+def test_who_gets_a_result_while_the_notes_are_made_is_told_too(
+    database: Database, objects: FileObjects, job_id: int
+) -> None:
+    send(database, job_id, "PACS")
+
+    done = retract(database, SendsMeanwhile(objects.root, database, job_id), job_id, "Wrong model.")
+
+    assert done.destinations == ("PACS", "RIS")
+    assert done.told_by is not None
+    assert set(notes(database, objects, done.told_by)) == {"PACS", "RIS"}
+
+
+@pytest.mark.parametrize("state", [DeliveryState.UNPROVED, DeliveryState.CANCELLED])
+def test_what_was_taken_back_is_not_tried_again_by_itself(
+    database: Database, objects: FileObjects, job_id: int, state: DeliveryState
+) -> None:
+    send(database, job_id, "PACS")
+    retract(database, objects, job_id, "Wrong model.")
+    with database.transaction() as tx:
+        [item, *_] = deliveries.find(tx, DeliveryRow.job_id == job_id)
+        tx.execute(sa.update(DeliveryRow).where(DeliveryRow.id == item.id).values(state=state))
+
+        assert not delivery_admin.retry(tx, item.id)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (" ", "this has 0"),
+        ("x" * 1025, "this has 1025"),
+        ("Wrong\0model", "control character"),
+        ("Half a \ud800", "control character"),
+        ("Wrong model ????", "question marks in place of letters"),
+        ("HÃ¤morrhagie", "UTF-8 that was encoded twice"),
+    ],
+)
+def test_a_reason_nobody_could_read_is_refused(
+    database: Database, objects: FileObjects, job_id: int, reason: str, words: str
+) -> None:
+    send(database, job_id, "PACS")
+
+    with pytest.raises(NotRetractable, match=words):
+        retract(database, objects, job_id, reason)
+
+    assert retract(database, objects, job_id, " Why? Wrong side,\nfalsche Höhe. ").told_by
 
 
 def test_a_note_needs_the_bytes_of_what_it_rejects(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from node.cli.main import app
 from node.validation import validate
 from sr_templates.capture import capture
+from sr_templates.part10 import to_bytes
 from tests.shared_data import shared
+from tests.sr_templates.further import OBJECTS
 from tests.sr_templates.objects import MAKER, Case, case, identity, save
 
 COLOURLESS = "segment 1 has no RecommendedDisplayCIELabValue"
@@ -46,6 +51,28 @@ def test_good_results_are_compared_with_their_images_and_are_good(folder: Path) 
     assert {item.images for item in found.values()} == {17}
     assert found["sr"].segmentation
     assert all(item.own for item in found.values())
+
+
+@pytest.mark.parametrize("name", ["rtstruct", "pdf", "text"])
+def test_every_kind_of_result_is_compared_with_the_images_it_names(
+    made: Case, folder: Path, name: str
+) -> None:
+    path = save(OBJECTS[name][0](made), folder / f"{name}.dcm")
+
+    [found] = [item for item in validate([folder]) if item.file == path]
+
+    assert (found.verdict, found.images) == ("good", 17)
+
+
+def test_a_contour_beside_its_image_is_found(made: Case, folder: Path) -> None:
+    ds = OBJECTS["rtstruct"][0](made)
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [str(float(value) + 1.0) for value in contour.ContourData]
+    path = save(ds, folder / "rtstruct.dcm")
+
+    [found] = [item for item in validate([folder]) if item.file == path]
+
+    assert [defect.rule for defect in found.defects] == ["contour"]
 
 
 def test_a_result_is_judged_by_itself_where_images_are_missing(folder: Path) -> None:
@@ -95,6 +122,17 @@ def test_a_named_file_that_is_not_dicom_is_an_error(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert "cannot be read as DICOM" in result.stdout
+
+
+def test_a_deflated_file_that_was_cut_off_is_an_error(made: Case, tmp_path: Path) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = dcmread(BytesIO(to_bytes(made.sr)))
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.save_as(path, enforce_file_format=True)
+    assert [item.verdict for item in validate([path])] == ["good"]
+    path.write_bytes(path.read_bytes()[:2000])
+
+    assert [item.defects[0].rule for item in validate([path])] == ["unreadable"]
 
 
 @pytest.mark.parametrize("what", ["nowhere", "images"])

@@ -26,7 +26,7 @@ from pipelines.steps.artefacts import (
 )
 from pipelines.steps.read import read_series
 from pipelines.steps.report import report
-from pipelines.steps.results import NO_SEGMENTATION
+from pipelines.steps.results import LOSSY, NO_SEGMENTATION
 from pipelines.steps.volume import volume_from_series
 from sr_templates.checks.documents import evidence_of
 from sr_templates.text import render
@@ -236,6 +236,17 @@ def described(context: StepContext) -> StepContext:
     template = load_template(Path(__file__).parents[2] / "docs/templates/haemorrhage.yaml")
     spec = replace(context.spec, report_template=template.to_json())
     return replace(context, spec=JobSpec.from_json(spec.to_json()))
+
+
+def test_the_report_says_that_images_were_compressed_with_loss(tmp_path: Path) -> None:
+    sources = ct_series()
+    for ds in sources:
+        ds.LossyImageCompression = "01"
+    context = job(write(sources, tmp_path / "in"), tmp_path / "job")
+
+    report(context)
+
+    assert f"Comment: {LOSSY}" in render(dcmread(context.folder / "sr.dcm"))
 
 
 def test_the_report_says_whether_all_images_had_come(tmp_path: Path) -> None:

@@ -12,20 +12,22 @@ from sr_templates.capture import capture
 from sr_templates.notice import Notice, status_report
 from sr_templates.notice_page import notice_capture
 from sr_templates.outputs import SEGMENTATION_OUTPUTS
+from tests.sr_templates.further import OBJECTS, SQUARE
 from tests.sr_templates.objects import MAKER, Case, case, identity
 from tests.sr_templates.test_described_report import TEMPLATES, output_of, report_of
-from tests.sr_templates.test_further_objects import OBJECTS, SQUARE
 from tests.sr_templates.test_prognosis import made as prognosis
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An object, the slot it is of, and the images it was made of, as they are after cleaning."""
+    """An object, the slot it is of, the images it was made of, as they are after cleaning, and
+    the segmentation it refers to."""
 
     name: str
     slot: str
     ds: Dataset
     images: Sequence[Dataset]
+    seg: Dataset | None = None
 
 
 def samples() -> Iterator[Sample]:
@@ -33,14 +35,16 @@ def samples() -> Iterator[Sample]:
     made, square = case(), case(SQUARE)
     page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
     yield Sample("seg", "seg", made.segmentation, made.clean)
-    yield Sample("sr", "sr", made.sr, made.clean)
+    yield Sample("sr", "sr", made.sr, made.clean, made.seg)
     yield Sample("capture", "capture", page, made.clean)
     yield Sample("labelmap", "labelmap", case(kind="LABELMAP").segmentation, made.clean)
     for name, (build, _) in OBJECTS.items():
         images = (square if name == "outlines" else made).clean
-        yield Sample(name, "rejection note" if name == "rejection" else name, build(made), images)
+        slot = "rejection note" if name == "rejection" else name
+        yield Sample(name, slot, build(made), images, made.seg if name == "sr3d" else None)
     template = load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
-    yield Sample("described", "sr", report_of(template, output_of(made), made), made.clean)
+    described = report_of(template, output_of(made), made)
+    yield Sample("described", "sr", described, made.clean, made.seg)
     yield from _of_a_prognosis()
     yield from _notices(made)
 
@@ -48,7 +52,7 @@ def samples() -> Iterator[Sample]:
 def _of_a_prognosis() -> Iterator[Sample]:
     _, clean, seg, sr, page = prognosis()
     for slot, ds in (("seg", seg), ("sr", sr), ("capture", page)):
-        yield Sample(f"prognosis {slot}", slot, ds, clean)
+        yield Sample(f"prognosis {slot}", slot, ds, clean, seg if slot == "sr" else None)
 
 
 def _notices(made: Case) -> Iterator[Sample]:

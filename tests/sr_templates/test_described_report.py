@@ -158,6 +158,10 @@ def test_a_missing_score_makes_a_partial_report_that_says_so(
         ({"volumes": {}}, "no volumes.grey_matter_ml .grey_matter_ml is not there"),
         ({"volumes": {"grey_matter_ml": 2500}}, "= 2500 is outside 0 to 2000"),
         ({"inputs": {"mmse": 27, "mmse_date": "in May"}}, "mmse_date is no date"),
+        ({"inputs": {"mmse": 27, "mmse_date": "2026-13-01"}}, "mmse_date is no date"),
+        ({"projection": float("nan")}, "projection is no number a report can hold"),
+        ({"projection": -float("inf")}, "projection is no number a report can hold"),
+        ({"projection": 10**400}, "projection is no number a report can hold"),
     ],
 )
 def test_an_output_that_does_not_fit_is_refused(

@@ -18,6 +18,7 @@ from sr_templates.checks.base import CHECKED, Subject
 from sr_templates.checks.rules import RULES
 from sr_templates.normalise import normalised
 from tests.shared_data import shared
+from tests.sr_templates.further import OBJECTS, SQUARE
 from tests.sr_templates.objects import MAKER, Case, case, identity
 
 
@@ -29,7 +30,22 @@ def made() -> Case:
 @pytest.fixture(scope="module")
 def good(made: Case) -> Mapping[str, Dataset]:
     page = capture(made.findings, made.volume, made.clean, identity("capture"), MAKER)
-    return {"seg": made.segmentation, "sr": made.sr, "capture": page}
+    further = {name: build(made) for name, (build, _) in OBJECTS.items()}
+    label_map = case(kind="LABELMAP").segmentation
+    own = {"seg": made.segmentation, "sr": made.sr, "capture": page, "labelmap": label_map}
+    return own | further
+
+
+def sources_of(kind: str, made: Case) -> list[Dataset]:
+    """What a good object was made of."""
+    if kind == "rejection":
+        return []
+    return case(SQUARE).clean if kind == "outlines" else made.clean
+
+
+def seg_of(kind: str, made: Case) -> Dataset | None:
+    """What a good object refers to."""
+    return made.seg if kind in ("sr", "sr3d") else None
 
 
 def reread(ds: Dataset) -> Dataset:
@@ -55,9 +71,10 @@ def test_a_planted_defect_is_found_for_its_own_reason(
     with config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spoiled = reread(planted(defect, good))
-    seg = reread(good["seg"]) if defect.kind == "sr" else None
+    seg = seg_of(defect.kind, made)
+    referred = None if seg is None else reread(seg)
 
-    found = examine(Subject(spoiled, tuple(made.clean), seg))
+    found = examine(Subject(spoiled, tuple(sources_of(defect.kind, made)), referred))
 
     errors = {item.rule for item in found if item.severity == "error"}
     assert defect.rule in errors, found
@@ -65,7 +82,9 @@ def test_a_planted_defect_is_found_for_its_own_reason(
     assert not any(word in said for word in ("SOMEBODY", "PHANTOM-1", "Müller", "ACC0001"))
 
 
-@pytest.mark.parametrize("defect", MATRIX, ids=lambda defect: f"{defect.kind}: {defect.name}")
+@pytest.mark.parametrize(
+    "defect", [*MATRIX, *FURTHER], ids=lambda defect: f"{defect.kind}: {defect.name}"
+)
 def test_a_planted_defect_does_not_pass_the_gate(
     made: Case, good: Mapping[str, Dataset], defect: Defect
 ) -> None:
@@ -73,14 +92,14 @@ def test_a_planted_defect_does_not_pass_the_gate(
         warnings.simplefilter("ignore")
         spoiled = planted(defect, good)
 
-    assert problems(spoiled, made.clean, good["seg"] if defect.kind == "sr" else None)
+    assert problems(spoiled, sources_of(defect.kind, made), seg_of(defect.kind, made))
 
 
 def test_our_own_good_objects_have_not_even_a_warning(
     made: Case, good: Mapping[str, Dataset]
 ) -> None:
     for kind, ds in good.items():
-        assert examine_own(ds, made.sources, good["seg"] if kind == "sr" else None) == []
+        assert examine_own(ds, sources_of(kind, made), seg_of(kind, made)) == [], kind
 
 
 BY_OTHERS = {

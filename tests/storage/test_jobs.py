@@ -376,8 +376,10 @@ def test_a_retry_begins_with_the_images_and_needs_them(database: Database, job_i
         jobs.not_scored(tx, job, "no_brain", "This is no head.")
 
     with database.transaction() as tx:
-        assert job_admin.requeue(tx, job_id)
-    assert _get(database, job_id).step == "convert"
+        assert job_admin.requeue(tx, job_id, limits={"timeout_seconds": 7.0})
+    again = _get(database, job_id)
+    assert (again.step, again.snapshot["timeout_seconds"]) == ("convert", 7.0)
+    assert again.snapshot == job.snapshot | {"timeout_seconds": 7.0}
     with database.transaction() as tx:
         assert job_admin.cancel(tx, job_id)
         tx.execute(sa.delete(Instance))
