@@ -379,7 +379,7 @@ def test_a_retry_begins_with_the_images_and_needs_them(database: Database, job_i
         assert job_admin.requeue(tx, job_id, limits={"timeout_seconds": 7.0})
     again = _get(database, job_id)
     assert (again.step, again.snapshot["timeout_seconds"]) == ("convert", 7.0)
-    assert again.snapshot == job.snapshot | {"timeout_seconds": 7.0}
+    assert again.snapshot == {**job.snapshot, "timeout_seconds": 7.0}
     with database.transaction() as tx:
         assert job_admin.cancel(tx, job_id)
         tx.execute(sa.delete(Instance))
