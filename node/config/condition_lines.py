@@ -13,7 +13,7 @@ from node.config.base import CLOSED, INNER
 from node.config.conditions import Condition, IfMissing
 from node.config.patterns import pattern
 from node.config.problems import did_you_mean, one_of
-from node.config.quantities import flag, listed, shape, text, word
+from node.config.quantities import each, flag, shape, text, word
 
 _OPERATORS = (
     "equals", "any_of", "not", "matches", "not_matches", "includes", "excludes",
@@ -35,7 +35,7 @@ def _value(value: object, info: ValidationInfo) -> Wanted | None:
 
 
 def _values(value: object, info: ValidationInfo) -> tuple[Wanted, ...]:
-    return tuple(found for item in listed(value) if (found := _value(item, info)))
+    return tuple(found for found in each(value, lambda item: _value(item, info)) if found)
 
 
 def _value_or_values(value: object, info: ValidationInfo) -> tuple[Wanted, ...]:

@@ -14,7 +14,7 @@ from node.config.condition_lines import Conditions
 from node.config.conditions import Condition, IfMissing
 from node.config.image import ImageGate
 from node.config.problems import did_you_mean, one_of
-from node.config.quantities import listed, scalar, shape, whole, word
+from node.config.quantities import each, scalar, shape, whole, word
 
 IfAmbiguous = Literal["hold", "best", "each"]
 PickWord = Literal["nearest", "most_slices", "newest", "oldest"]
@@ -44,7 +44,7 @@ class Pick:
 
 def picks(value: object) -> tuple[Pick, ...]:
     """Read the list under ``pick``."""
-    return tuple(_pick(item) for item in listed(value))
+    return each(value, _pick)
 
 
 def _pick(item: object) -> Pick:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 
 from node.config.base import CLOSED, DAY_SECONDS, INNER, Flag, Seconds, Text
 from node.config.completion import PeerCompletion
-from node.config.quantities import listed, scalar, text, texts, whole, word
+from node.config.quantities import each, listed, scalar, text, texts, whole, word
 from node.config.secrets import secret, url
 from node.config.windows import DayWindow, day_window
 
@@ -32,7 +32,7 @@ def ae_title(value: object) -> str:
 
 def ae_titles(value: object) -> tuple[str, ...]:
     """List of AE titles, or the one that means any."""
-    titles = tuple(ae_title(item) for item in listed(value))
+    titles = each(value, ae_title)
     if ANY_AE_TITLE in titles and len(titles) > 1:
         raise ValueError("'*' means any AE title, so it stands alone.")
     return titles
@@ -40,7 +40,7 @@ def ae_titles(value: object) -> tuple[str, ...]:
 
 def networks(value: object) -> tuple[Network, ...]:
     """List of networks."""
-    return tuple(_network(scalar(item)) for item in listed(value))
+    return each(value, lambda item: _network(scalar(item)))
 
 
 def _network(written: str) -> Network:
@@ -76,7 +76,7 @@ def path(value: object, info: ValidationInfo) -> Path:
 
 def paths(value: object, info: ValidationInfo) -> tuple[Path, ...]:
     """List of paths."""
-    return tuple(path(item, info) for item in listed(value))
+    return each(value, lambda item: path(item, info))
 
 
 def fingerprints(value: object) -> tuple[str, ...]:

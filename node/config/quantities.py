@@ -7,11 +7,15 @@ raises ValueError with a sentence.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
 from node.config.problems import did_you_mean, one_of
 from node.config.yaml_lines import Scalar
+
+T = TypeVar("T")
 
 _YAML_BOOLEANS = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 _TRUE, _FALSE = {"yes", "true", "on"}, {"no", "false", "off"}
@@ -59,7 +63,7 @@ def text(value: object) -> str:
 
 def texts(value: object) -> tuple[str, ...]:
     """List of texts."""
-    return tuple(text(item) for item in listed(value))
+    return each(value, text)
 
 
 def listed(value: object) -> list[object]:
@@ -69,6 +73,19 @@ def listed(value: object) -> list[object]:
     if not value:
         raise ValueError("This list is empty.")
     return value
+
+
+def each(value: object, read: Callable[[object], T]) -> tuple[T, ...]:
+    """Read all items of a list, and say what is wrong with all of them."""
+    found, wrong = [], []
+    for item in listed(value):
+        try:
+            found.append(read(item))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(" ".join(dict.fromkeys(wrong)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class WordList:
 
     def __call__(self, value: object) -> tuple[str, ...]:
         """Read a list."""
-        found = tuple(Word(self.words)(item) for item in listed(value))
+        found = each(value, Word(self.words))
         if len(set(found)) < len(found):
             raise ValueError("A word is listed twice.")
         return found
@@ -200,7 +217,7 @@ def seconds(value: object) -> float:
 
 def durations(value: object) -> tuple[float, ...]:
     """List of durations."""
-    return tuple(seconds(item) for item in listed(value))
+    return each(value, seconds)
 
 
 def size_bytes(value: object) -> int:

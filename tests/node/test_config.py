@@ -402,7 +402,7 @@ rules:
     run: { pipeline: haemorrhage, model: none, timeout: 25h, gpu_memory: lots }  # 24h at most
     deliver:
       - to: PAC                                  # Did you mean PACS?
-        send: [sge]                              # Did you mean seg?
+        send: [sge, sc]                          # Did you mean seg?
     priority: high
     priority: low                                # priority is here twice
 """
@@ -415,8 +415,14 @@ def test_no_mistake_hides_another(tmp_path: Path) -> None:
         here = " ".join(problem.sentence for problem in problems if problem.line == number)
         assert line.partition("# ")[2] in here, (number, here)
     everything = " ".join(problem.sentence for problem in problems)
-    for beside in ("Did you mean not_matches?", "no input cta. Did you mean ct?", "'180' is not a",
-                   "'lots' is not a size", "The model none is not installed"):  # fmt: skip
+    for beside in (
+        "Did you mean not_matches?",
+        "no input cta. Did you mean ct?",
+        "'180' is not a duration",
+        "'lots' is not a size",
+        "'sc' is not known",
+        "The model none is not installed",
+    ):
         assert beside in everything
     assert len(problems) == 27
 
