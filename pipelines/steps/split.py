@@ -231,12 +231,37 @@ def _telling(frames: Iterable[Frame]) -> list[str]:
 
 
 def _apart_by_order(places: Iterable[list[Frame]]) -> Iterable[Group]:
+    """Take repetitions apart; where an image is missing, its number says of which one."""
     turns: dict[int, list[Frame]] = defaultdict(list)
-    for place in places:
-        for turn, frame in enumerate(sorted(place, key=lambda frame: frame.rank), start=1):
-            turns[turn].append(frame)
-    for turn, part in turns.items():
-        yield part, {REPETITION: str(turn)}
+    listed = [sorted(place, key=lambda frame: frame.rank) for place in places]
+    numbered = _turns_by_number(listed) if len({len(place) for place in listed}) > 1 else None
+    for number, place in enumerate(listed):
+        for turn, frame in enumerate(place):
+            turns[numbered[number][turn] if numbered else turn].append(frame)
+    for turn in sorted(turns):
+        yield turns[turn], {REPETITION: str(turn + 1)}
+
+
+def _turns_by_number(places: Sequence[Sequence[Frame]]) -> list[list[int]] | None:
+    """Tell repetitions by Instance Numbers that run through all images; None where they do not.
+
+    They run through the slices of one repetition after the other, or through the repetitions of
+    one slice after the other: then every slice has numbers of its own.
+    """
+    numbers = np.array([frame.rank[1] for place in places for frame in place])
+    if len(np.unique(numbers)) < len(numbers):
+        return None
+    slices, repetitions = len(places), max(map(len, places))
+    for first in (1, int(numbers.min())):
+        counted = [np.array([frame.rank[1] - first for frame in place]) for place in places]
+        for within, turns in (
+            ([numbers % slices for numbers in counted], [n // slices for n in counted]),
+            ([numbers // repetitions for numbers in counted], [n % repetitions for n in counted]),
+        ):
+            own = [set(found.tolist()) for found in within]
+            if all(len(one) == 1 for one in own) and len(set().union(*own)) == slices:
+                return [found.tolist() for found in turns]
+    return None
 
 
 def _places(frames: Iterable[Frame]) -> dict[tuple[int, ...], list[Frame]]:

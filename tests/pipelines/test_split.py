@@ -110,6 +110,23 @@ def test_images_at_one_position_that_differ_in_nothing_are_told_apart_by_their_o
     assert np.array_equal(found.volumes[0].array, volumes_of_series(first).volumes[0].array)
 
 
+@pytest.mark.parametrize("by_slice", [False, True], ids=["by repetition", "by slice"])
+@pytest.mark.parametrize("lost", [0, 7, 8, 17])
+def test_a_missing_image_does_not_mix_repetitions(by_slice: bool, lost: int) -> None:
+    repetitions = [series(seed) for seed in ("r", "re", "rep")]
+    for turn, part in enumerate(repetitions):
+        for place, ds in enumerate(part):
+            ds.InstanceNumber = 1 + (3 * place + turn if by_slice else 6 * turn + place)
+    repetitions[lost // 6].pop(lost % 6)
+
+    found = volumes_of_series([ds for part in repetitions for ds in part])
+
+    counted(found)
+    assert {frozenset(volume.source_instance_uids) for volume in found.volumes} == {
+        frozenset(str(ds.SOPInstanceUID) for ds in part) for part in repetitions
+    }
+
+
 def test_an_attribute_that_some_images_lack_tells_volumes_apart_although_one_image_is_missing() -> (
     None
 ):
