@@ -10,9 +10,12 @@ from pydicom.dataset import Dataset
 
 from sr_templates.checks.attributes import TAKEN_OVER
 from sr_templates.checks.base import Found
+from sr_templates.checks.coded import value_of
 from sr_templates.checks.walk import elements
 from sr_templates.normalise import REPLACEMENT_CHARACTER, TEXTS
 
+ACQUISITION_EQUIPMENT = "109101"
+"""DCM, CID 7005."""
 SUBSTITUTED = re.compile(r"\w\?\w|\?{3,}")
 """What an encoder leaves of letters its character set does not have."""
 
@@ -20,15 +23,25 @@ SUBSTITUTED = re.compile(r"\w\?\w|\?{3,}")
 def texts(ds: Dataset) -> Iterator[Found]:
     """Find texts that were damaged before or while they were written."""
     declared = ds.get("SpecificCharacterSet") not in (None, "", "ISO_IR 6", [])
+    of_source = tuple(_acquisition_equipment(ds))
     for where, element in text_elements(ds):
         text = _plain(element)
         rule = _damage(text)
-        if rule and where in TAKEN_OVER and rule != "text_changed":
+        is_theirs = where in TAKEN_OVER or where.startswith(of_source)
+        if rule and is_theirs and rule != "text_changed":
             rule = "text_of_source"
         if rule:
             yield Found(rule, where, _SENTENCES[rule])
         elif not declared and not text.isascii():
             yield Found("text_undeclared", where, _SENTENCES["text_undeclared"])
+
+
+def _acquisition_equipment(ds: Dataset) -> Iterator[str]:
+    """Name the places of the equipment the images were made with, described in their words."""
+    for number, item in enumerate(ds.get("ContributingEquipmentSequence") or (), start=1):
+        purposes = item.get("PurposeOfReferenceCodeSequence") or ()
+        if any(value_of(purpose) == ACQUISITION_EQUIPMENT for purpose in purposes):
+            yield f"ContributingEquipmentSequence[{number}]."
 
 
 _SENTENCES = {
