@@ -11,6 +11,7 @@ from pydicom.uid import generate_uid
 
 from sr_templates.capture import capture
 from sr_templates.check import problems
+from tests.phantoms import Shape
 from tests.sr_templates.objects import MAKER, Case, case, identity
 
 
@@ -261,6 +262,12 @@ def test_good_results_have_no_problem(made: Case) -> None:
     assert problems(made.segmentation, made.sources) == []
     assert problems(made.sr, made.sources[::-1], made.seg) == []
     assert problems(page, made.clean) == []
+
+
+def test_the_volume_on_a_single_slice_is_nobodys_mistake() -> None:
+    made = case(Shape(slices=1, spacing=(1.5, 1.25, 6.7)))
+
+    assert problems(made.sr, made.sources, made.segmentation) == []
 
 
 def test_a_page_cut_short_is_found(made: Case) -> None:
