@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -90,12 +91,13 @@ def _is_twice_encoded(text: str) -> bool:
 
 def changes(given: Dataset, kept: Dataset) -> Iterator[Found]:
     """Find texts that are not the same after writing and reading."""
-    before, after = list(text_elements(given)), list(text_elements(kept))
-    if len(before) != len(after):
-        yield Found("text_changed", "", "texts were lost in writing")
-    for (where, old), (_, new) in zip(before, after, strict=False):
-        if _plain(old).rstrip() != _plain(new).rstrip():
-            yield Found("text_changed", where, "was changed in writing")
+    for old, new in zip_longest(text_elements(given), text_elements(kept)):
+        if old is None or new is None or old[0] != new[0]:
+            where, _ = old or new
+            yield Found("text_changed", where, "was lost or added in writing")
+            return  # from here on one would be compared with another
+        if _plain(old[1]).rstrip() != _plain(new[1]).rstrip():
+            yield Found("text_changed", old[0], "was changed in writing")
 
 
 def text_elements(ds: Dataset) -> Iterator[tuple[str, DataElement]]:
