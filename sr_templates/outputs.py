@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.base import CasePrognosis
@@ -22,11 +22,14 @@ class Outputs:
         Path of a list to the paths in each of its items.
     families : tuple of str
         Beginnings of further paths, whose ends the model decides.
+    open_lists : frozenset of str
+        Lists whose items may hold more, as the model decides.
     """
 
     values: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     families: tuple[str, ...] = ()
+    open_lists: frozenset[str] = frozenset()
 
     def has(self, path: str) -> bool:
         """Whether a path outside of lists is declared."""
@@ -38,6 +41,25 @@ SEGMENTATION_OUTPUTS = Outputs(
     {SEGMENTS: frozenset({"number", "label", "volume"})},
 )
 """What every packaged segmentation model says: see `models.base.Findings`."""
+PACKAGED_OUTPUTS = replace(
+    SEGMENTATION_OUTPUTS, families=("study.",), open_lists=frozenset({SEGMENTS})
+)
+"""What any package may say, while it is not known which one is meant."""
+
+
+def outputs_of_package(numbers: Iterable[str], of_segments: Iterable[str]) -> Outputs:
+    """Return what a package says whose manifest names further numbers.
+
+    Parameters
+    ----------
+    numbers, of_segments : iterable of str
+        Of the whole study, and of single segments.
+    """
+    said = SEGMENTATION_OUTPUTS
+    return Outputs(
+        said.values.union(f"study.{name}" for name in numbers),
+        {SEGMENTS: said.lists[SEGMENTS].union(of_segments)},
+    )
 
 
 PROGNOSIS_OUTPUTS = Outputs(
@@ -191,7 +213,8 @@ def undeclared(
             if inside and not group.for_each:
                 continue  # there is no item; told where the file is read
             told = path.removeprefix(f"{ITEM}.")
-            if path and not (told in items if inside else outputs.has(path)):
+            is_open = group.for_each in outputs.open_lists
+            if path and not (told in items or is_open if inside else outputs.has(path)):
                 known = _listed(items if inside else (*outputs.values, *outputs.families))
                 sentence = f"The model does not say {path}; here it says: {known}."
                 found.append(((*place, section, index, key), sentence))
