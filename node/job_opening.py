@@ -74,10 +74,10 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
 
 
 def _network_card(package: ModelPackage) -> dict[str, Any]:
-    """Give the names of the series that a model of several takes, and of numbers it says."""
+    """Give the names of the series that a model of several takes, and of what else it says."""
     manifest = package.manifest
     outputs = manifest.outputs.items()
-    said = [(name, one.segment) for name, one in outputs if one.kind == "measurement"]
+    said = [(name, one.segment) for name, one in outputs if one.kind in ("measurement", "class")]
     return {
         "inputs": tuple(manifest.inputs) if len(manifest.inputs) > 1 else (),
         "numbers": frozenset(name for name, segment in said if segment is None),

@@ -48,12 +48,12 @@ PACKAGED_OUTPUTS = replace(
 
 
 def outputs_of_package(numbers: Iterable[str], of_segments: Iterable[str]) -> Outputs:
-    """Return what a package says whose manifest names further numbers.
+    """Return what a package says whose manifest names further numbers and classes.
 
     Parameters
     ----------
     numbers, of_segments : iterable of str
-        Of the whole study, and of single segments.
+        Of the whole study, classes among them, and of single segments.
     """
     said = SEGMENTATION_OUTPUTS
     return Outputs(
@@ -84,8 +84,9 @@ OUTPUTS: Mapping[str, Outputs] = {
 def view(data: Mapping[str, Any]) -> dict[str, Any]:
     """Give what ``findings.json`` holds the form that paths lead into.
 
-    Numbers of the whole study become ``study.<name>``, those of a segment ``<name>`` in the item
-    of its segment; what a prognosis says goes to the top. Everything else stays where it is.
+    Numbers of the whole study and classes become ``study.<name>``, numbers of a segment ``<name>``
+    in the item of its segment; what a prognosis says goes to the top. Everything else stays where
+    it is.
 
     Parameters
     ----------
@@ -97,7 +98,11 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
     segments = _items(data.get(SEGMENTS), SEGMENT)
     if numbers is None or segments is None:
         return seen  # of another model, which may use the same words
-    seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
+    classes = data.get("classes")
+    seen["study"] = {
+        **(classes if isinstance(classes, Mapping) else {}),
+        **{n["name"]: n["value"] for n in numbers if n["segment"] is None},
+    }
     seen[SEGMENTS] = [
         {
             **{n["name"]: n["value"] for n in numbers if n["segment"] == segment["number"]},

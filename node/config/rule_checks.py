@@ -44,7 +44,7 @@ class ModelCard:
     inputs : tuple of str
         Names of the series a model of several takes, in its order; empty: it takes one.
     numbers, numbers_of_segments : frozenset of str
-        Names of further numbers it says, of the study and of single segments.
+        Names of further numbers it says, and classes, of the study and of single segments.
     """
 
     version: str

@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from models.loading import load_predictor
+from models.package import load_package
 from node.cli.main import app
 from node.config.file import check, load
 from node.config.problems import ConfigError
 from node.config.report_template import load_template
 from node.job_opening import Models, jobs_from, model_cards
 from node.routing import Decision
+from pipelines.steps.artefacts import Scored, load_findings, save_findings
 from sr_templates.described import ReportTemplate
 from sr_templates.outputs import SEGMENTATION_OUTPUTS
+from sr_templates.preview import preview
 from storage.base import ClosedSeries, CompletionVerdict, NewJob
+from tests.models.small import shades_volume
 from tests.models.test_python_model import write_ours
+from tests.models.tiny import quiet
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
 BAD = """\
@@ -312,6 +318,10 @@ groups:
     finding: [SCT, "12738006", "Brain"]
     measurements:
       - {name: [SCT, "118565006", "Volume"], value: study.mean, unit: [UCUM, "ml", "milliliter"]}
+    evaluations:
+      - name: [DCM, "121052", "Presence of property"]
+        value: study.grade
+        map: { high: [SCT, "52101004", "Present"], low: [SCT, "272519000", "Absent"] }
 """
 
 
@@ -335,9 +345,28 @@ def test_a_template_may_read_what_the_package_of_its_rule_declares(tmp_path: Pat
     template.write_text(SHIFT.replace("study.mean", "study.median"))
     [mistake] = told()
     assert "scorenode.yaml:8: rule ich, run.report: groups[1].measurements[1].value" in mistake
-    assert "The model does not say study.median; here it says: present, study.mean" in mistake
+    assert (
+        "The model does not say study.median; here it says: present, study.grade, study.mean"
+        in mistake
+    )
     template.write_text(SHIFT.replace("study.mean", "elsewhere"))
     assert any(f"{template}:8: groups[1].measurements[1].value" in one for one in told())
+
+
+def test_a_template_reads_numbers_and_classes_of_a_package(tmp_path: Path) -> None:
+    predictor = load_predictor(load_package(write_ours(tmp_path / "ours")), trust_code=True)
+    volume, _ = shades_volume()
+    scored = Scored(predictor.predict(volume, quiet), predictor.identity)
+    save_findings(scored, volume, tmp_path)
+    template = tmp_path / "shift.yaml"
+    template.write_text(SHIFT)
+
+    kept = load_findings(tmp_path)
+    text = preview(load_template(template), json.loads((tmp_path / "findings.json").read_text()))
+
+    assert kept.findings.classes == scored.findings.classes
+    assert "Presence of property: Present" in text
+    assert f"Volume: {scored.findings.number('mean'):.3f} ml" in text
 
 
 def test_a_template_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
