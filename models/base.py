@@ -331,6 +331,8 @@ class Findings:
         Sentences for the reader. No patient data.
     priority : bool or None
         Whether the finding is over the threshold of urgency; None: the model has none.
+    classes : mapping
+        Name of an output that is a class to the model's word for it.
     """
 
     labels: NDArray[np.uint8] | None
@@ -341,6 +343,7 @@ class Findings:
     overlapping: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     priority: bool | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def mask(self, segment: int) -> NDArray[np.bool_]:
         """All voxels of a segment, also those that others share; ValueError without labels."""

@@ -112,6 +112,7 @@ class PythonPredictor:
         masks: dict[int, Mask] = {}
         numbers: list[Number] = []
         texts: list[str] = []
+        classes: dict[str, str] = {}
         for name, entry in entries.items():
             value = outputs[name]
             match entry.kind:
@@ -123,10 +124,11 @@ class PythonPredictor:
                     word = str(value)
                     if entry.classes and word not in entry.classes:
                         raise BrokenPackage(f"{self._name}: {name} is no class of its manifest.")
+                    classes[name] = word
                     texts.append(f"{name}: {entry.classes.get(word, word)}.")
                 case "text":
                     texts.append(str(value)[:1024])
-        return self._joined(masks, numbers, texts, volume)
+        return replace(self._joined(masks, numbers, texts, volume), classes=classes)
 
     def _masks(self, name: str, entry: OutputEntry, value: Any, volume: Volume) -> dict[int, Mask]:
         array = np.asarray(value)

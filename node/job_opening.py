@@ -74,8 +74,15 @@ def model_cards(packages: Mapping[str, Path]) -> dict[str, ModelCard]:
 
 
 def _network_card(package: ModelPackage) -> dict[str, Any]:
-    """Give the names of the series that a model of several takes."""
-    return {"inputs": tuple(package.manifest.inputs)} if len(package.manifest.inputs) > 1 else {}
+    """Give the names of the series that a model of several takes, and of what else it says."""
+    manifest = package.manifest
+    outputs = manifest.outputs.items()
+    said = [(name, one.segment) for name, one in outputs if one.kind in ("measurement", "class")]
+    return {
+        "inputs": tuple(manifest.inputs) if len(manifest.inputs) > 1 else (),
+        "numbers": frozenset(name for name, segment in said if segment is None),
+        "numbers_of_segments": frozenset(name for name, segment in said if segment is not None),
+    }
 
 
 def _prognosis_card(package: ModelPackage | PrognosisPackage) -> dict[str, Any]:

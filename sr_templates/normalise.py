@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydicom import config
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -107,6 +107,7 @@ PATTERNS = {
     "UI": re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*"),
 }
 TIMEZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+NUMBERS = frozenset({"DS", "IS", "US"})
 TEXTS = frozenset({"LO", "SH", "PN", "ST", "LT", "UT", "UC"})
 SAME_IN_ALL = {
     "StudyInstanceUID": "studies",
@@ -193,13 +194,17 @@ def _set(copy: Dataset, keyword: str, value: Any) -> None:
 
 
 def _uid(ds: Dataset, keyword: str) -> UID:
-    value = str(ds.get(keyword) or "")
-    where = f"instance {ds.get('SOPInstanceUID') or '(no SOP Instance UID)'}"
+    value, own = str(ds.get(keyword) or ""), str(ds.get("SOPInstanceUID") or "")
+    where = f"instance {own if _is_uid(own) else '(no valid SOP Instance UID)'}"
     if not value:
         raise UnfitSource(f"{where} has no {keyword}")
-    if len(value) > 64 or not PATTERNS["UI"].fullmatch(value):
+    if not _is_uid(value):
         raise UnfitSource(f"{where} has a {keyword} that is not a valid UID")
     return UID(value)
+
+
+def _is_uid(value: str) -> bool:
+    return len(value) <= 64 and PATTERNS["UI"].fullmatch(value) is not None
 
 
 def _value(ds: Dataset, keyword: str, assumed: str) -> Any:
@@ -226,6 +231,8 @@ def _value(ds: Dataset, keyword: str, assumed: str) -> Any:
         return _date(str(value))
     if vr in PATTERNS:
         return text if PATTERNS[vr].fullmatch(text := str(value).strip()) else ""
+    if vr in NUMBERS and not tidy.has_numbers(value, dictionary_VM(keyword)):
+        return None
     return _tidied(value, vr)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.base import CasePrognosis
@@ -22,11 +22,14 @@ class Outputs:
         Path of a list to the paths in each of its items.
     families : tuple of str
         Beginnings of further paths, whose ends the model decides.
+    open_lists : frozenset of str
+        Lists whose items may hold more, as the model decides.
     """
 
     values: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     families: tuple[str, ...] = ()
+    open_lists: frozenset[str] = frozenset()
 
     def has(self, path: str) -> bool:
         """Whether a path outside of lists is declared."""
@@ -38,6 +41,25 @@ SEGMENTATION_OUTPUTS = Outputs(
     {SEGMENTS: frozenset({"number", "label", "volume"})},
 )
 """What every packaged segmentation model says: see `models.base.Findings`."""
+PACKAGED_OUTPUTS = replace(
+    SEGMENTATION_OUTPUTS, families=("study.",), open_lists=frozenset({SEGMENTS})
+)
+"""What any package may say, while it is not known which one is meant."""
+
+
+def outputs_of_package(numbers: Iterable[str], of_segments: Iterable[str]) -> Outputs:
+    """Return what a package says whose manifest names further numbers and classes.
+
+    Parameters
+    ----------
+    numbers, of_segments : iterable of str
+        Of the whole study, classes among them, and of single segments.
+    """
+    said = SEGMENTATION_OUTPUTS
+    return Outputs(
+        said.values.union(f"study.{name}" for name in numbers),
+        {SEGMENTS: said.lists[SEGMENTS].union(of_segments)},
+    )
 
 
 PROGNOSIS_OUTPUTS = Outputs(
@@ -62,8 +84,9 @@ OUTPUTS: Mapping[str, Outputs] = {
 def view(data: Mapping[str, Any]) -> dict[str, Any]:
     """Give what ``findings.json`` holds the form that paths lead into.
 
-    Numbers of the whole study become ``study.<name>``, those of a segment ``<name>`` in the item
-    of its segment; what a prognosis says goes to the top. Everything else stays where it is.
+    Numbers of the whole study and classes become ``study.<name>``, numbers of a segment ``<name>``
+    in the item of its segment; what a prognosis says goes to the top. Everything else stays where
+    it is.
 
     Parameters
     ----------
@@ -75,7 +98,11 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
     segments = _items(data.get(SEGMENTS), SEGMENT)
     if numbers is None or segments is None:
         return seen  # of another model, which may use the same words
-    seen["study"] = {n["name"]: n["value"] for n in numbers if n["segment"] is None}
+    classes = data.get("classes")
+    seen["study"] = {
+        **(classes if isinstance(classes, Mapping) else {}),
+        **{n["name"]: n["value"] for n in numbers if n["segment"] is None},
+    }
     seen[SEGMENTS] = [
         {
             **{n["name"]: n["value"] for n in numbers if n["segment"] == segment["number"]},
@@ -191,7 +218,8 @@ def undeclared(
             if inside and not group.for_each:
                 continue  # there is no item; told where the file is read
             told = path.removeprefix(f"{ITEM}.")
-            if path and not (told in items if inside else outputs.has(path)):
+            is_open = group.for_each in outputs.open_lists
+            if path and not (told in items or is_open if inside else outputs.has(path)):
                 known = _listed(items if inside else (*outputs.values, *outputs.families))
                 sentence = f"The model does not say {path}; here it says: {known}."
                 found.append(((*place, section, index, key), sentence))

@@ -49,9 +49,7 @@ def to_bytes(ds: Dataset) -> bytes:
     ----------
     DICOM PS3.10 7.1.
     """
-    buffer = BytesIO()
-    _write(ds, buffer)
-    return buffer.getvalue()
+    return _buffer(ds).getvalue()
 
 
 def to_file(ds: Dataset, path: Path) -> None:
@@ -73,13 +71,21 @@ def reread(ds: Dataset) -> Dataset:
     """
     pixels = ds.get("PixelData")
     if not _is_large(pixels):
-        return dcmread(BytesIO(to_bytes(ds)))
+        return dcmread(_buffer(ds))
     shell = _shallow(ds)
     shell.pop("PixelData")
-    found = dcmread(BytesIO(to_bytes(shell)))
+    found = dcmread(_buffer(shell))
     found["PixelData"] = ds["PixelData"]
     _share_groups(found)
     return found
+
+
+def _buffer(ds: Dataset) -> BytesIO:
+    """Give the bytes of a file, to be read from their beginning."""
+    buffer = BytesIO()
+    _write(ds, buffer)
+    buffer.seek(0)
+    return buffer
 
 
 def _share_groups(ds: Dataset) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pydicom import config
 from pydicom.dataset import Dataset
 
+from sr_templates import tidy
 from sr_templates.base import UNDECODABLE
 from sr_templates.normalise import SERIES, TYPE_2, TYPE_3
 
@@ -52,8 +53,13 @@ def _of_instance(ds: Dataset, copy: Dataset) -> Iterator[str]:
             yield f"{keyword}: unreadable, left empty"
         elif before.strip() != after.strip() and before.isascii():
             yield f"{keyword}: rewritten"
-    if "SliceThickness" in copy and not ds.get("SliceThickness"):
-        yield "SliceThickness: missing, computed from positions"
+    if "SliceThickness" in copy and not _is_number(_text(ds, "SliceThickness")):
+        what = "unreadable" if _text(ds, "SliceThickness") else "missing"
+        yield f"SliceThickness: {what}, computed from positions"
+
+
+def _is_number(text: str) -> bool:
+    return tidy.has_numbers(text, "1")
 
 
 def _text(ds: Dataset, keyword: str) -> str:

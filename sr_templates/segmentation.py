@@ -97,24 +97,7 @@ def segmentation(
             for number, mask in findings.overlapping.items()
         },
     )
-    general = stamp.general(sources[0], identity, maker)
-    result = Segmentation(
-        source_images=stamp.anonymous(sources),
-        pixel_array=skeleton_pixels(marks),
-        segmentation_type=kind,
-        segment_descriptions=[
-            _description(segment, number, identity, maker)
-            for number, segment in enumerate(segments, start=1)
-        ],
-        plane_positions=[hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in frames],
-        plane_orientation=hd.PlaneOrientationSequence("PATIENT", frames[0].orientation.tolist()),
-        pixel_measures=_measures(frames),
-        content_label="SEGMENTATION",
-        content_description=f"{maker.model.family} {maker.model.version}"[: stamp.LONG_STRING],
-        content_qualification=stamp.content_qualification(maker),
-        specific_character_set="ISO_IR 192",
-        **general,
-    )
+    result = _skeleton(marks, segments, frames, sources, identity, maker, kind)
     fill(result, marks, [segment.number for segment in segments], frames)
     stamp.stamp(result, sources[0], maker)
     result.ContentCreatorName = ""  # Type 2 (PS3.3 table 10-12), and nobody's
@@ -122,6 +105,45 @@ def segmentation(
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(frames)
     _fix_dimension_organization(result, identity.uid("dimension-organization"))
     return result
+
+
+def _skeleton(
+    marks: Marks,
+    segments: Sequence[Segment],
+    frames: Sequence[Frame],
+    sources: Sequence[Dataset],
+    identity: ObjectIdentity,
+    maker: Maker,
+    kind: SegmentationType,
+) -> Segmentation:
+    """Have highdicom make everything but the pixels."""
+    try:
+        return Segmentation(
+            source_images=stamp.anonymous(sources),
+            pixel_array=skeleton_pixels(marks),
+            segmentation_type=kind,
+            segment_descriptions=[
+                _description(segment, number, identity, maker)
+                for number, segment in enumerate(segments, start=1)
+            ],
+            plane_positions=[
+                hd.PlanePositionSequence("PATIENT", f.position.tolist()) for f in frames
+            ],
+            plane_orientation=hd.PlaneOrientationSequence(
+                "PATIENT", frames[0].orientation.tolist()
+            ),
+            pixel_measures=_measures(frames),
+            content_label="SEGMENTATION",
+            content_description=f"{maker.model.family} {maker.model.version}"[: stamp.LONG_STRING],
+            content_qualification=stamp.content_qualification(maker),
+            specific_character_set="ISO_IR 192",
+            **stamp.general(sources[0], identity, maker),
+        )
+    except KeyError as error:  # it knows the attributes of images by their SOP Class
+        uid = sources[0].SOPClassUID
+        raise UnfitSource(
+            f"images of SOP Class {uid} can be no source of a segmentation"
+        ) from error
 
 
 def found_segments(findings: Findings) -> list[Segment]:

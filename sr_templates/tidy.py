@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from copy import deepcopy
+from math import isfinite
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -33,7 +34,7 @@ def short_text(value: str | list[str], vr: str) -> str | list[str]:
     """Return a text without control characters, no longer than its VR allows."""
     if isinstance(value, list):
         return [str(short_text(item, vr)) for item in value]
-    return CONTROL.sub(" ", value)[: MOST.get(vr)] if vr in MOST else value
+    return CONTROL.sub(" ", value)[: MOST.get(vr)].rstrip() if vr in MOST else value
 
 
 def decimal_string(value: Any) -> Any:
@@ -43,6 +44,17 @@ def decimal_string(value: Any) -> Any:
     if len(getattr(value, "original_string", "") or "") <= DECIMAL_STRING:
         return deepcopy(value)
     return format_number_as_ds(float(value))
+
+
+def has_numbers(value: Any, multiplicity: str) -> bool:
+    """Whether a value is finite numbers, as many as its VM (``1``, ``3``, ``1-n``) says."""
+    numbers = list(value) if isinstance(value, (list, MultiValue)) else [value]
+    if multiplicity.isdigit() and len(numbers) != int(multiplicity):
+        return False
+    try:
+        return all(isfinite(float(number)) for number in numbers)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def codes(items: Iterable[Dataset]) -> Sequence | None:

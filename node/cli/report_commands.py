@@ -34,12 +34,13 @@ def report_check(
     as_json: JsonOption = False,
 ) -> None:
     """Say everything that is wrong with a template, by line."""
+    from node.config.rules import ANY_PACKAGE
     from pipelines.catalogue import PIPELINES
-    from sr_templates.outputs import OUTPUTS, outputs_of, view
+    from sr_templates.outputs import OUTPUTS, PACKAGED_OUTPUTS, outputs_of, view
 
     if pipeline not in PIPELINES:
         raise fail(f"There is no pipeline {pipeline}; there are: {', '.join(PIPELINES)}.", USAGE)
-    outputs = OUTPUTS[PIPELINES[pipeline].models]
+    outputs = PACKAGED_OUTPUTS if pipeline == ANY_PACKAGE else OUTPUTS[PIPELINES[pipeline].models]
     if findings is not None:
         outputs = outputs_of(view(_json(findings)))
     loaded, problems = _load(template, None if any_model else outputs)

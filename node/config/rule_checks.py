@@ -17,6 +17,7 @@ from node.config.rules import LONGEST_TIMEOUT_SECONDS, Rule
 from node.config.yaml_lines import Path as Place
 from pipelines.base import ModelKind
 from pipelines.catalogue import PIPELINES
+from sr_templates.outputs import outputs_of_package, undeclared
 
 SOON = timedelta(days=30)
 
@@ -42,6 +43,8 @@ class ModelCard:
         ``active``, ``recalled`` or ``withdrawn``.
     inputs : tuple of str
         Names of the series a model of several takes, in its order; empty: it takes one.
+    numbers, numbers_of_segments : frozenset of str
+        Names of further numbers it says, and classes, of the study and of single segments.
     """
 
     version: str
@@ -53,6 +56,8 @@ class ModelCard:
     scores: frozenset[str] = frozenset()
     status: str = "active"
     inputs: tuple[str, ...] = ()
+    numbers: frozenset[str] = frozenset()
+    numbers_of_segments: frozenset[str] = frozenset()
 
 
 def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
@@ -91,6 +96,7 @@ def against_models(parts: Parts, cards: Mapping[str, ModelCard]) -> Iterator[Fou
         yield from _intended_use(parts, rule, card, place)
         yield from _kind(parts, rule, card, place)
         yield from _series(rule, card, place)
+        yield from _report(rule, card, place)
         for one in rule.inputs:
             if isinstance(one, SeriesInput) and one.image is not None:
                 yield from _gate(one.image, card, (*place, "inputs", one.name, "image"))
@@ -108,6 +114,16 @@ def _series(rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
     elif named[0] != card.inputs[0]:
         sentence = f"The model's first input is {card.inputs[0]}; the rule must name it first."
         yield (*place, "inputs"), sentence
+
+
+def _report(rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
+    """Find what a report template reads and the model does not say."""
+    if rule.run.report is None or card.kind != "segmentation":
+        return
+    outputs = outputs_of_package(card.numbers, card.numbers_of_segments)
+    for where, sentence in undeclared(rule.run.report, outputs):
+        there = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where)
+        yield (*place, "run", "report"), f"{there.lstrip('.')} of the template: {sentence}"
 
 
 def _kind(parts: Parts, rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:

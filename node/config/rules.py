@@ -31,6 +31,8 @@ MODES = ("live", "shadow", "off")
 LONGEST_TIMEOUT_SECONDS = 24 * 3600.0
 """What every broker can wait for the end of one step."""
 
+ANY_PACKAGE = "segmentation"
+"""The pipeline that runs whatever package the rule names."""
 INCOMPLETE = word("hold", "run", "discard")
 LATE = word("rerun_if_changed", "ignore", "hold")
 
@@ -39,13 +41,15 @@ def _report_template(value: object, info: ValidationInfo) -> object:
     """Read the report template a rule names, beside the configuration; all its mistakes at once."""
     from node.config.report_template import load_template  # code tables: only where they are used
     from pipelines.catalogue import PIPELINES
-    from sr_templates.outputs import OUTPUTS
+    from sr_templates.outputs import OUTPUTS, PACKAGED_OUTPUTS
 
     folder: Path = info.context["folder"] if info.context else Path()
     pipeline = info.data.get("pipeline", "")
     kind = PIPELINES[pipeline].models if pipeline in PIPELINES else "segmentation"
+    # Of a package its card says what it returns: see `node.config.rule_checks`.
+    outputs = PACKAGED_OUTPUTS if pipeline == ANY_PACKAGE else OUTPUTS[kind]
     try:
-        return load_template(folder / text(value), OUTPUTS[kind])
+        return load_template(folder / text(value), outputs)
     except ConfigError as error:
         raise ValueError("\n".join(map(str, error.problems))) from None
 

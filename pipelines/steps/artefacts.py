@@ -111,6 +111,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         **_prognosis_summary(scored.findings.prognosis),
         "texts": list(scored.findings.texts),
         "priority": scored.findings.priority,
+        "classes": dict(scored.findings.classes),
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -127,6 +128,7 @@ def load_findings(folder: Path) -> Scored:
         overlapping=_overlapping(folder),
         texts=tuple(data.get("texts", ())),
         priority=data.get("priority"),
+        classes=data.get("classes", {}),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))

@@ -12,6 +12,7 @@ from sr_templates.checks.coded import value_of
 from sr_templates.checks.measurements import TRACKING_UID, groups_of
 from sr_templates.checks.tree import children, code, name
 from sr_templates.checks.voxels import ml_by_segment
+from sr_templates.frames import parallel_frames
 
 VOLUME, METHOD, SUM_OF_VOXELS = "118565006", "370129005", "126030"
 SAME_VOLUME_ML = 0.1
@@ -58,6 +59,8 @@ def _volumes(subject: Subject, seg: Dataset) -> dict[int, float] | None:
     if not subject.images:
         return None
     try:
+        if len(parallel_frames(subject.images)) == 1:
+            return None
         return ml_by_segment(seg, subject.images)
     except UnfitSource:
         return None

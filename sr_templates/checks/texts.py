@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from sr_templates.checks.attributes import TAKEN_OVER
 from sr_templates.checks.base import Found
+from sr_templates.checks.coded import value_of
 from sr_templates.checks.walk import elements
 from sr_templates.normalise import REPLACEMENT_CHARACTER, TEXTS
 
+ACQUISITION_EQUIPMENT = "109101"
+"""DCM, CID 7005."""
 SUBSTITUTED = re.compile(r"\w\?\w|\?{3,}")
 """What an encoder leaves of letters its character set does not have."""
 
@@ -20,15 +24,25 @@ SUBSTITUTED = re.compile(r"\w\?\w|\?{3,}")
 def texts(ds: Dataset) -> Iterator[Found]:
     """Find texts that were damaged before or while they were written."""
     declared = ds.get("SpecificCharacterSet") not in (None, "", "ISO_IR 6", [])
+    of_source = tuple(_acquisition_equipment(ds))
     for where, element in text_elements(ds):
         text = _plain(element)
         rule = _damage(text)
-        if rule and where in TAKEN_OVER and rule != "text_changed":
+        is_theirs = where in TAKEN_OVER or where.startswith(of_source)
+        if rule and is_theirs and rule != "text_changed":
             rule = "text_of_source"
         if rule:
             yield Found(rule, where, _SENTENCES[rule])
         elif not declared and not text.isascii():
             yield Found("text_undeclared", where, _SENTENCES["text_undeclared"])
+
+
+def _acquisition_equipment(ds: Dataset) -> Iterator[str]:
+    """Name the places of the equipment the images were made with, described in their words."""
+    for number, item in enumerate(ds.get("ContributingEquipmentSequence") or (), start=1):
+        purposes = item.get("PurposeOfReferenceCodeSequence") or ()
+        if any(value_of(purpose) == ACQUISITION_EQUIPMENT for purpose in purposes):
+            yield f"ContributingEquipmentSequence[{number}]."
 
 
 _SENTENCES = {
@@ -77,12 +91,13 @@ def _is_twice_encoded(text: str) -> bool:
 
 def changes(given: Dataset, kept: Dataset) -> Iterator[Found]:
     """Find texts that are not the same after writing and reading."""
-    before, after = list(text_elements(given)), list(text_elements(kept))
-    if len(before) != len(after):
-        yield Found("text_changed", "", "texts were lost in writing")
-    for (where, old), (_, new) in zip(before, after, strict=False):
-        if _plain(old).rstrip() != _plain(new).rstrip():
-            yield Found("text_changed", where, "was changed in writing")
+    for old, new in zip_longest(text_elements(given), text_elements(kept)):
+        if old is None or new is None or old[0] != new[0]:
+            where, _ = old or new
+            yield Found("text_changed", where, "was lost or added in writing")
+            return  # from here on one would be compared with another
+        if _plain(old[1]).rstrip() != _plain(new[1]).rstrip():
+            yield Found("text_changed", old[0], "was changed in writing")
 
 
 def text_elements(ds: Dataset) -> Iterator[tuple[str, DataElement]]:

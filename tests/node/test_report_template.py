@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from models.loading import load_predictor
+from models.package import load_package
 from node.cli.main import app
-from node.config.file import load
+from node.config.file import check, load
 from node.config.problems import ConfigError
 from node.config.report_template import load_template
-from node.job_opening import Models, jobs_from
+from node.job_opening import Models, jobs_from, model_cards
 from node.routing import Decision
+from pipelines.steps.artefacts import Scored, load_findings, save_findings
 from sr_templates.described import ReportTemplate
 from sr_templates.outputs import SEGMENTATION_OUTPUTS
+from sr_templates.preview import preview
 from storage.base import ClosedSeries, CompletionVerdict, NewJob
+from tests.models.small import shades_volume
+from tests.models.test_python_model import write_ours
+from tests.models.tiny import quiet
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
 BAD = """\
@@ -300,6 +307,66 @@ def test_mistakes_of_a_template_are_told_with_the_configuration(tmp_path: Path) 
     assert "scorenode.yaml:8: rule ich, run.report: " in told
     assert f"{tmp_path / 'bad.yaml'}:10: groups[1].finding: SCT 95455008 is in no table" in told
     assert f"{tmp_path / 'bad.yaml'}:31: groups[2].finding" in told
+
+
+SHIFT = """\
+template: Shift
+version: "1"
+groups:
+  - id: study
+    kind: image
+    finding: [SCT, "12738006", "Brain"]
+    measurements:
+      - {name: [SCT, "118565006", "Volume"], value: study.mean, unit: [UCUM, "ml", "milliliter"]}
+    evaluations:
+      - name: [DCM, "121052", "Presence of property"]
+        value: study.grade
+        map: { high: [SCT, "52101004", "Present"], low: [SCT, "272519000", "Absent"] }
+"""
+
+
+def test_a_template_may_read_what_the_package_of_its_rule_declares(tmp_path: Path) -> None:
+    package = write_ours(tmp_path / "models" / "ours")
+    cards = model_cards({"ours": package})
+    config = tmp_path / "scorenode.yaml"
+    config.write_text(
+        CONFIG.format(report="shift.yaml")
+        .replace("pipeline: haemorrhage", "pipeline: segmentation")
+        .replace("haemorrhage-demo", "ours")
+    )
+    template = tmp_path / "shift.yaml"
+
+    def told() -> list[str]:
+        found = check(config, pipelines=["segmentation"], models=["ours"], cards=cards)
+        return [str(one) for one in found if one.severity == "error"]
+
+    template.write_text(SHIFT)
+    assert told() == []
+    template.write_text(SHIFT.replace("study.mean", "study.median"))
+    [mistake] = told()
+    assert "scorenode.yaml:8: rule ich, run.report: groups[1].measurements[1].value" in mistake
+    assert (
+        "The model does not say study.median; here it says: present, study.grade, study.mean"
+        in mistake
+    )
+    template.write_text(SHIFT.replace("study.mean", "elsewhere"))
+    assert any(f"{template}:8: groups[1].measurements[1].value" in one for one in told())
+
+
+def test_a_template_reads_numbers_and_classes_of_a_package(tmp_path: Path) -> None:
+    predictor = load_predictor(load_package(write_ours(tmp_path / "ours")), trust_code=True)
+    volume, _ = shades_volume()
+    scored = Scored(predictor.predict(volume, quiet), predictor.identity)
+    save_findings(scored, volume, tmp_path)
+    template = tmp_path / "shift.yaml"
+    template.write_text(SHIFT)
+
+    kept = load_findings(tmp_path)
+    text = preview(load_template(template), json.loads((tmp_path / "findings.json").read_text()))
+
+    assert kept.findings.classes == scored.findings.classes
+    assert "Presence of property: Present" in text
+    assert f"Volume: {scored.findings.number('mean'):.3f} ml" in text
 
 
 def test_a_template_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

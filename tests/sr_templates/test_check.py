@@ -11,6 +11,8 @@ from pydicom.uid import generate_uid
 
 from sr_templates.capture import capture
 from sr_templates.check import problems
+from sr_templates.checks.texts import changes
+from tests.phantoms import Shape
 from tests.sr_templates.objects import MAKER, Case, case, identity
 
 
@@ -261,6 +263,26 @@ def test_good_results_have_no_problem(made: Case) -> None:
     assert problems(made.segmentation, made.sources) == []
     assert problems(made.sr, made.sources[::-1], made.seg) == []
     assert problems(page, made.clean) == []
+
+
+def test_what_writing_does_to_texts_is_told_with_its_place(made: Case) -> None:
+    lost, changed = deepcopy(made.sr), deepcopy(made.sr)
+    del lost.SeriesDescription
+    changed.SeriesDescription = "x"
+
+    found = [list(changes(made.sr, kept)) for kept in (made.sr, lost, changed)]
+
+    assert [[item.where for item in items] for items in found] == [
+        [],
+        ["SeriesDescription"],
+        ["SeriesDescription"],
+    ]
+
+
+def test_the_volume_on_a_single_slice_is_nobodys_mistake() -> None:
+    made = case(Shape(slices=1, spacing=(1.5, 1.25, 6.7)))
+
+    assert problems(made.sr, made.sources, made.segmentation) == []
 
 
 def test_a_page_cut_short_is_found(made: Case) -> None:

@@ -111,6 +111,12 @@ DIRT: dict[str, tuple[Change, str]] = {
     "body part Head": (having("BodyPartExamined", "Head"), "BodyPartExamined: rewritten"),
     "body part in words": (having("BodyPartExamined", "Head, plain"), "BodyPartExamined: unread"),
     "an indicator too long": (having("PositionReferenceIndicator", "x" * 70), "rewritten"),
+    "question marks for letters": (having("InstitutionName", "Universit?tsklinikum"), ""),
+    "equipment encoded twice": (having("StationName", "HÃ¶he"), ""),
+    "nothing but a line break": (having("InstitutionName", "\r\n"), "InstitutionName: unread"),
+    "two instance numbers": (having("InstanceNumber", [1, 2]), "InstanceNumber: unreadable"),
+    "two thicknesses": (having("SliceThickness", [5, 5]), "SliceThickness: unreadable, comp"),
+    "a weight that is none": (having("PatientWeight", "nan"), "PatientWeight: unreadable"),
     "a line break": (having("InstitutionName", "Clinic\r\nStation 3"), "InstitutionName: rewr"),
     "a number too long": (having("PatientWeight", "70.12345678901234567"), "PatientWeight: rewr"),
     "odd codes of de-identification": (_deidentified, ""),
@@ -210,6 +216,10 @@ def _missing(keyword: str) -> Callable[[list[Dataset]], None]:
     return change
 
 
+def _having(keyword: str, value: object) -> Callable[[list[Dataset]], None]:
+    return lambda sources: having(keyword, value)(sources[2])
+
+
 def _two_contents(sources: list[Dataset]) -> None:
     other = deepcopy(sources[2])
     other.PixelData = bytes(len(other.PixelData))
@@ -226,6 +236,11 @@ REFUSED: dict[str, tuple[Callable[[list[Dataset]], None], str]] = {
     "no position": (_missing("ImagePositionPatient"), "has no ImagePositionPatient"),
     "no orientation": (_missing("ImageOrientationPatient"), "has no ImageOrientationPatient"),
     "no UID": (_missing("SOPInstanceUID"), "has no SOPInstanceUID"),
+    "a spacing of one number": (_having("PixelSpacing", 5), "has no PixelSpacing"),
+    "a position that is none": (
+        _having("ImagePositionPatient", ["nan", 0, 0]),
+        "has no ImagePositionPatient",
+    ),
 }
 
 
@@ -281,6 +296,23 @@ def test_labels_of_a_wider_type_are_taken() -> None:
     assert first is not None
     assert second is not None
     assert first.PixelData == second.PixelData
+
+
+def test_what_the_scanner_says_of_itself_is_kept_as_it_came() -> None:
+    made = results(dirty(having("InstitutionName", "Universit?tsklinikum")))
+
+    for ds in made.values():
+        [scanner] = [
+            item
+            for item in ds.ContributingEquipmentSequence
+            if item.PurposeOfReferenceCodeSequence[0].CodeValue == "109101"
+        ]
+        assert scanner.InstitutionName == "Universit?tsklinikum"
+
+
+def test_images_of_a_class_nobody_knows_are_refused_by_it() -> None:
+    with pytest.raises(UnfitSource, match=r"images of SOP Class 1\.2\.3 can be no source"):
+        results(dirty(having("SOPClassUID", "1.2.3")))
 
 
 def test_a_value_no_reader_can_parse_does_not_stop_a_result(tmp_path: Path) -> None:
