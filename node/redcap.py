@@ -84,7 +84,9 @@ def _export(api: _API, record_id: str, names: Sequence[str]) -> list[Row]:
     if api.source.form or api.table.fields:
         fields = dict.fromkeys((record_id, *needed_columns(api.table)))
         form |= {f"fields[{place}]": name for place, name in enumerate(fields)}
-    return [{str(k): _text(row, k) for k in row} for row in api.ask(form)]
+    rows = ({str(k): _text(row, k) for k in row} for row in api.ask(form))
+    # REDCap may find a record by an id in other letters, as its database compares.
+    return [row for row in rows if row.get(record_id) in names]
 
 
 def _text(row: dict[str, Any], name: str) -> str:

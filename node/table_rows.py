@@ -75,6 +75,10 @@ def choose_row(
     filled = [row for row in rows if all(row.get(column) for column in _value_columns(table))]
     if not filled:
         return Missing(f"Table {table.name} has no row for this patient with all values.")
+    if any(_unreadable(row.get(table.date_column, "")) for row in filled):
+        return Unfit(
+            f"Table {table.name} has a date that is not written as 2026-01-31 for this patient."
+        )
     dated = [(_day(row.get(table.date_column, "")), row) for row in filled]
     if within_days is not None:
         if study_date is None:
@@ -87,7 +91,8 @@ def choose_row(
     if not dated:
         return Missing(f"Table {table.name} has no row within {within_days:g} days of the study.")
     day, row = max(dated, key=lambda item: item[0] or date.min)
-    trouble = _implausible(table, row)
+    trouble = _ambiguous(table, [row for other, row in dated if other == day], day)
+    trouble = trouble or _implausible(table, row)
     if trouble:
         return Unfit(trouble)
     age = (study_date - day).days if study_date is not None and day is not None else None
@@ -105,6 +110,15 @@ def _other_person(table: Table, rows: Sequence[Row], birth_date: date | None) ->
     if found != {birth_date}:
         return f"The birth date in table {table.name} is not that of the images."
     return ""
+
+
+def _ambiguous(table: Table, newest: Sequence[Row], day: date | None) -> str:
+    """Say when rows of one day do not agree: nothing tells which of them is right."""
+    first = _values(table, newest[0])
+    if all(_values(table, row) == first for row in newest):
+        return ""
+    which = "of its newest day" if day else "without a date"
+    return f"Table {table.name} has two rows {which} for this patient, with different values."
 
 
 def _implausible(table: Table, row: Row) -> str:
@@ -150,6 +164,10 @@ def _day(text: str) -> date | None:
         return date(int(match[1]), int(match[2]), int(match[3])) if match else None
     except ValueError:
         return None
+
+
+def _unreadable(text: str) -> bool:
+    return bool(text) and _day(text) is None
 
 
 def dicom_day(values: Sequence[object] | None) -> date | None:

@@ -57,15 +57,25 @@ def _csv(table: Table, source: CSVSource, key: str) -> list[Row]:
         with source.file.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=source.separator, restval="")
             _check_columns(table, reader.fieldnames or ())
-            return [
-                {str(name): (value or "").strip() for name, value in row.items() if name}
-                for row in reader
-                if (row[table.id_column] or "").strip() == key
-            ]
+            found: list[Row] = []
+            for row in reader:
+                if row[table.id_column].strip() == key:
+                    _refuse_shifted(table, row, reader.line_num)
+                    found.append({name: value.strip() for name, value in row.items() if name})
+            return found
     except OSError as error:
         raise TableAway(f"The file of table {table.name} cannot be read.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TableRefused(f"The file of table {table.name} is no CSV file in UTF-8.") from error
+
+
+def _refuse_shifted(table: Table, row: Mapping[str | None, object], line: int) -> None:
+    """Refuse a line with too many cells: one of them holds the separator, all later ones move."""
+    if None in row:
+        raise TableRefused(
+            f"Line {line} of table {table.name} has more cells than its first; a number with a "
+            "decimal comma needs quotes, or another separator between columns."
+        )
 
 
 def _parquet(table: Table, source: ParquetSource, key: str) -> list[Row]:
@@ -95,7 +105,9 @@ def _sql(table: Table, source: SQLSource, key: str) -> list[Row]:
             column = reflected.columns[table.id_column]
             query = sa.select(reflected).where(sa.cast(column, sa.String) == key)
             rows = connection.execute(query).mappings().all()
-            return [{str(k): _text(v) for k, v in row.items()} for row in rows]
+            found = ({str(k): _text(v) for k, v in row.items()} for row in rows)
+            # A collation may call ids equal that are not, such as ab1 and AB1.
+            return [row for row in found if row[table.id_column] == key]
     except sa.exc.NoSuchTableError as error:
         raise TableRefused(f"The database of {table.name} has no table {source.table}.") from error
     except sa.exc.SQLAlchemyError as error:
@@ -105,10 +117,12 @@ def _sql(table: Table, source: SQLSource, key: str) -> list[Row]:
 
 
 def _check_columns(table: Table, columns: Iterable[str]) -> None:
-    known = set(columns)
+    known = list(columns)
     for name in needed_columns(table):
         if name not in known:
             raise TableRefused(f"Table {table.name} has no column {name}.")
+        if known.count(name) > 1:
+            raise TableRefused(f"Table {table.name} has two columns {name}.")
 
 
 def needed_columns(table: Table) -> list[str]:

@@ -23,6 +23,7 @@ class RedcapProject:
 
     `requests` are the forms that came. `answer` is ``ok``, ``slow`` (a byte now and then),
     ``broken`` (500), ``busy`` (503), ``html`` (a page of a proxy) or ``moved`` (a redirect).
+    With `ignores_case` records are found as MySQL's usual collations compare.
     """
 
     fields: list[str]
@@ -30,6 +31,7 @@ class RedcapProject:
     forms: dict[str, list[str]] = field(default_factory=dict)
     answer: str = "ok"
     requests: list[dict[str, str]] = field(default_factory=list)
+    ignores_case: bool = False
 
     def export(self, form: dict[str, str]) -> tuple[int, Any]:
         """Status and JSON for one request."""
@@ -51,10 +53,12 @@ class RedcapProject:
         columns = [*asked["fields"]]
         for name in asked["forms"]:
             columns += self.forms[name]
+        fold = str.casefold if self.ignores_case else str
+        records = [fold(name) for name in asked["records"]]
         rows = [
             row
             for row in self.rows
-            if (not asked["records"] or row[self.fields[0]] in asked["records"])
+            if (not records or fold(row[self.fields[0]]) in records)
             and (not asked["events"] or row.get("redcap_event_name") in asked["events"])
         ]
         kept = set(columns or self.fields) | {"redcap_event_name"}

@@ -89,6 +89,46 @@ def test_a_source_that_is_away_is_asked_again_later(tmp_path: Path, source: str)
         rows_of(_table(tmp_path, source), "P1")
 
 
+def test_a_line_whose_cells_are_shifted_is_never_read(tmp_path: Path) -> None:
+    source = _csv(tmp_path)
+    path = tmp_path / "scores.csv"
+    path.write_text(path.read_text() + "P4,2026-01-01,27,5,points\n")
+    table = _table(tmp_path, source)
+
+    with pytest.raises(TableRefused, match="Line 5 of table scores has more cells than its first"):
+        rows_of(table, "P4")
+    assert rows_of(table, "P2") == [ROWS[1]]
+
+
+@pytest.mark.parametrize("columns", ["patient,mmse,mmse", "patient,patient,mmse"])
+def test_a_file_with_two_columns_of_a_name_that_is_needed_is_refused(
+    tmp_path: Path, columns: str
+) -> None:
+    (tmp_path / "scores.csv").write_text(f"{columns}\nP1,P2,27\n")
+    table = _table(tmp_path, "csv: { file: scores.csv }", ", fields: { mmse: {} }")
+
+    with pytest.raises(TableRefused, match=r"Table scores has two columns (mmse|patient)"):
+        rows_of(table, "P1")
+
+
+@pytest.mark.parametrize("key", ["p1", "P01", "P1 1", "0P1", "P", "*", "%"])
+@pytest.mark.parametrize("source", [_csv, _parquet, _sql], ids=["csv", "parquet", "sql"])
+def test_an_id_that_is_only_like_another_has_no_rows(
+    tmp_path: Path, source: Callable[[Path], str], key: str
+) -> None:
+    assert rows_of(_table(tmp_path, source(tmp_path)), key) == []
+
+
+def test_a_database_that_compares_without_case_gives_no_other_patient(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "scores.db") as connection:
+        connection.execute("CREATE TABLE scores (patient TEXT COLLATE NOCASE, mmse REAL)")
+        connection.execute("INSERT INTO scores VALUES ('ab1', 11), ('AB1', 27)")
+    connection.close()
+    table = _table(tmp_path, f"sql: {{ url: 'sqlite:///{tmp_path}/scores.db', table: scores }}")
+
+    assert rows_of(table, "AB1") == [{"patient": "AB1", "mmse": "27"}]
+
+
 def _choose(rows: list[dict[str, str]], fields: dict[str, TableField], **more: Any) -> Any:
     values = {"name": "scores", "id_column": "patient", "date_column": "visit", "fields": fields}
     table = Table(**values | {"birth_date_column": more.pop("born", "")})
@@ -114,7 +154,14 @@ CHOICES = [
     ([{**P1[0], "mmse": ""}, P1[1]], {}, Chosen, ""),
     ([{**P1[0], "mmse": "31"}], {}, Unfit, "outside 0 to 30"),
     ([{**P1[0], "mmse": "good"}], {}, Unfit, "is not a number"),
+    ([{**P1[0], "mmse": "27,5"}], {}, Unfit, "is not a number"),
     ([{**P1[0], "unit": "percent"}], {}, Unfit, "is not in points"),
+    ([P1[0], {**P1[0], "mmse": "21"}], {}, Unfit, "two rows of its newest day"),
+    ([{**row, "visit": ""} for row in P1], {}, Unfit, "two rows without a date"),
+    ([P1[0], P1[0], P1[1]], {}, Chosen, ""),
+    ([{**P1[0], "visit": "01.02.2026"}, P1[1]], {}, Unfit, "a date that is not written as"),
+    ([{**P1[0], "visit": "2026-02-30"}], {}, Unfit, "a date that is not written as"),
+    ([{**P1[0], "visit": "2026-01-01 10:30"}], {}, Chosen, ""),
     ([{**P1[0], "dob": "1950-01-01"}], {"born": "dob", "birth": date(1950, 1, 1)}, Chosen, ""),
     ([{**P1[0], "dob": "1950-01-02"}], {"born": "dob", "birth": date(1950, 1, 1)}, Unfit,
      "is not that of the images"),
@@ -202,6 +249,24 @@ def test_a_record_that_is_named_by_its_id_is_exported_alone(
         ("7", "2026-01-02", "22")
     ]
     assert [form["content"] for form in project.requests] == ["metadata", "record"]
+
+
+def test_a_server_that_compares_without_case_gives_no_other_patient(
+    tmp_path: Path, signer: Authority, issued: Any
+) -> None:
+    rows = [
+        {"record_id": name, "patient": name, "mmse": mmse}
+        for name, mmse in (("ab1", "11"), ("AB1", "27"))
+    ]
+    project = RedcapProject(["record_id", "patient", "mmse"], rows, ignores_case=True)
+    with redcap(project, issued) as url:
+        by_patient = _redcap_table(tmp_path, url, signer)
+        path = tmp_path / "scorenode.yaml"
+        path.write_text(path.read_text().replace("id: patient", "id: record_id"))
+        by_record = load(path).tables["scores"]
+        found = [rows_of(table, "AB1") for table in (by_patient, by_record)]
+
+    assert found == [[rows[1]], [rows[1]]]
 
 
 BEHAVIOUR = [
