@@ -15,16 +15,20 @@ from models.base import Volume
 from models.canonical import orientation_of
 from models.head_ct import BONE_HU
 
-HARDEST_BLOOD_HU = 100.0
-"""Of a clot without serum; what is denser, in the mean over `SMOOTH_MM`, is something else."""
-RIM_MM = 3.0
-"""So far from bone, in the plane, its blur has the density of blood (`models.phantom_optics`)."""
+HARDEST_BLOOD_HU = 120.0
+"""A clot without serum has 100 HU, and bone brightens what is near by up to 20 (beam hardening);
+what is denser, in the mean over `SMOOTH_MM`, is something else."""
+RIM_MM = 1.5
+"""So far beyond it, in the plane, bone has the density of blood: an edge of 1100 HU beside brain,
+blurred by 0.85 mm (`models.phantom_optics`) and `SMOOTH_MM`, falls from 120 to 48 HU in 1.1 mm."""
 SLICE_MM = 5.0
 """As thick as slices of head CT usually are, whatever the distance they were interpolated to."""
 SMOOTH_MM = 1.0
 """Noise of a pixel must not pass for calcium."""
 MOST_OPEN = 2
 """Of eight directions, those without bone that a point inside the skull may have: a flap is out."""
+FORAMEN_CM2 = 11.0
+"""Of a large foramen magnum: what bone surrounds more closely lies below the skull, or in bone."""
 GRID_MM = 1.0
 """Pixels need not be finer than this for any of it."""
 
@@ -70,7 +74,9 @@ def _believed(
 ) -> Mask:
     """Keep marks with a core outside of the rim, and what of them lies in the rim next to it."""
     slices = max(round(SLICE_MM / spacing[2]), 1)
-    core = marks & _surrounded(hu > BONE_HU) & ~_rim(hu > HARDEST_BLOOD_HU, spacing, slices)
+    hard = hu > HARDEST_BLOOD_HU
+    room = _roomy(_surrounded(hu > BONE_HU) & ~hard, spacing[:2].prod() / 100)
+    core = marks & room & ~_rim(hard, spacing, slices)
     parts, _ = ndimage.label(core, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel()) * spacing.prod() / 1000
     sizes[0] = 0
@@ -80,6 +86,17 @@ def _believed(
     pixels = int(np.ceil(2 * RIM_MM / spacing[:2].mean()))  # through the rim, and along it as far
     believed: Mask = ndimage.binary_dilation(grown, _PLANE, pixels, mask=marks)
     return believed
+
+
+def _roomy(inside: Mask, pixel_cm2: float) -> Mask:
+    """Keep what is connected in its slice and larger than `FORAMEN_CM2`."""
+    kept = np.zeros_like(inside)
+    for k in range(inside.shape[2]):
+        parts, _ = ndimage.label(inside[:, :, k])
+        areas = np.bincount(parts.ravel()) * pixel_cm2
+        areas[0] = 0
+        kept[:, :, k] = (areas > FORAMEN_CM2)[parts]
+    return kept
 
 
 def _rim(hard: Mask, spacing: NDArray[np.float64], slices: int) -> Mask:
