@@ -235,12 +235,13 @@ class Inference(Closed):
 
 
 class Postprocess(Closed):
-    """From probabilities to voxels."""
+    """From probabilities to voxels; `within` the skull: `models.skull`."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     decide: Literal["threshold", "argmax"] = "threshold"
     min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     largest_only: bool = False
+    within: Literal["skull"] | None = None
 
 
 class Runtime(Closed):
@@ -364,6 +365,10 @@ def contradictions(content: Mapping[str, Any]) -> Iterator[str]:
         yield from _lacks_of_weights(content, kind)
     if runtime.get("architecture") == "monai-unet-2.5d" and len(inputs) > 1:
         yield "monai-unet-2.5d takes one series"
+    first = next(iter(inputs.values()), content.get("input"))
+    is_ct = isinstance(first, Mapping) and first.get("modality") == "CT"
+    if _part(content, "postprocess").get("within") and not is_ct:
+        yield "postprocess.within: a skull is found in CT only"
     yield from _unknown_names(content)
 
 

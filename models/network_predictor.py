@@ -31,6 +31,7 @@ from models.manifest import FIRST
 from models.memory import activation_bytes
 from models.package import ModelPackage
 from models.preprocess import Seen, prepared
+from models.skull import strays
 from models.sliding import Plan, first_that_works, plans, slide, window_size, window_starts
 from models.unet import deterministic
 
@@ -113,6 +114,11 @@ class NetworkPredictor:
         else:
             labels, whole = exclusive(background, maps, rules, ml), {}
             marked = 1.0 - background
+        if rules.within == "skull":
+            dropped = strays(volume, labels > 0, rules.min_component_ml)
+            labels[dropped] = 0
+            marked[dropped] = 0.0
+            whole = {number: mask & ~dropped for number, mask in whole.items()}
         probability = None
         if manifest.runtime.activation != "none":
             probability = surest(marked, labels)

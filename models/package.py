@@ -182,6 +182,7 @@ def read_package(folder: Path | str) -> ModelPackage:
         parameters={
             "threshold": f"{manifest.postprocess.threshold:g}",
             "min_component_ml": f"{manifest.postprocess.min_component_ml:g}",
+            **({"within": within} if (within := manifest.postprocess.within) else {}),
         },
     )
     return ModelPackage(folder, manifest, identity)

@@ -8,9 +8,12 @@ import numpy as np
 
 from models.phantom_head import F32, STEP_MM, Atlas, Head, ellipsoid, load_atlas, smooth_noise
 
-SMALLEST_ML = 1.5
-"""A bleed drawn smaller than this is drawn again."""
+SMALLEST_ML, OFF_BONE_MM = 1.5, 2.0
+"""A bleed with less than this, so far from bone that it can be told from it, is drawn again."""
 DRAWS = 50
+BASAL_CISTERNS = ((0, -5, -18), (-40, 0, -4), (40, 0, -4), (0, 30, 0))
+"""Suprasellar, both Sylvian, between the frontal lobes: RAS+ mm, where most aneurysms bleed."""
+CONVEXITY = ((-35, -30, 40), (35, -30, 40), (-42, 10, 25), (42, 10, 25))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,8 @@ def draw_blood(random: np.random.Generator, kind: str, head: Head) -> Blood:
     draw = {"iph": _iph, "ivh": _ivh, "sdh": _sdh, "edh": _edh, "sah": _sah}[kind]
     for _ in range(DRAWS):
         blood = draw(random, head, atlas)
-        if np.count_nonzero(blood.depth > 0) * STEP_MM**3 >= SMALLEST_ML * 1000:
+        off_bone = (blood.depth > 0) & (head.inner < min(head.gap_mm, 0) - OFF_BONE_MM)
+        if np.count_nonzero(off_bone) * STEP_MM**3 >= SMALLEST_ML * 1000:
             return blood
     raise RuntimeError(f"none of {DRAWS} draws of {kind} reached {SMALLEST_ML} ml")
 
@@ -65,8 +69,8 @@ def _iph(random: np.random.Generator, head: Head, atlas: Atlas) -> Blood:
     radius = (np.exp(random.uniform(np.log(3), np.log(60))) * 1000 * 0.75 / np.pi) ** (1 / 3)
     radii = tuple(radius * np.exp(random.normal(0, 0.16, 3)))
     ball = ellipsoid(tuple(center), radii, *atlas.places) + 0.13 * radius * head.wobble
-    depth = np.minimum(np.minimum(ball, -2 - atlas.inner), _outside_ventricles(atlas))
-    swollen = np.minimum(ball + random.uniform(2.5, 8), -1 - atlas.inner)
+    depth = np.minimum(np.minimum(ball, -2 - head.inner), _outside_ventricles(atlas))
+    swollen = np.minimum(ball + random.uniform(2.5, 8), -1 - head.inner)
     oedema = np.minimum(swollen, _outside_ventricles(atlas))
     return Blood(
         depth, _texture(random, atlas.shape, 58, 82), oedema, float(random.uniform(18, 24))
@@ -114,17 +118,26 @@ def _under_skull(
     """Fill from the inner table inwards, as deep as `profile`, on one side."""
     side = random.choice([-1, 1])
     thick = profile - 1.2
-    below = np.minimum(atlas.inner - min(head.gap_mm, 0.0), 0)
+    below = np.minimum(head.inner - min(head.gap_mm, 0.0), 0)
     depth = np.minimum(thick + below, side * atlas.places[0] - 6)
-    depth = np.minimum(depth, head.gap_mm + 0.3 - atlas.inner)
+    depth = np.minimum(depth, head.gap_mm + 0.3 - head.inner)
     return Blood(depth.astype(np.float32), _texture(random, atlas.shape, *hu))
 
 
 def _sah(random: np.random.Generator, head: Head, atlas: Atlas) -> Blood:
-    """Blood in sulci, fissures and cisterns around one place."""
-    places = ((-42, 0, 2), (42, 0, 2), (0, -5, -18), (-35, -30, 40), (35, -30, 40), (0, 35, 15))
+    """Blood that fills and widens cisterns and fissures at the base, or sulci around one place.
+
+    Two of three are like those of an aneurysm: clots thicker than 1 mm in the basal cisterns
+    (Fisher's grade 3), which reach far; the others, like those of an injury, lie in the sulci of
+    a few gyri.
+    """
+    if random.random() < 2 / 3:
+        places, reach, fill = BASAL_CISTERNS, random.uniform(34, 60), random.uniform(0.22, 0.34)
+    else:
+        places, reach, fill = CONVEXITY, random.uniform(26, 40), random.uniform(0.16, 0.26)
     center = np.asarray(places[random.integers(len(places))]) + random.normal(0, 6, 3)
-    near = ellipsoid(tuple(center), (32.0, 38.0, 28.0), *atlas.places) + 3 * head.wobble
-    depth = np.minimum((head.csf - 0.4) * 2 * STEP_MM, near)
-    depth = np.minimum(np.minimum(depth, _outside_ventricles(atlas)), 1 - atlas.inner)
+    radii = tuple(reach * np.array((0.95, 1.1, 0.8)))
+    near = ellipsoid(tuple(center), radii, *atlas.places) + 3 * head.wobble
+    depth = np.minimum((head.csf - fill) * 2 * STEP_MM, near)
+    depth = np.minimum(np.minimum(depth, _outside_ventricles(atlas)), 1 - head.inner)
     return Blood(depth.astype(np.float32), _texture(random, atlas.shape, 50, 68))

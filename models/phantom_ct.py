@@ -44,6 +44,9 @@ MOST_TILT = 30.0
 """Degrees."""
 SAMPLE_MM = 5.0 / 3.0
 """Distance of the samples that a slice averages."""
+BONE_SHARED_HU = 120.0
+"""Blood reaches 100 HU, and bone brightens what is near by up to 20; brighter, a voxel is bone to
+whoever outlines blood, even if half of it is blood."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,8 @@ class HeadPhantom:
         Array of shape (columns, rows, slices) in HU; columns run to the patient's left, rows to
         the back, slices up.
     labels : NDArray[np.uint8]
-        Same grid; 0 where there is no blood, else the index of `kind` in `KINDS`.
+        Same grid; where more than half is blood that can be told from bone, the index of `kind`
+        in `KINDS`, else 0.
     kind : str
         One of `KINDS`.
     """
@@ -67,7 +71,7 @@ class HeadPhantom:
 
     @property
     def volume_ml(self) -> float:
-        """True volume of the haemorrhage, millilitres."""
+        """Volume of the haemorrhage that can be told from bone, millilitres."""
         return float(np.count_nonzero(self.labels)) * self.volume.voxel_ml
 
 
@@ -77,6 +81,7 @@ def make_head_ct(
     spacing: tuple[float, float, float] = (0.9, 0.9, 5.0),
     noise: float | None = None,
     tilt: float = 0.0,
+    thickness: float | None = None,
 ) -> HeadPhantom:
     """Make one non-contrast head CT.
 
@@ -87,12 +92,15 @@ def make_head_ct(
     kind : str or None
         One of `KINDS`; None: any of them, each once in every six seeds from a multiple of six.
     spacing : tuple of float
-        Millimetres between columns, rows and slices; slices are as thick as their spacing.
+        Millimetres between columns, rows and slices.
     noise : float or None
         Standard deviation of the noise in HU; None: 2.5 to 6.
     tilt : float
         Of the gantry, degrees: slices are turned about the axis from ear to ear, positive with
         the front edge up, and follow each other along the table all the same.
+    thickness : float or None
+        Millimetres that a slice averages, to the nearest sample on both sides; thicker than their
+        spacing are slices that overlap, or were interpolated. None: as thick as their spacing.
 
     Returns
     -------
@@ -113,11 +121,12 @@ def make_head_ct(
     chosen = kind or _any_kind(seed)
     head = draw_head(build)
     blood = None if chosen == "none" else draw_blood(bleed, chosen, head)
-    grid = _Grid(spacing, tilt)
+    grid = _Grid(spacing, tilt, thickness or spacing[2])
     array, fraction = _scan(head, blood, _draw_pose(place), grid)
     blur(array, spacing, draw_optics(optics))
+    seen = (fraction > 0.5) & (array < BONE_SHARED_HU)
+    labels = seen.astype(np.uint8) * np.uint8(KINDS.index(chosen))
     _add_artefacts(array, grid, image, noise)
-    labels = (fraction > 0.5).astype(np.uint8) * np.uint8(KINDS.index(chosen))
     facts: dict[str, str | float | int | bool] = {"modality": "CT", "plane": "axial"}
     return HeadPhantom(Volume(array, grid.affine, facts=facts), labels, chosen)
 
@@ -128,8 +137,10 @@ class _Grid:
     `slope` is how far a slice rises for each millimetre to the front, as sine and cosine.
     """
 
-    def __init__(self, spacing: tuple[float, float, float], tilt: float) -> None:
+    def __init__(self, spacing: tuple[float, float, float], tilt: float, thickness: float) -> None:
         self.spacing = spacing
+        self.parts = max(round(spacing[2] / SAMPLE_MM), 1)
+        self.beyond = max(round(self.parts * (thickness / spacing[2] - 1) / 2), 0)
         self.shape = tuple(int(field / step) for field, step in zip(FIELD_MM, spacing, strict=True))
         self.slope = float(np.sin(np.deg2rad(tilt))), float(np.cos(np.deg2rad(tilt)))
         self.steps = np.diag([-spacing[0], -spacing[1], spacing[2]])
@@ -140,10 +151,13 @@ class _Grid:
         self.affine[1:3, 1] = -spacing[1] * self.slope[1], -spacing[1] * self.slope[0]
         self.affine[:3, 3] = CENTER - self.affine[:3, :3] @ middle
 
-    def axis(self, number: int, parts: int = 1) -> F32:
-        """RAS+ coordinates along one axis, of `parts` samples in each voxel, before the tilt."""
+    def axis(self, number: int, parts: int = 1, beyond: int = 0) -> F32:
+        """RAS+ coordinates along one axis, of `parts` samples in each voxel, before the tilt.
+
+        `beyond` samples more at either end.
+        """
         count = self.shape[number] * parts
-        index = (np.arange(count) + 0.5) / parts - 0.5
+        index = (np.arange(-beyond, count + beyond) + 0.5) / parts - 0.5
         place: F32 = self.start[number] + self.steps[number, number] * index
         return place.astype(np.float32)
 
@@ -196,24 +210,26 @@ def _waves(axis: F32, center: float, field: float) -> F32:
 
 def _scan(head: Head, blood: Blood | None, pose: _Pose, grid: _Grid) -> tuple[F32, F32]:
     """Return HU and the fraction of blood, both averaged over each slice."""
-    parts = max(round(grid.spacing[2] / SAMPLE_MM), 1)
-    array = np.empty(grid.shape, np.float32, order="F")
+    array = np.zeros(grid.shape, np.float32, order="F")
     fraction = np.zeros(grid.shape, np.float32, order="F")
-    places = _Places(pose, grid, parts)
-    for k in range(grid.shape[2]):
-        samples = [_sample(head, blood, places.of(k * parts + part)) for part in range(parts)]
-        array[:, :, k] = sum(hu for hu, _ in samples) / parts
-        fraction[:, :, k] = sum(share for _, share in samples) / parts
+    places = _Places(pose, grid)
+    parts, thick = grid.parts, grid.parts + 2 * grid.beyond
+    for plane in range(grid.shape[2] * parts + 2 * grid.beyond):
+        hu, share = _sample(head, blood, places.of(plane))
+        first = max((plane - thick) // parts + 1, 0)
+        for k in range(first, min(plane // parts + 1, grid.shape[2])):
+            array[:, :, k] += hu / thick
+            fraction[:, :, k] += share / thick
     return array, fraction
 
 
 class _Places:
     """Atlas coordinates of one plane of samples at a time."""
 
-    def __init__(self, pose: _Pose, grid: _Grid, parts: int) -> None:
+    def __init__(self, pose: _Pose, grid: _Grid) -> None:
         self.pose = pose
         self.slope = grid.slope
-        axes = [grid.axis(0), grid.axis(1), grid.axis(2, parts)]
+        axes = [grid.axis(0), grid.axis(1), grid.axis(2, grid.parts, grid.beyond)]
         self.waves = [_waves(axes[i], float(CENTER[i]), FIELD_MM[i]) for i in range(3)]
         self.away = [axis - CENTER[i] for i, axis in enumerate(axes)]
 
@@ -242,7 +258,7 @@ def _sample(head: Head, blood: Blood | None, places: F32) -> tuple[F32, F32]:
     if not inside.any():
         return hu, share
     voxels, where, skin = voxels[:, inside], places[:, inside], skin[inside]
-    inner = _look_up(atlas.inner, voxels)
+    inner = _look_up(head.inner, voxels)
     tissue = _look_up(head.soft, voxels)
     _put_falx(tissue, head, where, inner)
     bleeding = np.zeros_like(tissue)
@@ -298,10 +314,11 @@ def _put_shell(tissue: F32, head: Head, voxels: F32, inner: F32, skin: F32) -> F
     wobble = _look_up(head.wobble, voxels[:, outside])
     own = tissue[outside]
     scalp = _edge(14 - deep, 2.0) * (voxels[2, outside] > MARGIN + 22)
+    scalp *= deep > (head.gap_mm + head.outer_mm) / 2
     own += scalp * (np.where(wobble > 0.8, MUSCLE, FAT) - own)
     own += _edge(cover + 6.5, 3.0) * (FAT - own)
     own += _edge(cover + 2.2) * (40 - own)
-    outer = head.outer_mm + 0.5 * wobble
+    outer = head.outer_mm + 0.8 * wobble
     bone = _edge(np.minimum(deep - head.gap_mm, outer - deep))
     spongy = _edge(np.minimum(deep - head.gap_mm, outer - deep) - head.table_mm, 1.5)
     shell = head.bone_hu + spongy * (head.diploe_hu + 120 * wobble - head.bone_hu)

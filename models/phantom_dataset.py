@@ -14,8 +14,11 @@ import numpy as np
 from models.phantom_ct import KINDS, make_head_ct
 
 LEAST_PHANTOMS = 30
-"""With fewer, no head without blood is in some fold."""
+"""With fewer, no head without blood is in some fold, and a kind is hardly seen."""
 SLICES_MM = (5.0, 2.5, 4.0)
+THICKER = (1.0, 1.0, 1.0, 2.0)
+"""Thickness in slice distances, in turn: of slices as they are, and of interpolated ones."""
+THICKEST_MM = 8.0
 TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
 """Of the gantry, degrees, in turn."""
 BLOOD_KINDS = tuple(kind for kind in KINDS if kind != "none")
@@ -54,8 +57,8 @@ def write_phantoms(
     """
     if count < LEAST_PHANTOMS:
         raise ValueError(
-            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that heads "
-            "with and without blood are held out."
+            f"{count} phantoms are too few: {LEAST_PHANTOMS} or more are needed, so that each kind "
+            "of bleeding is seen several times."
         )
     if seed < 0:
         raise ValueError(f"The seed is {seed}; wanted is 0 or more.")
@@ -98,7 +101,10 @@ def _label_path(folder: Path, i: int) -> Path:
 def _make_one(task: tuple[int, str, tuple[float, float, float], Path, int]) -> None:
     """Write one phantom; its label map last, so that it stands for both."""
     seed, kind, spacing, folder, i = task
-    phantom = make_head_ct(seed, kind, spacing=spacing, tilt=TILTS[i % len(TILTS)])
+    thickness = max(min(THICKER[i % len(THICKER)] * spacing[2], THICKEST_MM), spacing[2])
+    phantom = make_head_ct(
+        seed, kind, spacing=spacing, tilt=TILTS[i % len(TILTS)], thickness=thickness
+    )
     volume = phantom.volume
     array = np.round(volume.array).astype(np.int16)
     nib.save(nib.Nifti1Image(array, volume.affine), folder / "imagesTr" / f"head_{i:05d}_0000.nii")

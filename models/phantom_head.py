@@ -128,9 +128,13 @@ def _face(x: F32, y: F32, z: F32) -> F32:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """One head in atlas space: `soft` in HU at 2 mm, and the numbers of its shell."""
+    """One head in atlas space: `soft` in HU at 2 mm, and the numbers of its shell.
+
+    `inner` is the distance to its own inner table, as that of the atlas.
+    """
 
     soft: F32
+    inner: F32
     csf: F32
     wobble: F32
     gap_mm: float
@@ -153,6 +157,7 @@ def draw_head(random: np.random.Generator) -> Head:
     outer = gap + random.uniform(5.5, 11.0)
     return Head(
         soft=soft,
+        inner=draw_inner_table(random, atlas, gap),
         csf=csf,
         wobble=wobble,
         gap_mm=gap,
@@ -163,6 +168,58 @@ def draw_head(random: np.random.Generator) -> Head:
         scalp_mm=max(random.uniform(12.5, 16.5), outer + 3.0),
         falx_hu=random.uniform(42, 60),
     )
+
+
+RIDGES = (
+    ((9.0, 8.0, -19.0), (50.0, 19.0, -15.0), 4.0),  # lesser wing of the sphenoid
+    ((11.0, -19.0, -34.0), (58.0, -43.0, -25.0), 5.5),  # petrous bone
+    ((0.0, -4.0, -26.0), (0.0, -15.0, -52.0), 5.0),  # clivus
+    ((0.0, 48.0, -25.0), (0.0, 62.0, -15.0), 3.5),  # crista galli
+    ((16.0, 42.0, -27.0), (36.0, 36.0, -26.0), 7.0),  # roof of the orbit
+    ((0.0, -99.0, -14.0), (0.0, -92.0, -26.0), 5.0),  # internal occipital protuberance
+)
+"""Where bone rises into the skull: ends in RAS+ mm, on the right or in the middle, and mm."""
+UNEVEN_MM = (0.9, 0.4, 1.4)
+"""Of the inner table: hollows of a hand's breadth, impressions of gyri, and these at the base."""
+
+
+def draw_inner_table(random: np.random.Generator, atlas: Atlas, gap_mm: float) -> F32:
+    """Distance to the inner table of one head, negative inside: uneven, with ridges at the base."""
+    wide, fine = smooth_noise(random, atlas.shape, 6.0), smooth_noise(random, atlas.shape, 2.2)
+    base = np.clip((-atlas.places[2] - 2) / 14, 0, 1)
+    inner = atlas.inner + UNEVEN_MM[0] * wide
+    inner += (UNEVEN_MM[1] + (UNEVEN_MM[2] - UNEVEN_MM[1]) * base) * fine
+    for first, last, radius in RIDGES:
+        for side in (1.0, -1.0) if last[0] else (1.0,):
+            ends = [
+                np.asarray(end) * (side, 1, 1) + random.normal(0, 2.5, 3) for end in (first, last)
+            ]
+            _raise(inner, ends[0], ends[1], radius * random.uniform(0.5, 1.3), gap_mm, atlas)
+    return inner.astype(np.float32)
+
+
+def _raise(
+    inner: F32,
+    first: NDArray[np.float64],
+    last: NDArray[np.float64],
+    radius: float,
+    gap_mm: float,
+    atlas: Atlas,
+) -> None:
+    """Put bone around a line, in place."""
+    low, high = np.minimum(first, last) - radius - 4, np.maximum(first, last) + radius + 4
+    box = tuple(
+        slice(*np.clip(np.rint((np.array(ends) - start) / STEP_MM), 0, n).astype(int))
+        for ends, start, n in zip(
+            zip(low, high, strict=True), atlas.origin, inner.shape, strict=True
+        )
+    )
+    axes = [np.moveaxis(place, i, 0).ravel()[box[i]] for i, place in enumerate(atlas.places)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1) - first
+    along = last - first
+    share = np.clip(points @ along / (along @ along), 0, 1)
+    away = np.linalg.norm(points - share[..., None] * along, axis=-1)
+    inner[box] = np.maximum(inner[box], gap_mm + radius - away)
 
 
 def smooth_noise(random: np.random.Generator, shape: tuple[int, ...], sigma: float) -> F32:

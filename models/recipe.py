@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,6 +121,8 @@ class Training(_Closed):
         Highest of a one-cycle schedule.
     foreground : float
         Share of patches that are drawn around a labelled voxel, classes and kinds as often.
+    kinds : mapping
+        How many times as often as others a kind is drawn, for kinds that are hard to learn.
     cross_entropy : float
         Its weight beside Dice.
     ema : float
@@ -135,6 +137,7 @@ class Training(_Closed):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     clip_gradient: Annotated[float, Field(gt=0)] = 5.0
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
+    kinds: Mapping[str, Annotated[int, Field(ge=1, le=10)]] = Field(default_factory=dict)
     cross_entropy: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     folds: Annotated[int, Field(ge=2, le=20)] = 5

@@ -30,7 +30,12 @@ class Batches(Dataset[Cut]):
         self._rank = rank
         self._patch = patch_of(recipe)
         numbers = range(recipe.classes - 1)
-        kinds = sorted({case.kind for case in cases})
+        often = recipe.training.kinds
+        kinds = [
+            kind
+            for kind in sorted({case.kind for case in cases})
+            for _ in range(often.get(kind, 1))
+        ]
         self._with = [
             [
                 found

@@ -30,6 +30,7 @@ from models.canonical import orientation_of
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.network import MULTIPLE, NetworkConfig, build
 from models.package import ModelPackage
+from models.skull import strays
 
 BATCH = 8
 _PEAK_VOXELS = 20
@@ -140,6 +141,9 @@ class UNetPredictor:
             refuse_unless_head(volume)
         probabilities = self.probabilities(volume, progress)
         rules = self._package.manifest.postprocess
+        if rules.within == "skull":
+            marks = probabilities.max(axis=0) > rules.threshold
+            probabilities[:, strays(volume, marks, rules.min_component_ml)] = 0
         least = rules.min_component_ml / volume.voxel_ml
         labels, peak = labelled(probabilities, rules.threshold, least)
         return _findings(labels, peak, self._package.segments, volume)

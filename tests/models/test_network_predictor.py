@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from models.package import load_package
 from models.packaging import finish_package
 from models.preprocess import prepared
 from models.sliding import Plan, first_that_works, plans, slide, window_starts
-from tests.models.small import draft, shades_volume, write_draft, write_shades
+from tests.models.small import draft, nested_changes, shades_volume, write_draft, write_shades
 from tests.models.tiny import orientations, quiet, turned
 
 
@@ -46,6 +47,24 @@ def test_structures_are_labelled_on_the_source_grid_whatever_its_axes(shades: Pa
             assert dice(findings.labels == number, turn(truth) == number) > 0.9
         ml = float((findings.labels == 1).sum()) * volume.voxel_ml
         assert findings.number("volume", 1) == pytest.approx(ml)
+
+
+@pytest.mark.parametrize("changes", [{}, nested_changes()], ids=["exclusive", "overlapping"])
+def test_within_the_skull_nothing_is_labelled_without_one(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = write_shades(tmp_path / "shades", postprocess={"within": "skull"}, **changes)
+    predictor = load_predictor(load_package(folder), "cpu")
+    volume, _ = shades_volume()
+
+    findings = predictor.predict(volume, quiet)
+
+    assert findings.labels is not None
+    assert not findings.labels.any()
+    assert not findings.present
+    assert not any(mask.any() for mask in findings.overlapping.values())
+    assert findings.number("volume", 1) == findings.number("volume", 2) == 0.0
+    assert findings.number("probability") < 0.5
 
 
 # Memory

@@ -269,6 +269,14 @@ def test_a_line_that_is_not_yaml_is_named(package: Path) -> None:
     assert f"(line {last})" in refused(package)
 
 
+def test_a_skull_is_looked_for_in_ct_only(package: Path) -> None:
+    edit_manifest(package, "postprocess.within", "skull")
+    load_package(package)
+    edit_manifest(package, "input.modality", "MR")
+
+    assert "postprocess.within: a skull is found in CT only" in refused(package)
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "wanted"),
     [
@@ -297,6 +305,7 @@ def test_a_line_that_is_not_yaml_is_named(package: Path) -> None:
         ("postprocess.threshold", 1.0, "postprocess.threshold: "),
         ("postprocess.threshold", float("nan"), "postprocess.threshold: "),
         ("postprocess.min_component_ml", float("inf"), "postprocess.min_component_ml: "),
+        ("postprocess.within", "brain", "postprocess.within: "),
         ("test_vector.atol", float("inf"), "test_vector.atol: "),
         ("test_vector.atol", 5.0, "test_vector.atol: "),
         ("training", {"steps": [1, 2]}, "training.steps"),

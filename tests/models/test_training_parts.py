@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,22 @@ def test_as_many_patches_as_wanted_are_around_labelled_voxels(tmp_path: Path, sh
     assert some > 0.98 if share else some < 0.8
     counts = torch.bincount(truth.flatten(), minlength=3)
     assert 0.5 < counts[1] / counts[2] < 2.0
+
+
+def test_a_kind_is_drawn_as_often_as_the_recipe_says(
+    cases: list[PreparedCase], tmp_path: Path
+) -> None:
+    made = []
+    for kind, value in (("easy", 0.0), ("hard", 1.0)):
+        folder = Path(shutil.copytree(cases[0].folder, tmp_path / kind))
+        np.save(folder / "image.npy", np.full_like(cases[0].image, value))
+        made.append(replace(cases[0], folder=folder, kind=kind))
+    content = tiny_content(foreground=1.0, batch=8, kinds={"hard": 3}, steps=60)
+    batches = Batches(made, Recipe.model_validate(content | {"augmentation": STILL}))
+
+    drawn = torch.cat([batches[step][0].flatten(1).amax(1) for step in range(60)])
+
+    assert float((drawn > 0.5).float().mean()) == pytest.approx(0.75, abs=0.06)
 
 
 def test_no_augmentation_changes_nothing(cases: list[PreparedCase]) -> None:

@@ -16,7 +16,15 @@ from models.base import Findings, UnfitInput, Volume
 from models.network import NetworkConfig, build
 from models.package import load_package
 from models.unet import UNetPredictor, labelled, load_predictor
-from tests.models.tiny import CONFIG, ball_volume, orientations, quiet, turned
+from tests.models.tiny import (
+    CONFIG,
+    ball_volume,
+    copy_of,
+    edit_manifest,
+    orientations,
+    quiet,
+    turned,
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +224,29 @@ def test_nothing_bright_is_absent_and_improbable(predictor: UNetPredictor) -> No
     assert findings.number("probability") < 0.5
     assert not labels_of(findings).any()
     assert [segment.label for segment in findings.segments] == ["Haemorrhage"]
+
+
+def test_within_the_skull_nothing_is_found_without_one(
+    predictor: UNetPredictor, tiny_package: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(tiny_package, tmp_path)
+    edit_manifest(copy, "postprocess.within", "skull")
+    bare, _ = ball_volume()
+    array = bare.array.copy()
+    array[[1, -2]] = array[:, [1, -2]] = 1000.0
+    boxed = Volume(array, bare.affine)
+
+    careful = load_predictor(load_package(copy), "cpu")
+
+    assert careful.identity.parameters["within"] == "skull"
+    found = careful.predict(bare, quiet)
+    assert predictor.predict(bare, quiet).present
+    assert not found.present
+    assert found.number("volume") == 0.0
+    assert found.number("probability") < 0.5
+    inside = labels_of(careful.predict(boxed, quiet))
+    assert inside.any()
+    assert not (inside & ~labels_of(predictor.predict(boxed, quiet))).any()
 
 
 def test_a_speck_is_dropped_and_does_not_decide_the_probability() -> None:

@@ -82,14 +82,12 @@ def marked(folder: Path, out: Path) -> Marked:
     return Marked(total, float(np.count_nonzero(part) * ml), middle)
 
 
-@pytest.mark.xfail(reason="bone of skull base and vertex is marked, about 58 ml", strict=True)
 def test_a_head_without_blood_is_left_nearly_clean(tmp_path: Path) -> None:
     found = marked(shared("ct_head_ge_tilted", "dicom"), tmp_path)
 
     assert found.volume_ml < 0.5, found
 
 
-@pytest.mark.xfail(reason="the part reaches bone that is marked", strict=True)
 def test_a_painted_lesion_is_found_measured_and_placed(tmp_path: Path) -> None:
     (tmp_path / "dicom").mkdir()
     for path in sorted(shared("ct_head_ge_tilted", "dicom").glob("*.dcm")):
