@@ -102,6 +102,20 @@ def test_what_must_not_be_scored_is_refused_before_any_work(
     assert refused.value.reason == reason
 
 
+def test_with_most_values_missing_nothing_is_scored(demo: Prognosis) -> None:
+    """Whatever a model of many scores and few regions makes of a person without any score."""
+    scores = [feature for feature in demo.manifest.features if not feature.regions]
+    optional = [feature.model_copy(update={"required": False}) for feature in scores]
+    measured = [feature for feature in demo.manifest.features if feature.regions]
+    manifest = demo.manifest.model_copy(update={"features": (*optional, measured[0])})
+
+    refuse_unless_ready(manifest, {"mmse": MMSE}, 72.0)
+    with pytest.raises(UnfitInput, match=r"2 of 3 values .* mmse, adas_cog_13") as refused:
+        refuse_unless_ready(manifest, {}, 72.0)
+
+    assert refused.value.reason == "too_few_values"
+
+
 def test_a_table_of_features_is_read_as_parts_of_the_cranium(tmp_path: Path) -> None:
     config = demo_config(30, 1)
     write_demo_cohort(tmp_path / "t.csv", 30, 1)
