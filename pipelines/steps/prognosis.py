@@ -23,6 +23,10 @@ from pipelines.steps.straighten import straightened
 from storage.place import Place
 
 PERSON = "person.json"
+CONTRAST_MEDIUM = (
+    "The images were made with contrast medium (Contrast/Bolus Agent); bright vessels and "
+    "membranes would count as other tissue."
+)
 DAYS_IN_YEAR = 365.25
 DAYS_OF = {"D": 1.0, "W": 7.0, "M": DAYS_IN_YEAR / 12, "Y": DAYS_IN_YEAR}
 """Days of the units of an Age String."""
@@ -38,11 +42,7 @@ def keep_person(context: StepContext) -> None:
     """
     (header,) = read_series([Place.from_text(context.spec.inputs[0])], pixels=False)
     if has_contrast_medium(header):
-        raise NotScored(
-            "contrast_medium",
-            "The images were made with contrast medium (Contrast/Bolus Agent); bright vessels and "
-            "membranes would count as other tissue.",
-        )
+        raise NotScored("contrast_medium", CONTRAST_MEDIUM)
     age = age_years(header)
     if age is None:
         raise NotScored(
