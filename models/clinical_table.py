@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,21 @@ class ClinicalTable:
             return self.x
         return self.x - ageing.change([feature.name for feature in self.features], self.age)
 
+    def known_to(self, ageing: Ageing) -> ClinicalTable:
+        """Leave out rows of an age that the pipeline refuses, too."""
+        if self.age is None:
+            return self
+        low, high = ageing.ages
+        kept = (low <= self.age) & (self.age <= high)
+        return replace(
+            self,
+            x=self.x[kept],
+            declining=self.declining[kept],
+            group=np.unique(self.group[kept], return_inverse=True)[1],
+            age=self.age[kept],
+            left_out=self.left_out | {"of an age the model does not know": int((~kept).sum())},
+        )
+
 
 def read_table(
     path: Path,
@@ -110,8 +125,9 @@ def read_table(
         rest = len(mistakes) - MOST_TOLD
         more = f"; and {rest} more lines" if rest > 0 else ""
         raise BadTable(f"{path}, {'; '.join(mistakes[:MOST_TOLD])}{more}.")
-    _refuse_few(path, kept.declining, outcome)
-    return kept.table()
+    table = kept.table()
+    refuse_few(path, table, outcome)
+    return table
 
 
 def refuse_other_priors(path: Path, features: Sequence[Feature], source: str) -> None:
@@ -274,10 +290,19 @@ def _impossible(row: NDArray[np.float64], features: Sequence[Feature]) -> NDArra
     return (row < lowest) | (row > highest)
 
 
-def _refuse_few(path: Path, declining: Sequence[int], outcome: Outcome) -> None:
+def refuse_few(path: Path, table: ClinicalTable, outcome: Outcome) -> None:
+    """Refuse a table with fewer than two rows of a class.
+
+    Raises
+    ------
+    BadTable
+        Names the class.
+    """
     for label, name in ((0, outcome.stable), (1, outcome.declining)):
-        if declining.count(label) < 2:
-            raise BadTable(f"{path} has fewer than two usable rows of class {name}.")
+        if np.count_nonzero(table.declining == label) < 2:
+            reasons = [f"{count} {why}" for why, count in table.left_out.items() if count]
+            rest = f"; left out: {', '.join(reasons)}" if reasons else ""
+            raise BadTable(f"{path} has fewer than two usable rows of class {name}{rest}.")
 
 
 def impute(

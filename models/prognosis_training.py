@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.binary_metrics import Scores, with_intervals
-from models.clinical_table import ClinicalTable, impute, read_table, refuse_other_priors
+from models.clinical_table import ClinicalTable, impute, read_table, refuse_few, refuse_other_priors
 from models.gmlvq import GMLVQClassifier
 from models.gmlvq_case import interval
 from models.gmlvq_config import BadTable, TrainingConfig
@@ -121,6 +121,9 @@ def evaluate_prognosis(
     source = manifest.priors.sha256 if manifest.priors else ICBM152
     refuse_other_priors(table_path, manifest.features, source)
     table = read_table(table_path, manifest.features, manifest.outcome, group, column)
+    if ageing is not None:
+        table = table.known_to(ageing.ageing())
+        refuse_few(table_path, table, manifest.outcome)
     seen = table.at_mean_age(ageing.ageing() if ageing else None)
     x = impute(seen, package.reference, manifest.neighbours)
     scores = Scores(

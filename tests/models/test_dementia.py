@@ -16,6 +16,7 @@ from models.dementia import TableScore, case_of, refuse_unless_ready
 from models.demo_cohort import PART_PERCENT, demo_config, write_demo_cohort
 from models.gmlvq_config import BadTable, Feature, Outcome, TrainingConfig
 from models.prognosis_package import Prognosis, load_prognosis
+from models.prognosis_training import evaluate_prognosis
 from models.regions import Regional
 
 MMSE = TableScore(27.0, table="scores", date="2026-01-01", days_before=30)
@@ -146,6 +147,32 @@ def test_age_is_learned_from_stable_people_alone(tmp_path: Path) -> None:
     assert list(ageing.ages) == [60.0, 69.0]
     stable = table.at_mean_age(ageing)[table.declining == 0, 0]
     np.testing.assert_allclose(stable, stable[0])
+
+
+def test_people_whom_the_pipeline_would_refuse_for_their_age_are_not_evaluated(
+    tmp_path: Path,
+) -> None:
+    write_demo_cohort(tmp_path / "t.csv", 60, 1)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:5]:
+        row["age"] = "30"
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    package = find_package("dementia-demo", ())
+
+    found = evaluate_prognosis(package, tmp_path / "t.csv", None, "patient")
+
+    assert found["rows"] == 55
+    assert found["left_out"]["of an age the model does not know"] == 5
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(row | {"age": "30"} for row in rows)
+    with pytest.raises(BadTable, match="fewer than two usable rows"):
+        evaluate_prognosis(package, tmp_path / "t.csv", None, "patient")
 
 
 def test_a_configuration_without_age_or_with_an_unknown_region_is_refused() -> None:

@@ -191,6 +191,10 @@ NAMES = "patient,outcome,mmse,hippocampus,noise\n"
         ),
         (NAMES + "P,sMCI,x,3,1\n" * 30, "line 21: mmse is no number; and 10 more lines"),
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI,20,3,1\n", "fewer than two usable rows"),
+        (
+            NAMES + "P,stable,20,3,1\nP,decliner,20,3,1\nP,sMCI,31,3,1\n",
+            "of class sMCI; left out: 2 of other classes, 1 without a required value, 1 values outside",
+        ),
     ],
 )
 def test_a_bad_table_is_refused_without_its_content(tmp_path: Path, text: str, told: str) -> None:
