@@ -193,7 +193,7 @@ NAMES = "patient,outcome,mmse,hippocampus,noise\n"
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI,20,3,1\n", "fewer than two usable rows"),
         (
             NAMES + "P,stable,20,3,1\nP,decliner,20,3,1\nP,sMCI,31,3,1\n",
-            "of class sMCI; left out: 2 of other classes, 1 without a required value, 1 values outside",
+            "of class sMCI; left out: 2 of other classes, 1 without a required value, 1 values",
         ),
     ],
 )
