@@ -85,6 +85,23 @@ def test_a_second_table_is_evaluated(trained: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "roc.png").exists()
 
 
+def test_a_second_table_in_another_unit_is_noticed(trained: Path, tmp_path: Path) -> None:
+    table = write_cohort(tmp_path / "second.csv", 60, seed=2)
+    head, *lines = table.read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    for row in cells:
+        row[3] = f"{1000 * float(row[3])}" if row[3] else ""
+    table.write_text("\n".join([head, *map(",".join, cells)]) + "\n")
+
+    told = CliRunner().invoke(app, ["evaluate", str(trained), "-t", str(table)])
+
+    assert told.exit_code == 0, told.output
+    words = " ".join(told.output.split())
+    assert "hippocampus is beyond what was trained on in 68 of 75 rows" in words
+    assert "is its unit mL?" in words
+    assert "mmse is beyond" not in words
+
+
 def test_training_twice_gives_the_same_model(trained: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(
         app,
