@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ from models.gmlvq_start import mean_and_scale
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "."})
 PRIORS = "priors"
 """Column that says which tissue maps volumes were measured with."""
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+MOST_TOLD = 20
+"""Lines whose mistakes are told at once."""
 LEAST_SHARE = 0.5
 """Rows with a smaller share of their features are not imputed."""
 
@@ -74,6 +79,21 @@ class ClinicalTable:
             return self.x
         return self.x - ageing.change([feature.name for feature in self.features], self.age)
 
+    def known_to(self, ageing: Ageing) -> ClinicalTable:
+        """Leave out rows of an age that the pipeline refuses, too."""
+        if self.age is None:
+            return self
+        low, high = ageing.ages
+        kept = (low <= self.age) & (self.age <= high)
+        return replace(
+            self,
+            x=self.x[kept],
+            declining=self.declining[kept],
+            group=np.unique(self.group[kept], return_inverse=True)[1],
+            age=self.age[kept],
+            left_out=self.left_out | {"of an age the model does not know": int((~kept).sum())},
+        )
+
 
 def read_table(
     path: Path,
@@ -87,20 +107,27 @@ def read_table(
     Raises
     ------
     BadTable
-        A column is missing, a cell is no number, or a class has too few rows; lines are told by
-        number, never by content.
+        A column is missing, cells are no numbers, or a class has too few rows; lines are told by
+        number, never by content, and all of them at once.
     """
     header, lines = _lines(path)
     place = _places(path, header, features, [outcome.column, group, age])
     kept = _Kept(tuple(features), outcome, group, age)
+    mistakes = []
     for number, cells in lines:
-        if len(cells) != len(header):
-            raise BadTable(
-                f"{path}, line {number}: {len(cells)} cells, the first line has {len(header)}."
-            )
-        kept.take(_Row(path, number, cells, place))
-    _refuse_few(path, kept.declining, outcome)
-    return kept.table()
+        try:
+            if len(cells) != len(header):
+                raise BadTable(f"{len(cells)} cells, the first line has {len(header)}")
+            kept.take(_Row(number, cells, place))
+        except BadTable as error:
+            mistakes.append(f"line {number}: {error}")
+    if mistakes:
+        rest = len(mistakes) - MOST_TOLD
+        more = f"; and {rest} more lines" if rest > 0 else ""
+        raise BadTable(f"{path}, {'; '.join(mistakes[:MOST_TOLD])}{more}.")
+    table = kept.table()
+    refuse_few(path, table, outcome)
+    return table
 
 
 def refuse_other_priors(path: Path, features: Sequence[Feature], source: str) -> None:
@@ -144,7 +171,9 @@ class _Kept:
         self.groups: list[str] = []
         self.ages: list[float] = []
         reasons = ["of other classes", "without a required value", "with too few values"]
-        self.left_out = dict.fromkeys([*reasons, *(["without an age"] if age else [])], 0)
+        reasons += ["without a patient"] if group else []
+        reasons += ["without an age"] if age else []
+        self.left_out = dict.fromkeys(reasons, 0)
         self.outside = 0
 
     def take(self, line: _Row) -> None:
@@ -158,7 +187,9 @@ class _Kept:
         self.outside += int(odd.sum())
         row[odd] = np.nan
         years = line.cell(self.age) if self.age else np.nan
-        if self.age and np.isnan(years):
+        if self.group and not line.text(self.group):
+            self.left_out["without a patient"] += 1
+        elif self.age and np.isnan(years):
             self.left_out["without an age"] += 1
         elif any(f.required and np.isnan(v) for f, v in zip(self.features, row, strict=True)):
             self.left_out["without a required value"] += 1
@@ -198,7 +229,6 @@ def _places(
 class _Row:
     """One line of a table."""
 
-    path: Path
     line: int
     cells: Sequence[str]
     place: Mapping[str, int]
@@ -209,7 +239,7 @@ class _Row:
 
     def cell(self, name: str) -> float:
         """Read the number in a column, NaN where it is missing."""
-        return _number(self.path, self.line, self.text(name), name)
+        return _number(self.text(name), name)
 
     def feature(self, feature: Feature) -> float:
         """Value of a feature; of regions, in percent of the intracranial volume."""
@@ -217,7 +247,7 @@ class _Row:
             return self.cell(feature.name)
         whole = self.cell(ICV)
         if whole <= 0:
-            raise BadTable(f"{self.path}, line {self.line}: {ICV} is not above 0.")
+            raise BadTable(f"{ICV} is not above 0")
         parts = [self.cell(column) for column in feature.columns if column != ICV]
         return 100 * sum(parts) / whole
 
@@ -231,24 +261,26 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise BadTable(f"{path} is not UTF-8.") from error
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
-    reader = csv.reader(text.splitlines(), delimiter=separator)
-    header = [name.strip() for name in next(reader, [])]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise BadTable(f"{path}, line {reader.line_num} is no CSV: {error}.") from error
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise BadTable(f"{path} has columns of the same name: {', '.join(twice)}.")
-    return header, [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    return header, lines
 
 
-def _number(path: Path, line: int, cell: str, name: str) -> float:
-    word = cell.strip()
+def _number(word: str, name: str) -> float:
     if word.casefold() in MISSING:
         return float("nan")
-    try:
-        value = float(word)
-    except ValueError:
-        raise BadTable(f"{path}, line {line}: {name} is no number.") from None
+    if not NUMBER.fullmatch(word):
+        raise BadTable(f"{name} is no number")
+    value = float(word)
     if not np.isfinite(value):
-        raise BadTable(f"{path}, line {line}: {name} is no finite number.")
+        raise BadTable(f"{name} is no finite number")
     return value
 
 
@@ -258,10 +290,19 @@ def _impossible(row: NDArray[np.float64], features: Sequence[Feature]) -> NDArra
     return (row < lowest) | (row > highest)
 
 
-def _refuse_few(path: Path, declining: Sequence[int], outcome: Outcome) -> None:
+def refuse_few(path: Path, table: ClinicalTable, outcome: Outcome) -> None:
+    """Refuse a table with fewer than two rows of a class.
+
+    Raises
+    ------
+    BadTable
+        Names the class.
+    """
     for label, name in ((0, outcome.stable), (1, outcome.declining)):
-        if declining.count(label) < 2:
-            raise BadTable(f"{path} has fewer than two usable rows of class {name}.")
+        if np.count_nonzero(table.declining == label) < 2:
+            reasons = [f"{count} {why}" for why, count in table.left_out.items() if count]
+            rest = f"; left out: {', '.join(reasons)}" if reasons else ""
+            raise BadTable(f"{path} has fewer than two usable rows of class {name}{rest}.")
 
 
 def impute(

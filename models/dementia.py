@@ -19,6 +19,7 @@ from models.base import (
     UsedFeature,
     Volume,
 )
+from models.clinical_table import LEAST_SHARE
 from models.gmlvq_config import Feature
 from models.grey_matter import Tissues, segment_tissues
 from models.prognosis_manifest import PrognosisManifest
@@ -79,12 +80,19 @@ def refuse_unless_ready(
     Raises
     ------
     UnfitInput
-        A required score is missing, a value cannot be, a unit is another, or the age is outside
-        the reference cohort's.
+        A required score or most values are missing, a value cannot be, a unit is another, or the
+        age is outside the reference cohort's.
     """
-    for feature in manifest.features:
-        if not feature.regions:
-            _refuse_unfit_score(feature, scores.get(feature.name))
+    wanted = [feature for feature in manifest.features if not feature.regions]
+    for feature in wanted:
+        _refuse_unfit_score(feature, scores.get(feature.name))
+    missing = [feature.name for feature in wanted if feature.name not in scores]
+    count = len(manifest.features)
+    if count - len(missing) < LEAST_SHARE * count:
+        raise UnfitInput(
+            "too_few_values",
+            f"{len(missing)} of {count} values are missing, more than half: {', '.join(missing)}.",
+        )
     ageing = manifest.ageing
     if ageing is not None and not ageing.ageing().knows(age_years):
         low, high = ageing.ages

@@ -14,13 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from models.base import BrokenPackage
-from models.gmlvq_case import Bootstrap, TrainingRange, draw, eigen
+from models.gmlvq_case import Bootstrap, TrainingRange, draw_whole, eigen, lacks_a_feature
 from models.gmlvq_contents import contents_of, fingerprint
 from models.gmlvq_cost import Floats, Ints
 from models.gmlvq_file import read, write
 from models.gmlvq_fitted import FittedGMLVQ
 from models.gmlvq_learning import Learned, learn
-from models.gmlvq_probability import Calibration, calibrate, folds
+from models.gmlvq_probability import Calibration, calibrate, folds, numbered
 from models.gmlvq_settings import check_settings
 from models.gmlvq_start import Init
 
@@ -172,6 +172,7 @@ class GMLVQClassifier(FittedGMLVQ):
         check_settings(self)
         finite: bool | str = "allow-nan" if self.missing == "partial" else True
         x, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=finite)
+        given = numbered(groups, len(x))
         if np.asarray(y).dtype.kind not in SURELY_LABELS:
             check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
@@ -185,7 +186,6 @@ class GMLVQClassifier(FittedGMLVQ):
         self.bootstrap_: Bootstrap | None = None
         self.calibration_: Calibration | None = None
         if self.calibration_folds:
-            given = None if groups is None else np.asarray(groups)
             self._calibrate(x, label, given, random)
         return self
 
@@ -212,7 +212,10 @@ class GMLVQClassifier(FittedGMLVQ):
             A file is missing, altered, not of this kind, or does not fit the other.
         """
         contents = read(Path(folder))
-        parameters = contents.parameters()
+        try:
+            parameters = contents.parameters()
+        except (KeyError, TypeError, ValueError) as error:
+            raise BrokenPackage(f"{folder} has parameters that cannot be.") from error
         if set(parameters) != set(cls().get_params()):
             raise BrokenPackage(f"{folder} has parameters of another version.")
         model = cls(**parameters)
@@ -250,7 +253,7 @@ class GMLVQClassifier(FittedGMLVQ):
         self,
         x: Floats,
         label: Ints,
-        groups: NDArray[Any] | None,
+        groups: Ints | None,
         random: np.random.RandomState,
     ) -> None:
         distance, there = self._out_of_fold(x, label, groups, random)
@@ -261,12 +264,14 @@ class GMLVQClassifier(FittedGMLVQ):
         self,
         x: Floats,
         label: Ints,
-        groups: NDArray[Any] | None,
+        groups: Ints | None,
         random: np.random.RandomState,
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """Distances of samples that were not learned from, and which of them were held out."""
         distance, there = np.zeros((len(x), len(self.classes_))), np.zeros(len(x), dtype=bool)
         for train, test in folds(label, groups, self.calibration_folds, random):
+            if lacks_a_feature(x[train]):
+                continue
             other = clone(self).set_params(calibration_folds=0)
             other.fit(x[train], self.classes_[label[train]])
             distance[test], there[test] = other._metric().class_distances(x[test]), True
@@ -287,23 +292,27 @@ class GMLVQClassifier(FittedGMLVQ):
             As given to `fit`. Groups are drawn, not their samples, and in each class as many as
             there are.
         replicates : int
+
+        Raises
+        ------
+        ValueError
+            These are not samples of what was learned.
         """
         x = self._read(X)
-        label = np.searchsorted(self.classes_, np.asarray(y))
-        drawn_from = (
-            np.arange(len(x))
-            if groups is None
-            else np.unique(np.asarray(groups), return_inverse=True)[1]
-        )
+        label, given = self._label(y, len(x)), numbered(groups, len(x))
+        if len(np.unique(label)) < len(self.classes_):
+            raise ValueError("y must hold samples of every class that was learned.")
+        if replicates < 1:
+            raise ValueError(f"replicates must be at least 1, not {replicates!r}.")
         random = check_random_state(self.random_state)
         distance, there = np.empty(0), np.zeros(len(x), dtype=bool)
         if self.calibration_ is not None:
-            given = None if groups is None else np.asarray(groups)
             other = check_random_state(self.random_state)
             distance, there = self._out_of_fold(x, label, given, other)
+        drawn_from = np.arange(len(x)) if given is None else given
         found, calibrations = [], []
         for _ in range(replicates):
-            rows = draw(label, drawn_from, random)
+            rows = draw_whole(x, label, drawn_from, random)
             if there.any():
                 kept = rows[there[rows]]
                 calibrations.append(calibrate(distance[kept], label[kept]).numbers)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.base import Reason
 from models.gmlvq_cost import Floats, Ints, distances
 
+MOST_DRAWS = 1000
 MARGIN = 0.1
 """How far beyond the range of training a feature may lie, as a part of that range."""
 
@@ -121,6 +122,11 @@ class Metric:
         The projection of x on the line from the closest prototype of class `stable` to that of
         `declining`, in the metric: 0 on the one, 1 on the other, 0.5 where both are equally far.
         A missing feature contributes 0.
+
+        Raises
+        ------
+        ValueError
+            There is no such line, because the metric sees both prototypes at one place.
         """
         z, present = self.standardised(x)
         distance = self.distances(x)
@@ -131,6 +137,8 @@ class Metric:
             axis, away = axis * present, away * present
         pull = axis @ self.omega[0].T @ self.omega[0]
         length = (axis * pull).sum(1, keepdims=True)
+        if not (length > 0).all():
+            raise ValueError("Both prototypes lie at one place: there is nothing between them.")
         found: Floats = away * pull / length
         return found
 
@@ -202,6 +210,21 @@ def draw(label: Ints, groups: Ints, random: np.random.RandomState) -> Ints:
         rows.append(in_order[np.repeat(start[drawn], sizes) + within])
     found: Ints = np.concatenate(rows)
     return found
+
+
+def lacks_a_feature(x: Floats) -> bool:
+    """Whether a feature is missing in every sample."""
+    return bool(np.isnan(x).all(0).any())
+
+
+def draw_whole(x: Floats, label: Ints, groups: Ints, random: np.random.RandomState) -> Ints:
+    """Draw, as `draw` does, until every feature has a value; it gives up after many times."""
+    rows = draw(label, groups, random)
+    for _ in range(MOST_DRAWS):
+        if not lacks_a_feature(x[rows]):
+            break
+        rows = draw(label, groups, random)
+    return rows
 
 
 def eigen(matrix: Floats) -> tuple[Floats, Floats]:

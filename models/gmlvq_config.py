@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from models.atlas import NAMES
+from models.base import BrokenPackage
+from models.package import parse_yaml
 
 MOST_CONFIG_BYTES = 256 << 10
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
@@ -76,8 +76,17 @@ class Feature(Closed):
         strange = sorted(set(self.regions) - set(NAMES))
         if strange:
             raise ValueError(f"the atlas has no region {', '.join(strange)}")
+        twice = sorted({name for name in self.regions if self.regions.count(name) > 1})
+        if twice:
+            raise ValueError(f"regions are named twice: {', '.join(twice)}")
         if self.regions and self.unit != "%":
             raise ValueError("what is measured in regions has the unit %")
+        return self
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> Feature:
+        if self.range and self.range[0] > self.range[1]:
+            raise ValueError("the lowest value is above the highest")
         return self
 
 
@@ -135,7 +144,7 @@ class TrainingConfig(Closed):
         Threshold(name="declining", projection=0.5),
     )
     indeterminate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     priors: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -145,6 +154,10 @@ class TrainingConfig(Closed):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"columns are used twice: {', '.join(twice)}")
+        called = [item.name for item in self.thresholds]
+        again = sorted({name for name in called if called.count(name) > 1})
+        if again:
+            raise ValueError(f"thresholds have the same name: {', '.join(again)}")
         if any(feature.regions for feature in self.features) and not self.age:
             raise ValueError("what is measured in images needs age: the column of years")
         if self.priors and not any(feature.regions for feature in self.features):
@@ -165,8 +178,7 @@ def load_training_config(path: Path) -> TrainingConfig:
             data = file.read(MOST_CONFIG_BYTES + 1)
         if len(data) > MOST_CONFIG_BYTES:
             raise BadTable(f"{path} is larger than {MOST_CONFIG_BYTES >> 10} KiB.")
-        content = YAML(typ="safe", pure=True).load(data.decode())
-        config = TrainingConfig.model_validate(content)
+        config = TrainingConfig.model_validate(parse_yaml(path, data))
         maps = str(path.parent / config.priors) if config.priors else None
         return config.model_copy(update={"priors": maps})
     except OSError as error:
@@ -174,9 +186,5 @@ def load_training_config(path: Path) -> TrainingConfig:
     except ValidationError as error:
         told = [f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors()]
         raise BadTable(f"{path}: {'; '.join(told)}.") from error
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise BadTable(f"{path} is not YAML{where}.") from error
-    except UnicodeDecodeError as error:
-        raise BadTable(f"{path} is not UTF-8.") from error
+    except BrokenPackage as error:
+        raise BadTable(str(error)) from error

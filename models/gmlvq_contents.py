@@ -24,6 +24,17 @@ OF_BOOTSTRAP = ("mean", "scale", "prototypes", "omega", "calibration")
 """The last is missing in models without probabilities, and in those of earlier versions."""
 NORM_TOLERANCE = 1e-9
 
+LabelKind = Literal["bool", "int64", "float64", "str", "object"]
+LABELS: dict[str, LabelKind] = {
+    "b": "bool",
+    "i": "int64",
+    "u": "int64",
+    "f": "float64",
+    "U": "str",
+    "O": "object",
+}
+"""How labels of a kind are kept, whatever their width."""
+
 Array = NDArray[Any]
 Label = bool | int | float | str
 
@@ -35,7 +46,7 @@ class Header(BaseModel):
 
     schema_version: Literal["scorenode-gmlvq/1"]
     classes: list[Label]
-    class_dtype: Literal["bool", "int64", "float64", "str", "object"]
+    class_dtype: LabelKind
     features: list[str] | None
     units: dict[str, str]
     parameters: dict[str, Any]
@@ -122,6 +133,9 @@ def contents_of(model: Any, units: Mapping[str, str]) -> Contents:
     ValueError
         Its classes or parameters cannot be written as JSON.
     """
+    dtype = model.classes_.dtype
+    if dtype.kind not in LABELS:
+        raise ValueError(f"A model with labels of the type {dtype.name} cannot be saved.")
     arrays = _arrays_of(model)
     parameters = model.get_params(deep=False)
     for name in ARRAY_PARAMETERS:
@@ -135,11 +149,10 @@ def contents_of(model: Any, units: Mapping[str, str]) -> Contents:
         parameters["random_state"] = None
     names = getattr(model, "feature_names_in_", None)
     calibration = model.calibration_
-    dtype = model.classes_.dtype
     header = Header(
         schema_version="scorenode-gmlvq/1",
         classes=model.classes_.tolist(),
-        class_dtype={"U": "str", "O": "object"}.get(dtype.kind, dtype.name),
+        class_dtype=LABELS[dtype.kind],
         features=None if names is None else [str(name) for name in names],
         units=dict(units),
         parameters={name: _plain(value) for name, value in parameters.items()},
@@ -231,8 +244,12 @@ def _odd_values(header: Header, arrays: Mapping[str, Array]) -> Iterator[str]:
     classes = len(header.classes)
     if classes < 2 or len(set(map(repr, header.classes))) < classes:
         yield "there must be at least two classes, each named once."
+    elif not _are_in_order(header):
+        yield f"classes are not labels of the type {header.class_dtype}, in their order."
     if not np.array_equal(np.unique(arrays["prototype_classes"]), np.arange(classes)):
         yield "prototypes are not those of the classes."
+    if (arrays["lowest"] > arrays["highest"]).any():
+        yield "the lowest value is above the highest."
     if not (arrays["scale"] > 0).all():
         yield "a feature has no positive scale."
     for name in ("omega", "bootstrap.omega"):
@@ -251,3 +268,13 @@ def _odd_values(header: Header, arrays: Mapping[str, Array]) -> Iterator[str]:
         yield "names of features are too few, too many, or not different."
     if header.distance_limit < 0:
         yield "a limit of distances is negative."
+
+
+def _are_in_order(header: Header) -> bool:
+    """Whether labels are what their type makes of them, and ascend."""
+    try:
+        classes = np.array(header.classes, dtype=header.class_dtype)
+        in_order = bool((np.sort(classes) == classes).all())
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return in_order and list(map(repr, classes.tolist())) == list(map(repr, header.classes))

@@ -14,14 +14,14 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from models.base import Reason
 from models.gmlvq_case import Bootstrap, Metric, TrainingRange, eigen, interval, reasons_of
 from models.gmlvq_cost import SMALLEST, Floats, Ints, margins
 from models.gmlvq_probability import Calibration
 
-NO_PROBABILITIES = "A class had too few samples to learn probabilities from."
+NO_PROBABILITIES = "A class or a feature had too few samples to learn probabilities from."
 
 
 def _has_calibration(model: FittedGMLVQ) -> bool:
@@ -64,6 +64,16 @@ class FittedGMLVQ(
             raise ValueError("A sample has no value at all.")
         return x
 
+    def _label(self, y: ArrayLike, samples: int) -> Ints:
+        """Index of the class of each sample."""
+        told = column_or_1d(y)
+        if len(told) != samples:
+            raise ValueError(f"y must hold one label for each of {samples} samples.")
+        label: Ints = np.minimum(np.searchsorted(self.classes_, told), len(self.classes_) - 1)
+        if not np.array_equal(self.classes_[label], told):
+            raise ValueError("y holds a class that was not learned.")
+        return label
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Class of the closest prototype, shape (samples,)."""
         nearest = self._metric().class_distances(self._read(X)).argmin(1)
@@ -86,9 +96,7 @@ class FittedGMLVQ(
     def margin(self, X: ArrayLike, y: ArrayLike) -> Floats:
         """Relative margin mu of samples of known class: -1 surely right, above 0 wrong."""
         x = self._read(X)
-        label = np.searchsorted(self.classes_, np.asarray(y))
-        if not np.array_equal(self.classes_[np.minimum(label, len(self.classes_) - 1)], y):
-            raise ValueError("y holds a class that was not learned.")
+        label = self._label(y, len(x))
         return margins(self._metric().distances(x), label, self.prototype_classes_)
 
     @available_if(_has_calibration)  # type: ignore[untyped-decorator]
@@ -101,7 +109,7 @@ class FittedGMLVQ(
         Raises
         ------
         ValueError
-            A class had fewer than two samples (or groups) in training.
+            A class or a feature had fewer than two samples (or groups) in training.
         """
         x = self._read(X)
         if self.calibration_ is None:
@@ -157,7 +165,8 @@ class FittedGMLVQ(
         Raises
         ------
         ValueError
-            A class is unknown, or the model has local matrices and so no common line.
+            A class is unknown, the model has local matrices and so no common line, or both
+            prototypes lie at one place.
         """
         shares = self.explain(X, stable=stable, declining=declining)
         found: Floats = shares.sum(1)

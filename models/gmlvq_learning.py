@@ -13,6 +13,9 @@ from models.gmlvq_cost import CostFunction, Floats, Ints, Samples
 from models.gmlvq_settings import Settings, class_weights
 from models.gmlvq_solvers import Place, Solution, solve_lbfgs, solve_waypoint
 
+LARGEST = 1e70
+"""Distances of larger features, squared as the gradient needs them, would be no numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -76,6 +79,9 @@ def learn(
         first = gmlvq_start.first_prototypes(z, label, counts, settings.init, random)
     else:
         first = (_given_prototypes(settings, len(of), z.shape[1]) - mean) / scale
+    largest = max(np.nanmax(abs(z)), abs(first).max())
+    if largest > LARGEST:
+        raise ValueError(f"Features as large as {largest:.0e} standard deviations are too large.")
     basis = _subspace(settings, z, first)
     weight = class_weights(settings.class_weight, classes, label)
     samples, start = _problem(settings, z, label, weight, first, basis, random)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -52,6 +52,29 @@ class Calibration:
         return found
 
 
+def numbered(groups: ArrayLike | None, samples: int) -> Ints | None:
+    """Give each group, such as the patient of a sample, a number.
+
+    Parameters
+    ----------
+    groups : array of shape (samples,) or None
+        None stays None.
+    samples : int
+
+    Raises
+    ------
+    ValueError
+        There is not one for each sample.
+    """
+    if groups is None:
+        return None
+    told: NDArray[Any] = np.asarray(groups, dtype=object)
+    if told.shape != (samples,) or any(one is None or one != one for one in told):
+        raise ValueError(f"groups must be one for each of {samples} samples, none missing.")
+    number: Ints = np.unique(np.asarray(groups), return_inverse=True)[1]
+    return number
+
+
 def calibrate(distance: Floats, label: Ints) -> Calibration:
     """Fit by maximum likelihood, with Platt's targets that keep probabilities off 0 and 1.
 
@@ -89,7 +112,7 @@ def calibrate(distance: Floats, label: Ints) -> Calibration:
 
 
 def folds(
-    label: Ints, groups: NDArray[Any] | None, count: int, random: np.random.RandomState
+    label: Ints, groups: Ints | None, count: int, random: np.random.RandomState
 ) -> list[tuple[Ints, Ints]]:
     """Split samples into training and held out, stratified; a group is never on both sides.
 
@@ -100,8 +123,8 @@ def folds(
     ----------
     label : NDArray[np.intp]
         Shape (samples,), index of the class.
-    groups : NDArray, optional
-        Shape (samples,), such as the patient of each sample.
+    groups : NDArray[np.intp], optional
+        Shape (samples,), as `numbered` gives them.
     count : int
         How many folds are wanted.
     random : RandomState

@@ -59,16 +59,24 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"init must be 'kmeans', 'mean' or an array, not {settings.init!r}.")
     for name in ("beta", "regularization", "tol"):
         value = getattr(settings, name)
-        if not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not number or not 0 <= value < np.inf:
             raise ValueError(f"{name} must be a number from 0, not {value!r}.")
     for name, least in (("max_iter", 1), ("calibration_folds", 0)):
         value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        if not _whole(value, least):
             raise ValueError(f"{name} must be a whole number from {least}, not {value!r}.")
+    if settings.rank is not None and not _whole(settings.rank, 1):
+        raise ValueError(f"rank must be a whole number from 1, or None, not {settings.rank!r}.")
     if settings.calibration_folds == 1:
         raise ValueError("calibration_folds must be 0 or at least 2: one fold holds nothing out.")
     if settings.activation == "sigmoid" and settings.beta == 0:
         raise ValueError("A sigmoid of beta 0 is flat; activation='identity' may be meant.")
+
+
+def _whole(value: object, least: int) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and value >= least  # type: ignore[operator]
 
 
 def class_weights(

@@ -31,15 +31,23 @@ def mean_and_scale(x: Floats, *, standardize: bool) -> tuple[Floats, Floats]:
     Raises
     ------
     ValueError
-        A feature is missing in every sample.
+        A feature is missing in every sample, or its numbers are too large to be summed up.
     """
     empty = np.isnan(x).all(0)
     if empty.any():
         raise ValueError(f"Feature {int(empty.argmax())} is missing in every sample.")
     if not standardize:
         return np.zeros(x.shape[1]), np.ones(x.shape[1])
-    mean, count = np.nanmean(x, 0), (~np.isnan(x)).sum(0)
-    scale = np.sqrt(np.nansum((x - mean) ** 2, 0) / np.maximum(count - 1, 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, count = np.nanmean(x, 0), (~np.isnan(x)).sum(0)
+        away = x - mean
+    largest = np.fmax.reduce(abs(away), axis=0)
+    if not np.isfinite(largest).all():
+        at = int(np.argmin(np.isfinite(largest)))
+        raise ValueError(f"Numbers of feature {at} are too large to be summed up.")
+    # A power of two changes no digit, and keeps squares from being infinite or 0.
+    unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)
+    scale = unit * np.sqrt(np.nansum((away / unit) ** 2, 0) / np.maximum(count - 1, 1))
     flat = scale <= 10 * np.finfo(float).eps * np.abs(mean)
     return mean, np.where(flat, 1.0, scale)
 
@@ -176,16 +184,9 @@ def first_omega(
 
     Shape (matrices, rank, coordinates). It is divided by the root of the number of features, also
     where fewer coordinates are used: the toolbox begins so.
-
-    Raises
-    ------
-    ValueError
-        The rank is no whole number from 1.
     """
-    if rank is None or (rank >= coordinates and not isinstance(rank, bool)):
+    if rank is None or rank >= coordinates:
         one = np.eye(coordinates)
-    elif isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
-        raise ValueError(f"rank must be a whole number from 1, or None, not {rank!r}.")
     else:
         q, _ = np.linalg.qr(random.standard_normal((coordinates, rank)))
         one = q.T

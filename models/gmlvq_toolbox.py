@@ -19,6 +19,7 @@ from models.gmlvq_learning import Learned
 
 FIELDS = ("protos", "lambda", "plbl", "mean_features", "std_features")
 MOST_BYTES = 1 << 30
+MOST_CLASS, MOST_RELEVANCE = 1e6, 1e100
 RANGE_STD = 4.0
 """The toolbox keeps no range of its training data; this many standard deviations stand for it."""
 
@@ -47,7 +48,9 @@ def read_toolbox(path: Path, labels: list[str] | None = None) -> GMLVQClassifier
     _check(path, prototypes, relevance, mean, scale, numbers)
     classes, of = np.unique(numbers, return_inverse=True)
     if labels is not None:
-        if len(set(labels)) != len(classes):
+        if len(set(labels)) < len(labels) or not all(map(str.strip, labels)):
+            raise BrokenPackage("Names of classes must be there, and each another.")
+        if len(labels) != len(classes):
             raise BrokenPackage(
                 f"{path} has {len(classes)} classes; {len(labels)} names are given."
             )
@@ -110,7 +113,11 @@ def _check(
     arrays = (prototypes, relevance, mean, scale, numbers)
     if not all(np.isfinite(array).all() for array in arrays) or (scale <= 0).any():
         raise BrokenPackage(f"{path} holds what is no number, or a scale that is not positive.")
+    if (numbers % 1 != 0).any() or abs(numbers).max() > MOST_CLASS:
+        raise BrokenPackage(f"{path}: plbl must hold whole numbers of classes.")
     size = float(abs(relevance).max())
+    if not 1 / MOST_RELEVANCE < size < MOST_RELEVANCE:
+        raise BrokenPackage(f"{path}: lambda is no relevance matrix: 0, or beyond all measure.")
     lowest = float(np.linalg.eigvalsh((relevance + relevance.T) / 2).min())
     if abs(relevance - relevance.T).max() > 1e-8 * size or lowest < -1e-8 * size:
         raise BrokenPackage(f"{path}: lambda is no relevance matrix, symmetric and not negative.")

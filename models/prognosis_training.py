@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.binary_metrics import Scores, with_intervals
-from models.clinical_table import ClinicalTable, impute, read_table, refuse_other_priors
+from models.clinical_table import ClinicalTable, impute, read_table, refuse_few, refuse_other_priors
 from models.gmlvq import GMLVQClassifier
 from models.gmlvq_case import interval
 from models.gmlvq_config import BadTable, TrainingConfig
@@ -121,6 +122,9 @@ def evaluate_prognosis(
     source = manifest.priors.sha256 if manifest.priors else ICBM152
     refuse_other_priors(table_path, manifest.features, source)
     table = read_table(table_path, manifest.features, manifest.outcome, group, column)
+    if ageing is not None:
+        table = table.known_to(ageing.ageing())
+        refuse_few(table_path, table, manifest.outcome)
     seen = table.at_mean_age(ageing.ageing() if ageing else None)
     x = impute(seen, package.reference, manifest.neighbours)
     scores = Scores(
@@ -135,7 +139,9 @@ def evaluate_prognosis(
         "model": {"family": manifest.family, "version": manifest.version},
         "model_sha256": package.identity.sha256,
         **_counts(table),
+        "units": {feature.name: feature.unit for feature in manifest.features},
         "rows_with_reasons": sum(bool(found) for found in reasons),
+        "rows_beyond_training": _beyond(package, x),
         "threshold": manifest.thresholds[0].model_dump(),
         "evaluation": with_intervals(scores, at, METRIC_REPLICATES, seed=1),
     }
@@ -144,6 +150,16 @@ def evaluate_prognosis(
         _draw(out, package, scores, metrics["evaluation"])
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     return metrics
+
+
+def _beyond(package: Prognosis, x: NDArray[np.float64]) -> dict[str, int]:
+    """How many rows have a value beyond those of training, by feature."""
+    places = np.concatenate([*package.model.training_range_.outside(x), np.empty(0, np.intp)])
+    counts = np.bincount(places, minlength=x.shape[1])
+    return {
+        feature.name: int(count)
+        for feature, count in zip(package.manifest.features, counts, strict=True)
+    }
 
 
 def _final(table: ClinicalTable, config: TrainingConfig, setting: Setting) -> GMLVQClassifier:

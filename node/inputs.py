@@ -53,10 +53,12 @@ def table_row(want: Mapping[str, Any], closed: ClosedSeries, config: Config) -> 
     table = config.tables.get(want["table"])
     if table is None:
         return Later(f"The table {want['table']} is not in the configuration any more.")
-    keys = {str(v[0]).strip() for v in _values(closed, want["key"]) if str(v[0]).strip()}
+    keys = _told(closed, want["key"])
     if len(keys) != 1:
         has = "no" if not keys else "more than one"
         return Absent(f"The images have {has} {want['key']}, which names the row.")
+    if len(_told(closed, "PatientBirthDate")) > 1:
+        return Absent("The images have more than one PatientBirthDate: whose they are is unclear.")
     try:
         rows = rows_of(table, keys.pop())
     except (TableAway, TableRefused) as error:
@@ -81,6 +83,11 @@ def table_row(want: Mapping[str, Any], closed: ClosedSeries, config: Config) -> 
 
 def _values(closed: ClosedSeries, key: str) -> list[Sequence[Any]]:
     return [values for i in closed.instances if (values := i.header.get(key))]
+
+
+def _told(closed: ClosedSeries, key: str) -> set[str]:
+    """Gather what the images of a series say, each word once."""
+    return {word for values in _values(closed, key) if (word := str(values[0]).strip())}
 
 
 def _day_of(closed: ClosedSeries, key: str) -> Any:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable, Mapping
+import io
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from models.voxel_maps import grey_map, map_grid
 from pipelines.base import Misconfigured, NotScored, Progress
 from pipelines.folders import FolderSeries, content_of
 from pipelines.steps.nifti import load_nifti, save_nifti
+from pipelines.steps.prognosis import CONTRAST_MEDIUM, has_contrast_medium
 from pipelines.steps.read import read_series, third_party_warnings_off
 from pipelines.steps.volume import volume_from_series
 
@@ -125,6 +129,7 @@ def write_features(
             if uid not in known:
                 table.writerow(row)
                 file.flush()
+                os.fsync(file.fileno())
     progress(1.0, "done")
     return count
 
@@ -169,13 +174,14 @@ def _told(progress: Progress, index: int, count: int, part: float) -> None:
 
 def _known(out: Path, source: str) -> dict[str, str]:
     """Verdicts of an earlier run; a last row that was cut off is not one of them."""
-    if not out.exists() or out.stat().st_size == 0:
+    if not out.exists():
         return {}
     data = out.read_bytes()
-    if not data.endswith(b"\n"):
-        data = data[: data.rfind(b"\n") + 1]
-        out.write_bytes(data)
-    rows = csv.DictReader(data.decode("utf-8").splitlines(keepends=True))
+    if ",".join(COLUMNS).encode().startswith(data.rstrip(b"\r")):
+        _cut(out, 0)  # not even the line of names was finished
+        return {}
+    whole = data[: data.rfind(b"\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole.decode("utf-8", "replace"), newline=""))
     if tuple(rows.fieldnames or ()) != COLUMNS:
         raise Misconfigured("The table to go on with has other columns; name another file.")
     found = {}
@@ -185,7 +191,13 @@ def _known(out: Path, source: str) -> dict[str, str]:
                 "The table to go on with was measured with other tissue maps; name another file."
             )
         found[row["SeriesInstanceUID"]] = row["verdict"]
+    _cut(out, len(whole))
     return found
+
+
+def _cut(out: Path, size: int) -> None:
+    with out.open("r+b") as file:
+        file.truncate(size)
 
 
 def _row(series: FolderSeries, how: _How, told: Callable[[float], None]) -> Mapping[str, object]:
@@ -195,6 +207,7 @@ def _row(series: FolderSeries, how: _How, told: Callable[[float], None]) -> Mapp
     try:
         datasets = read_series(series.paths)
         row.update(_who(datasets[0]))
+        _refuse_mixed(datasets)
         with third_party_warnings_off():
             volume = volume_from_series(datasets)
         refuse_unless_whole_head(volume)
@@ -207,6 +220,14 @@ def _row(series: FolderSeries, how: _How, told: Callable[[float], None]) -> Mapp
     values = {**found.totals_ml, **found.values_ml}
     numbers = {f"{name}_ml": f"{value:.3f}" for name, value in values.items()}
     return {**row, "verdict": "ok", **numbers, "priors": how.priors.source}
+
+
+def _refuse_mixed(datasets: Sequence[Dataset]) -> None:
+    """Refuse what images alone do not show: two patients in one series, contrast medium."""
+    if len({_text(ds, "PatientID") for ds in datasets}) > 1:
+        raise NotScored("mixed_patients", "The images of the series have more than one Patient ID.")
+    if any(has_contrast_medium(ds) for ds in datasets):
+        raise NotScored("contrast_medium", CONTRAST_MEDIUM)
 
 
 def _keep_map(tissues: Tissues, path: Path | None) -> None:
@@ -223,4 +244,9 @@ def _refused(row: dict[str, object], reason: str, sentence: str) -> Mapping[str,
 
 
 def _who(ds: Dataset) -> dict[str, str]:
-    return {keyword: str(ds.get(keyword) or "") for keyword in WHO}
+    return {keyword: _text(ds, keyword) for keyword in WHO}
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    """Give a value on one line: a row that is cut off ends with the last line."""
+    return re.sub(r"[\x00-\x1f\x7f]", " ", str(ds.get(keyword) or "")).strip()

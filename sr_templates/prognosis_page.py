@@ -147,8 +147,8 @@ def _draw_axis(sheet: Sheet, case: CasePrognosis) -> None:
     box = (MARGIN, sheet.y, WIDTH - MARGIN, sheet.y + AXIS - GAP)
     sheet.draw.rounded_rectangle(box, 8, PANEL)
     low, high = case.projection_interval
-    first = min(-0.5, low - 0.15, case.projection - 0.15)
-    last = max(1.5, high + 0.15, case.projection + 0.15)
+    places = (low, high, case.projection, case.threshold)
+    first, last = min(-0.5, min(places) - 0.15), max(1.5, max(places) + 0.15)
     left, right = MARGIN + 40, WIDTH - MARGIN - 40
 
     def x(at: float) -> float:
@@ -164,7 +164,10 @@ def _draw_axis(sheet: Sheet, case: CasePrognosis) -> None:
     ):
         sheet.draw.line((x(at), line - 18, x(at), line + 22), color, 4)
         sheet.draw.text((x(at), line + 28), f"{at:g}", color, font(26, True), "ma")
-        sheet.draw.text((x(at), line + 58), name, color, fitting(name, 26, 320, True), "ma")
+        letters = fitting(name, 26, 320, True)
+        half = letters.getlength(name) / 2 + 8
+        middle = min(max(x(at), MARGIN + half), WIDTH - MARGIN - half)
+        sheet.draw.text((middle, line + 58), name, color, letters, "ma")
     sheet.draw.line((border, line - 14, border, line + 22), WHITE, 3)
     sheet.draw.text((border, line + 28), f"{case.threshold:g}", WHITE, font(24), "ma")
     sheet.draw.line((x(low), line, x(high), line), WHITE, 6)

@@ -72,6 +72,21 @@ def evaluate_on_table(
     except (BadTable, BrokenPackage) as error:
         raise fail(str(error), USAGE) from None
     _show(metrics, "evaluation", as_json=as_json)
+    if not as_json:
+        _warn_of_units(metrics)
+
+
+def _warn_of_units(metrics: dict[str, Any]) -> None:
+    """Ask for the unit of what is mostly beyond the values of training."""
+    rows = metrics["rows"]
+    for name, count in metrics["rows_beyond_training"].items():
+        if count > rows / 2:
+            console.print(
+                f"{name} is beyond what was trained on in {count} of {rows} rows: is its unit "
+                f"{metrics['units'][name]}?",
+                highlight=False,
+                markup=False,
+            )
 
 
 @models_app.command("import-toolbox")

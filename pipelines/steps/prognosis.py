@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
@@ -23,6 +23,10 @@ from pipelines.steps.straighten import straightened
 from storage.place import Place
 
 PERSON = "person.json"
+CONTRAST_MEDIUM = (
+    "The images were made with contrast medium (Contrast/Bolus Agent); bright vessels and "
+    "membranes would count as other tissue."
+)
 DAYS_IN_YEAR = 365.25
 DAYS_OF = {"D": 1.0, "W": 7.0, "M": DAYS_IN_YEAR / 12, "Y": DAYS_IN_YEAR}
 """Days of the units of an Age String."""
@@ -38,11 +42,7 @@ def keep_person(context: StepContext) -> None:
     """
     (header,) = read_series([Place.from_text(context.spec.inputs[0])], pixels=False)
     if has_contrast_medium(header):
-        raise NotScored(
-            "contrast_medium",
-            "The images were made with contrast medium (Contrast/Bolus Agent); bright vessels and "
-            "membranes would count as other tissue.",
-        )
+        raise NotScored("contrast_medium", CONTRAST_MEDIUM)
     age = age_years(header)
     if age is None:
         raise NotScored(
@@ -88,7 +88,7 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     """
     context.progress(0.0, "loading the model")
     prognosis = warm_prognosis(context.spec.model)
-    scores = scores_of(context.spec.rows)
+    scores = scores_of(context.spec.rows, {feature.name for feature in prognosis.manifest.features})
     folder = context.output_of("convert")
     age = float(json.loads((folder / PERSON).read_text())["age_years"])
     try:
@@ -114,13 +114,20 @@ def infer(context: StepContext) -> Mapping[str, Any]:
     }
 
 
-def scores_of(rows: Mapping[str, Any]) -> dict[str, TableScore]:
+def scores_of(rows: Mapping[str, Any], needed: Collection[str]) -> dict[str, TableScore]:
     """Values of all rows of a job, by field.
+
+    Parameters
+    ----------
+    rows : mapping
+        Inputs of the job.
+    needed : collection of str
+        Names that the model takes: text that is none of them is a remark, or a date.
 
     Raises
     ------
     NotScored
-        A value is no number.
+        A value that the model takes is no number, such as one with a decimal comma.
     Misconfigured
         Two tables have a field of the same name.
     """
@@ -128,7 +135,12 @@ def scores_of(rows: Mapping[str, Any]) -> dict[str, TableScore]:
     for row in filter(_is_row, rows.values()):
         for name, value in row["values"].items():
             if isinstance(value, str):
-                continue  # a remark, or a date; a score the model needs is then missing
+                if value and name in needed:
+                    raise NotScored(
+                        "score_not_a_number",
+                        f"The score {name} of table {row['table']} is there and is not a number.",
+                    )
+                continue
             if name in found:
                 raise Misconfigured(
                     f"The tables {found[name].table} and {row['table']} both have a field {name}; "

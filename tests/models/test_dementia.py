@@ -16,6 +16,7 @@ from models.dementia import TableScore, case_of, refuse_unless_ready
 from models.demo_cohort import PART_PERCENT, demo_config, write_demo_cohort
 from models.gmlvq_config import BadTable, Feature, Outcome, TrainingConfig
 from models.prognosis_package import Prognosis, load_prognosis
+from models.prognosis_training import evaluate_prognosis
 from models.regions import Regional
 
 MMSE = TableScore(27.0, table="scores", date="2026-01-01", days_before=30)
@@ -102,6 +103,20 @@ def test_what_must_not_be_scored_is_refused_before_any_work(
     assert refused.value.reason == reason
 
 
+def test_with_most_values_missing_nothing_is_scored(demo: Prognosis) -> None:
+    """Whatever a model of many scores and few regions makes of a person without any score."""
+    scores = [feature for feature in demo.manifest.features if not feature.regions]
+    optional = [feature.model_copy(update={"required": False}) for feature in scores]
+    measured = [feature for feature in demo.manifest.features if feature.regions]
+    manifest = demo.manifest.model_copy(update={"features": (*optional, measured[0])})
+
+    refuse_unless_ready(manifest, {"mmse": MMSE}, 72.0)
+    with pytest.raises(UnfitInput, match=r"2 of 3 values .* mmse, adas_cog_13") as refused:
+        refuse_unless_ready(manifest, {}, 72.0)
+
+    assert refused.value.reason == "too_few_values"
+
+
 def test_a_table_of_features_is_read_as_parts_of_the_cranium(tmp_path: Path) -> None:
     config = demo_config(30, 1)
     write_demo_cohort(tmp_path / "t.csv", 30, 1)
@@ -132,6 +147,32 @@ def test_age_is_learned_from_stable_people_alone(tmp_path: Path) -> None:
     assert list(ageing.ages) == [60.0, 69.0]
     stable = table.at_mean_age(ageing)[table.declining == 0, 0]
     np.testing.assert_allclose(stable, stable[0])
+
+
+def test_people_whom_the_pipeline_would_refuse_for_their_age_are_not_evaluated(
+    tmp_path: Path,
+) -> None:
+    write_demo_cohort(tmp_path / "t.csv", 60, 1)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:5]:
+        row["age"] = "30"
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    package = find_package("dementia-demo", ())
+
+    found = evaluate_prognosis(package, tmp_path / "t.csv", None, "patient")
+
+    assert found["rows"] == 55
+    assert found["left_out"]["of an age the model does not know"] == 5
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(row | {"age": "30"} for row in rows)
+    with pytest.raises(BadTable, match="fewer than two usable rows"):
+        evaluate_prognosis(package, tmp_path / "t.csv", None, "patient")
 
 
 def test_a_configuration_without_age_or_with_an_unknown_region_is_refused() -> None:

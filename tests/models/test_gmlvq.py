@@ -329,6 +329,74 @@ def test_groups_are_drawn_whole_and_as_many_as_there_are() -> None:
         assert count.get((1, 2), 0) / 2 + count.get((1, 3), 0) + count.get((1, 9), 0) == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda y, groups: (y + 1, groups), "was not learned"),
+        (lambda y, groups: (y * 0, groups), "samples of every class"),
+        (lambda y, groups: (y[:-1], groups), "one label for each"),
+        (lambda y, groups: (y, groups[:-1]), "one for each"),
+        (lambda y, groups: (y, [None, *groups[1:]]), "one for each"),
+        (lambda y, groups: (y, [np.nan, *groups[1:]]), "one for each"),
+    ],
+)
+def test_replicates_of_other_data_are_refused(change: Any, told: str) -> None:
+    x, y = two_classes(40)
+    model = GMLVQClassifier(random_state=0).fit(x, y)
+    labels, groups = change(y, [f"P{n // 2}" for n in range(len(y))])
+
+    with pytest.raises(ValueError, match=told):
+        model.bootstrap(x, labels, groups, replicates=2)
+    if told == "one for each":
+        with pytest.raises(ValueError, match=told):
+            GMLVQClassifier().fit(x, y, groups)
+    with pytest.raises(ValueError, match="replicates must be"):
+        model.bootstrap(x, y, replicates=0)
+
+
+def test_a_feature_that_few_have_does_not_end_folds_and_replicates() -> None:
+    x, y = two_classes(60)
+    x[2:, 3] = np.nan
+    model = GMLVQClassifier(missing="partial", calibration_folds=30, random_state=0).fit(x, y)
+
+    model.bootstrap(x, y, replicates=40)
+
+    interval = model.probability_interval(x[:2])
+    assert np.isfinite(interval).all()
+    assert (interval[..., 0] < interval[..., 1]).all()
+
+
+def test_between_prototypes_at_one_place_there_is_no_projection() -> None:
+    x, y = two_classes(60)
+    same = GMLVQClassifier().fit(np.vstack([x[y == 0]] * 2), np.repeat([0, 1], (y == 0).sum()))
+
+    with pytest.raises(ValueError, match="at one place"):
+        same.scalar_projection(x)
+
+
+@pytest.mark.parametrize("power", [-1020, -600, 600, 1000])
+def test_the_unit_of_features_may_be_as_large_or_small_as_numbers_go(power: int) -> None:
+    x, y = two_classes(60)
+    unit = 2.0**power
+
+    plain = GMLVQClassifier(random_state=0).fit(x, y)
+    other = GMLVQClassifier(random_state=0).fit(x * unit, y)
+
+    np.testing.assert_allclose(other.relevances_, plain.relevances_, rtol=1e-6)
+    np.testing.assert_allclose(other.scalar_projection(x * unit), plain.scalar_projection(x))
+
+
+def test_numbers_too_large_to_be_squared_are_refused() -> None:
+    x, y = two_classes(60)
+
+    with pytest.raises(ValueError, match="too large"):
+        GMLVQClassifier(standardize=False).fit(x * 1e155, y)
+    with pytest.raises(ValueError, match="too large"):
+        GMLVQClassifier(init=np.full((2, x.shape[1]), 1e200)).fit(x, y)
+    with pytest.raises(ValueError, match="too large"):
+        GMLVQClassifier().fit(np.where(x > 0, 1.7e308, 0.0), y)
+
+
 def test_reasons_against_a_score_are_named() -> None:
     x, y = two_classes(300)
     model = GMLVQClassifier(missing="partial", calibration_folds=3, random_state=0).fit(x, y)
@@ -372,6 +440,9 @@ def test_margins_are_negative_where_the_class_is_right() -> None:
         ({"init": "corner"}, "init must be"),
         ({"init": np.zeros((1, 6))}, "init must hold 2 prototypes"),
         ({"rank": 0}, "rank must be"),
+        ({"rank": "2"}, "rank must be"),
+        ({"rank": 7.5}, "rank must be"),
+        ({"beta": True}, "beta must be"),
         ({"prototypes_per_class": 0}, "whole numbers from 1"),
         ({"prototypes_per_class": {7: 2}}, "no classes of y"),
         ({"prototypes_per_class": 100}, "cannot have 100 prototypes"),

@@ -70,6 +70,26 @@ def test_labels_keep_their_kind(tmp_path: Path, labels: list[Any]) -> None:
     assert GMLVQClassifier.load(tmp_path).predict(x).dtype == model.predict(x).dtype
 
 
+@pytest.mark.parametrize("kind", ["int8", "int32", "uint8", "float16", "float32"])
+def test_labels_of_any_width_come_back(tmp_path: Path, kind: str) -> None:
+    x, y = iris()
+    labels = (y == "setosa").astype(kind)
+    model = GMLVQClassifier().fit(x, labels)
+
+    model.save(tmp_path)
+
+    assert np.array_equal(GMLVQClassifier.load(tmp_path).predict(x), model.predict(x))
+
+
+def test_labels_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    x, y = iris()
+    model = GMLVQClassifier().fit(x, y.astype("S"))
+
+    with pytest.raises(ValueError, match=r"labels of the type bytes\d+ cannot be saved"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def saved(folder: Path) -> Path:
     x, y = iris()
     GMLVQClassifier(calibration_folds=3).fit(x, y).bootstrap(x, y, replicates=2).save(folder)
@@ -155,6 +175,15 @@ def set_first(value: float) -> Callable[[Any], Any]:
         (change_header("extra", 1), "as its schema wants: extra"),
         (change_header("schema_version", "scorenode-gmlvq/2"), "schema_version"),
         (change_header("classes", ["a", "a", "b"]), "each named once"),
+        (change_header("classes", ["b", "a", "c"]), "in their order"),
+        (change_header("classes", ["a", "b", 1]), "in their order"),
+        (change_header("class_dtype", "int64"), "in their order"),
+        (change_header("class_dtype", "bool"), "in their order"),
+        (change_header("parameters", {}), "cannot be"),
+        (change_parameter("class_weight", [1, 2]), "cannot be"),
+        (change_parameter("prototypes_per_class", [[[1], 2]]), "cannot be"),
+        (change_parameter("rank", "two"), "rank must be"),
+        (change_array("lowest", lambda lowest: lowest + 100), "lowest value is above"),
         (change_header("calibration", [-1.0, 0.0, 0.0, 0.0]), "calibration"),
         (change_header("features", ["a", "b"]), "names of features"),
         (change_header("distance_limit", -1.0), "limit"),

@@ -85,6 +85,23 @@ def test_a_second_table_is_evaluated(trained: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "roc.png").exists()
 
 
+def test_a_second_table_in_another_unit_is_noticed(trained: Path, tmp_path: Path) -> None:
+    table = write_cohort(tmp_path / "second.csv", 60, seed=2)
+    head, *lines = table.read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    for row in cells:
+        row[3] = f"{1000 * float(row[3])}" if row[3] else ""
+    table.write_text("\n".join([head, *map(",".join, cells)]) + "\n")
+
+    told = CliRunner().invoke(app, ["evaluate", str(trained), "-t", str(table)])
+
+    assert told.exit_code == 0, told.output
+    words = " ".join(told.output.split())
+    assert "hippocampus is beyond what was trained on in 68 of 75 rows" in words
+    assert "is its unit mL?" in words
+    assert "mmse is beyond" not in words
+
+
 def test_training_twice_gives_the_same_model(trained: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(
         app,
@@ -144,6 +161,7 @@ def test_rows_and_values_that_cannot_be_used_are_counted(tmp_path: Path) -> None
         "e;other;20;3;1\n"
         "f;pMCI;21;3;1\n"
         "g;pMCI;22;3;1\n"
+        " ;pMCI;22;3;1\n"
         "\n"
     )
     config = load_training_config(write_config(tmp_path / "config.yaml"))
@@ -156,8 +174,21 @@ def test_rows_and_values_that_cannot_be_used_are_counted(tmp_path: Path) -> None
         "of other classes": 1,
         "without a required value": 1,
         "with too few values": 1,
+        "without a patient": 1,
         "values outside of their range": 1,
     }
+
+
+def test_a_cell_may_hold_any_line_break(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "P,sMCI,20,3,1\nQ,sMCI,21,3,1\nR,pMCI,22,3,1\nS,pMCI,23,3,1\n"
+    path.write_text(NAMES + rows.replace("P", "P\u2028P").replace("Q", '"Q\nQ"'))
+    config = load_training_config(write_config(tmp_path / "config.yaml"))
+
+    assert len(read_table(path, config.features, config.outcome, config.group).x) == 4
+
+
+NAMES = "patient,outcome,mmse,hippocampus,noise\n"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +199,19 @@ def test_rows_and_values_that_cannot_be_used_are_counted(tmp_path: Path) -> None
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI,Meier,3,1\n", "line 2: mmse is no number"),
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI,1e999,3,1\n", "no finite number"),
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI\n", "line 2: 2 cells"),
+        (f"{NAMES}P,sMCI,2_0,3,1\n", "line 2: mmse is no number"),
+        (f"{NAMES}P,sMCI,\u0662\u0660,3,1\n", "line 2: mmse is no number"),
+        (f"{NAMES}P,sMCI,{'1' * 200_000},3,1\n", "line 2 is no CSV"),
+        (
+            f"{NAMES}P,sMCI,x,3,1\nP,sMCI,20,3,1\nP,sMCI\nP,sMCI,20,3,y\n",
+            "line 2: mmse is no number; line 4: 2 cells, .*; line 5: noise is no number",
+        ),
+        (NAMES + "P,sMCI,x,3,1\n" * 30, "line 21: mmse is no number; and 10 more lines"),
         ("patient,outcome,mmse,hippocampus,noise\nP,sMCI,20,3,1\n", "fewer than two usable rows"),
+        (
+            NAMES + "P,stable,20,3,1\nP,decliner,20,3,1\nP,sMCI,31,3,1\n",
+            "of class sMCI; left out: 2 of other classes, 1 without a required value, 1 values",
+        ),
     ],
 )
 def test_a_bad_table_is_refused_without_its_content(tmp_path: Path, text: str, told: str) -> None:
@@ -192,6 +235,19 @@ def test_a_bad_table_is_refused_without_its_content(tmp_path: Path, text: str, t
         (("intended_use: demonstration", "intended_use: clinical"), "intended_use"),
         (("stable: sMCI", "stable: pMCI"), "are the same"),
         (("family:", "family: ["), "is not YAML"),
+        (("1.2.3", "2024-99-99"), "is not YAML"),
+        (("1.2.3", "9" * 5000), "is not YAML"),
+        (("1.2.3", "[" * 5000), "nested"),
+        (("[0, 30]", "[30, 0]"), "features.0: .* lowest value is above the highest"),
+        (
+            ("{name: noise}", "{name: x, unit: '%', regions: [frontal_left, frontal_left]}"),
+            "features.2: .* regions are named twice: frontal_left",
+        ),
+        (
+            ("bootstrap: 20", "thresholds: [{name: a, projection: 0}, {name: a, projection: 1}]"),
+            "thresholds have the same name: a",
+        ),
+        (("bootstrap: 20", "seed: -1"), "seed"),
     ],
 )
 def test_a_bad_description_is_refused(tmp_path: Path, change: tuple[str, str], told: str) -> None:
@@ -339,6 +395,10 @@ def test_a_system_of_the_toolbox_scores_as_what_we_learn_ourselves(tmp_path: Pat
     [
         ({"lambda": np.eye(3)}, "do not fit"),
         ({"lambda": -np.eye(4)}, "no relevance matrix"),
+        ({"lambda": np.zeros((4, 4))}, "no relevance matrix"),
+        ({"lambda": np.eye(4) * 1e308}, "no relevance matrix"),
+        ({"plbl": [1.0, 1.5, 2.0]}, "whole numbers"),
+        ({"plbl": [1.0, 2.0, 1e300]}, "whole numbers"),
         ({"std_features": np.zeros(4)}, "not positive"),
         ({"protos": np.full((3, 4), np.nan)}, "what is no number"),
         ({"plbl": "abc"}, "real numbers"),
@@ -366,6 +426,9 @@ def test_a_file_that_is_no_mat_or_holds_no_system_is_refused(tmp_path: Path) -> 
     savemat(path, {"s": toolbox_struct()})
     with pytest.raises(BrokenPackage, match="3 classes; 2 names"):
         read_toolbox(path, ["a", "b"])
+    for names in (["a", "b", "b"], ["a", "b", "c", "b"], ["a", "b", " "]):
+        with pytest.raises(BrokenPackage, match="each another"):
+            read_toolbox(path, names)
 
 
 def test_the_demonstration_is_shown_and_verified_as_any_other_package() -> None:

@@ -14,8 +14,10 @@ from sqlalchemy import select
 
 from node.config.file import load
 from node.config.tables import Table, TableField
+from node.inputs import Absent, Ready, table_row
 from node.table_rows import Chosen, Missing, Unfit, choose_row
 from node.tables import TableAway, TableRefused, rows_of
+from storage.base import ClosedSeries, CompletionVerdict, StoredInstance
 from storage.tables import Job
 from tests.certificates import Authority, authority
 from tests.conftest import TestClock
@@ -180,6 +182,39 @@ def test_a_row_is_checked_before_it_is_used(
     assert not any(
         secret in str(getattr(found, "sentence", "")) for secret in ("31.", "P1", "1950")
     )
+
+
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ([{"PatientID": ["P1"]}, {"PatientID": [" P1 "]}], ""),
+        ([{"PatientID": ["P1"]}, {"PatientID": ["P2"]}], "more than one PatientID"),
+        ([{"PatientID": ["P1"]}, {"PatientID": ["p1"]}], "more than one PatientID"),
+        ([{"PatientID": [" "]}], "no PatientID"),
+        ([{"PatientID": ["P1"], "PatientBirthDate": ["19500101"]}, {"PatientBirthDate": []}], ""),
+        ([{"PatientID": ["P1"], "PatientBirthDate": ["19500101"]},
+          {"PatientBirthDate": ["19500102"]}], "more than one PatientBirthDate"),
+    ],
+)  # fmt: skip
+def test_images_of_two_people_get_no_row(
+    tmp_path: Path, headers: list[dict[str, list[str]]], sentence: str
+) -> None:
+    path = tmp_path / "scorenode.yaml"
+    source = _csv(tmp_path)
+    path.write_text(
+        HEAD + f"tables:\n  scores: {{ {source}, id: patient, date: visit }}\nrules: []\n"
+    )
+    instances = tuple(
+        StoredInstance(f"1.{n}", "1.2", "1.2", "d" * 64, 1, "key", 0, header)
+        for n, header in enumerate(headers)
+    )
+    closed = ClosedSeries(1, "1.2", "1.3", 0, CompletionVerdict.QUIET, instances, "d" * 64, ())
+    want = {"table": "scores", "key": "PatientID", "newest_within_seconds": None}
+
+    found = table_row(want, closed, load(path))
+
+    assert isinstance(found, Absent if sentence else Ready)
+    assert sentence in getattr(found, "sentence", "")
 
 
 # REDCap

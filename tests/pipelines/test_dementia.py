@@ -90,7 +90,9 @@ def test_age_is_told_from_dates_or_as_the_scanner_wrote_it(
 
 
 def test_numbers_of_rows_are_scores_and_remarks_are_not() -> None:
-    found = scores_of({"a": ROW, "b": None, "c": {"rule": "other", "job_id": 3, "results": {}}})
+    found = scores_of(
+        {"a": ROW, "b": None, "c": {"rule": "other", "job_id": 3, "results": {}}}, {"mmse"}
+    )
 
     assert found.keys() == {"mmse"}
     assert (found["mmse"].value, found["mmse"].unit) == (27.0, "{score}")
@@ -99,7 +101,7 @@ def test_numbers_of_rows_are_scores_and_remarks_are_not() -> None:
 
 def test_two_tables_with_one_field_hold_the_job_for_the_admin() -> None:
     with pytest.raises(Misconfigured, match="scores and other both have a field mmse"):
-        scores_of({"a": ROW, "b": ROW | {"table": "other"}})
+        scores_of({"a": ROW, "b": ROW | {"table": "other"}}, {"mmse"})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,9 @@ def test_two_tables_with_one_field_hold_the_job_for_the_admin() -> None:
     [
         ({}, "required_missing"),
         ({"a": ROW | {"values": {"mmse": 31.0}}}, "score_out_of_range"),
-        ({"a": ROW | {"values": {"mmse": "27, tired"}}}, "required_missing"),
+        ({"a": ROW | {"values": {"mmse": ""}}}, "required_missing"),
+        ({"a": ROW | {"values": {"mmse": "27, tired"}}}, "score_not_a_number"),
+        ({"a": ROW | {"values": {"mmse": 27.0, "adas_cog_13": "14,5"}}}, "score_not_a_number"),
     ],
 )
 def test_without_a_usable_score_nothing_is_scored(
@@ -116,7 +120,8 @@ def test_without_a_usable_score_nothing_is_scored(
     verdict = run(job(block, rows), tmp_path)
 
     assert (verdict.outcome, verdict.reason) == ("not_scored", reason)
-    assert "mmse" in verdict.sentence
+    assert "mmse" in verdict.sentence or "adas_cog_13" in verdict.sentence
+    assert "14,5" not in verdict.sentence
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
+from models.base import Volume
 from models.phantom_t1 import Scan, make_t1_head
 from models.voxel_maps import map_grid
 from pipelines.base import Misconfigured
@@ -65,12 +67,81 @@ def test_a_row_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert out.read_bytes() == whole
 
 
-def test_a_table_of_other_columns_is_not_gone_on_with(tmp_path: Path) -> None:
+def _block(folder: Path) -> list[Path]:
+    """A series that is refused at once: its voxels are too large."""
+    array = np.random.default_rng(1).uniform(0, 900, (20, 20, 30)).astype(np.float32)
+    return write_mr_series(Volume(array, np.diag([10.0, 10.0, 6.0, 1.0])), folder, seed=1)
+
+
+def _change(path: Path, **attributes: str) -> None:
+    ds = dcmread(path)
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    ds.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"ContrastBolusAgent": "Gadovist"}, "contrast_medium"),
+        ({"PatientID": "OTHER"}, "mixed_patients"),
+        ({"PatientID": "phantom"}, "mixed_patients"),
+        ({"ContrastBolusAgent": "NONE"}, "voxel_size"),
+        ({"PatientID": " PHANTOM "}, "voxel_size"),
+    ],
+)
+def test_what_would_teach_something_wrong_has_no_volumes(
+    tmp_path: Path, attributes: dict[str, str], reason: str
+) -> None:
+    paths = _block(tmp_path / "dicom")
+    _change(paths[7], **attributes)
+
+    write_features(tmp_path / "dicom", tmp_path / "f.csv", _quiet)
+
+    (row,) = _rows(tmp_path / "f.csv")
+    assert (row["verdict"], row["reason"]) == ("not_scored", reason)
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "a\u2028b", 'a"b', "a,b", "a\nb"])
+def test_a_run_goes_on_whatever_a_patient_is_called(tmp_path: Path, name: str) -> None:
+    for path in _block(tmp_path / "dicom"):
+        _change(path, PatientID=name, SpecificCharacterSet="ISO_IR 192")
+    out = tmp_path / "f.csv"
+    write_features(tmp_path / "dicom", out, _quiet)
+    before = out.read_bytes()
+
+    count = write_features(tmp_path / "dicom", out, _quiet)
+
+    assert (count.known, out.read_bytes()) == (1, before)
+    assert _rows(out)[0]["PatientID"] == name.replace("\n", " ")
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20, 200, 400])
+def test_a_run_that_was_killed_while_it_wrote_goes_on(tmp_path: Path, cut: int) -> None:
+    for number in (1, 2):
+        for path in _block(tmp_path / "dicom" / str(number)):
+            uid = dcmread(path).SOPInstanceUID
+            _change(
+                path, SeriesInstanceUID=f"1.2.3.{number}", SOPInstanceUID=f"{uid[:50]}.{number}"
+            )
+    out = tmp_path / "f.csv"
+    write_features(tmp_path / "dicom", out, _quiet)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-cut])
+
+    write_features(tmp_path / "dicom", out, _quiet)
+
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"no line", b"\xff\xd8\n\x00", b"\n\n"])
+def test_a_file_that_is_no_such_table_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     out = tmp_path / "features.csv"
-    out.write_text("a,b\n1,2\n")
+    out.write_bytes(content)
 
     with pytest.raises(Misconfigured, match="other columns"):
         write_features(tmp_path, out, _quiet)
+    assert out.read_bytes() == content
 
 
 def test_tissue_maps_that_cannot_be_used_are_told_before_any_work(tmp_path: Path) -> None:

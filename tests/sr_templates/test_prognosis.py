@@ -22,7 +22,7 @@ from sr_templates.check import problems
 from sr_templates.described_report import described_report
 from sr_templates.normalise import normalised
 from sr_templates.outputs import PROGNOSIS_OUTPUTS, view
-from sr_templates.prognosis_page import prognosis_capture, prognosis_page
+from sr_templates.prognosis_page import DECLINING, STABLE, prognosis_capture, prognosis_page
 from sr_templates.prognosis_report import prognosis_report
 from sr_templates.segmentation import segmentation
 from sr_templates.sheet import MARGIN
@@ -113,6 +113,19 @@ def _name(item: Dataset) -> str:
 
 def value(item: Dataset) -> float:
     return float(item.MeasuredValueSequence[0].NumericValue)
+
+
+@pytest.mark.parametrize("threshold", [-7.0, 6.0])
+def test_a_threshold_anywhere_stays_on_the_page(objects: Any, threshold: float) -> None:
+    findings = replace(objects[0], prognosis=replace(CASE, threshold=threshold))
+    volume = ct_volume(ct_series(SHAPE), SHAPE)
+
+    pixels = prognosis_page(findings, volume, MADE_BY)
+
+    for color in (STABLE, DECLINING):
+        columns = np.flatnonzero((pixels == color).all(-1).any(0))
+        assert columns.min() > MARGIN
+        assert columns.max() < pixels.shape[1] - MARGIN
 
 
 def test_report_segmentation_and_page_may_leave(objects: Any) -> None:
