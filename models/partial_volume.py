@@ -22,6 +22,12 @@ PAIRS = ((0, 1), (0, 2))
 REACH_MM = 25.0
 """Size of the cube for local means."""
 SURE = 0.95
+DEPTHS = ((0.9, 0.4), (0.6, 0.3), (0.3, 0.2))
+"""How much of the 3 x 3 x 3 around a voxel must be CSF, and which part of such voxels is darker
+than CSF's mean: the less deep, the more of them hold something else, too."""
+FEWEST = 50
+NO_CSF = 0.4
+"""Where there is none to look at; white matter has about 1."""
 
 
 def states() -> torch.Tensor:
@@ -51,9 +57,17 @@ def local_means(
         both = box_mean(torch.stack([sure * signal, sure]), size)
         means.append((both[0] + 2e-3 * everywhere) / (both[1] + 2e-3))
     fluid = (parts[2] > SURE).float()
-    deep = signal[(box_mean(fluid[None], 3)[0] > 0.9) & inside]
-    dark = torch.quantile(deep[:: max(len(deep) // 100_000, 1)], 0.4) if len(deep) > 50 else 0.4
-    return torch.stack([*means, torch.full_like(signal, float(dark))])
+    return torch.stack([*means, torch.full_like(signal, _dark(signal, fluid, inside))])
+
+
+def _dark(signal: torch.Tensor, fluid: torch.Tensor, inside: torch.Tensor) -> float:
+    """Signal of CSF: of the deepest of it, or, where voxels are large, of what there is."""
+    around = box_mean(fluid[None], 3)[0]
+    for share, part in DEPTHS:
+        deep = signal[(around > share) & inside & (fluid > 0)]
+        if len(deep) > FEWEST:
+            return float(torch.quantile(deep[:: max(len(deep) // 100_000, 1)], part))
+    return NO_CSF
 
 
 def fractions(
