@@ -9,9 +9,11 @@ from typing import Any, Literal
 from models.base import Code
 from sr_templates.code_tables import LocalCode
 
-Kind = Literal["image", "volume"]
+Kind = Literal["image", "volume", "planar"]
 IfMissing = Literal["refuse", "comment"]
-KINDS: tuple[Kind, ...] = ("image", "volume")
+KINDS: tuple[Kind, ...] = ("image", "volume", "planar")
+OF_SEGMENTS = frozenset({"volume", "planar"})
+"""Kinds of group that are written for the segments of the Segmentation."""
 IF_MISSING: tuple[IfMissing, ...] = ("refuse", "comment")
 QUALIFICATIONS = ("PRODUCT", "RESEARCH", "SERVICE")
 ITEM = "item"
@@ -75,10 +77,11 @@ class GroupLine:
     id : str
         Unique in the template; part of the tracking UIDs.
     kind : str
-        ``image``: TID 1501; ``volume``: TID 1411, for the segments of the Segmentation.
+        ``image``: TID 1501; ``volume``: TID 1411, for the segments of the Segmentation;
+        ``planar``: TID 1410, for the same, each outlined where it is largest.
     finding : Code
     tracking : str
-        Tracking Identifier; of a ``volume`` group it is the segment's.
+        Tracking Identifier; of a ``volume`` or ``planar`` group it is the segment's.
     for_each : str
         Path to a list in the model's output; empty: one group.
     category, site : Code or None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -17,6 +15,7 @@ from highdicom.sr import (
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
     RelationshipTypeValues,
@@ -28,13 +27,9 @@ from pydicom.dataset import Dataset
 
 from sr_templates import codes, stamp
 from sr_templates.base import Maker, ObjectIdentity
-from sr_templates.described import (
-    ITEM,
-    GroupLine,
-    MeasurementLine,
-    ReportTemplate,
-    TemplateMismatch,
-)
+from sr_templates.described import ITEM, GroupLine, ReportTemplate, TemplateMismatch
+from sr_templates.described_items import is_missing, mapped, measurement
+from sr_templates.outlines import Outline, is_square, outlines
 from sr_templates.outputs import pick
 from sr_templates.report import (
     DocumentClass,
@@ -46,18 +41,25 @@ from sr_templates.report import (
 )
 from sr_templates.segmentation import tracking_name
 
-LARGEST = 1e15
-"""A Decimal String has no room for more digits; what is not finite is beyond it."""
-Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+NOT_OUTLINED = "Not outlined: the pixels are not square, and viewers misplace outlines on those."
+Group = (
+    MeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+)
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentReference:
-    """A segment a group is about: its item of Segment Sequence, and the reference to it."""
+    """A segment a group is about: its item of Segment Sequence, and the reference to it.
+
+    `outline` is what surrounds it on one image, where outlines are wanted and can be drawn.
+    """
 
     tracking_uid: str
     tracking_id: str
     reference: ReferencedSegment
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ def described_report(
     sources : sequence of Dataset
         As `normalised` returns them; all of them are evidence.
     seg : Dataset or None
-        The Segmentation of the same findings; ``volume`` groups refer to its segments.
+        The Segmentation of the same findings; ``volume`` groups refer to its segments,
+        ``planar`` groups outline them on the images.
     identity : ObjectIdentity
     maker : Maker
     comments : sequence of str
@@ -107,9 +110,10 @@ def described_report(
 
     References
     ----------
-    DICOM PS3.16 TID 1500, 1501, 1411.
+    DICOM PS3.16 TID 1500, 1501, 1411, 1410.
     """
-    references = {} if seg is None else segment_references(seg)
+    outlined = any(line.kind == "planar" for line in template.groups)
+    references = {} if seg is None else segment_references(seg, outlined=outlined)
     built = content(template, data, references, identity, maker, sources[0], comments)
     evidence = stamp.anonymous(sources)
     if seg is not None:
@@ -127,12 +131,23 @@ def described_report(
     return result
 
 
-def segment_references(seg: Dataset) -> dict[str, SegmentReference]:
-    """Return references to the segments of a Segmentation, by Tracking UID."""
+def segment_references(seg: Dataset, *, outlined: bool) -> dict[str, SegmentReference]:
+    """Return references to the segments of a Segmentation, by Tracking UID.
+
+    Parameters
+    ----------
+    seg : Dataset
+    outlined : bool
+        Whether each is to be outlined, too; none is where pixels are not square.
+    """
     references = referenced_segments(seg)
+    drawn = outlines(seg) if outlined and is_square(seg) else {}
     return {
         str(item.TrackingUID): SegmentReference(
-            str(item.TrackingUID), str(item.TrackingID), references[str(item.TrackingUID)]
+            str(item.TrackingUID),
+            str(item.TrackingID),
+            references[str(item.TrackingUID)],
+            drawn.get(int(item.SegmentNumber)),
         )
         for item in seg.SegmentSequence
         if "TrackingUID" in item
@@ -221,7 +236,7 @@ class _Builder:
                 if line.kind == "image":
                     yield self._group(line, scope, f"{line.id}-{number}")
                 else:
-                    yield from self._volume_group(line, scope)
+                    yield from self._segment_group(line, scope)
 
     def _items(self, line: GroupLine) -> list[Any]:
         found = pick(self.data, line.for_each)
@@ -240,7 +255,7 @@ class _Builder:
         group[0].ContentSequence.extend(map(_comment, notes))
         return group
 
-    def _volume_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
+    def _segment_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
         """Give the group of a segment; one that has no voxel has none."""
         number = pick(scope, f"{ITEM}.number")
         if type(number) is not int:
@@ -251,9 +266,19 @@ class _Builder:
             return
         tracking = TrackingIdentifier(uid=known.tracking_uid, identifier=known.tracking_id)
         parts, notes = self._parts(line, scope)
-        group = VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking, referenced_segment=known.reference, **parts
-        )
+        parts["tracking_identifier"] = tracking
+        group: Group
+        if line.kind == "planar" and known.outline is not None:
+            if all(item.name != codes.AREA for item in line.measurements):
+                parts["measurements"] = [known.outline.area(), *(parts["measurements"] or ())]
+            group = PlanarROIMeasurementsAndQualitativeEvaluations(
+                referenced_region=known.outline.region(), **parts
+            )
+        else:
+            notes += [NOT_OUTLINED] if line.kind == "planar" else []
+            group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+                referenced_segment=known.reference, **parts
+            )
         group[0].ContentSequence.extend(map(_comment, notes))
         yield group
 
@@ -261,15 +286,15 @@ class _Builder:
         measurements: list[Measurement] = []
         notes: list[str] = []
         for item in line.measurements:
-            if _is_missing(item, scope):
+            if is_missing(item, scope):
                 self.is_complete = False
                 notes.append(f"{codes.display(item.name)}: not available.")
             else:
-                measurements.append(_measurement(line, item, scope))
+                measurements.append(measurement(line, item, scope))
         evaluations = [
             QualitativeEvaluation(
                 codes.concept(item.name),
-                codes.concept(_mapped(line, item.value, item.map, scope)),
+                codes.concept(mapped(line, item.value, item.map, scope)),
             )
             for item in line.evaluations
         ]
@@ -287,54 +312,3 @@ class _Builder:
         return algorithm(
             self.maker, {"template": f"{template.name} {template.version} {template.digest}"}
         )
-
-
-def _is_missing(line: MeasurementLine, scope: Mapping[str, Any]) -> bool:
-    if line.if_missing == "refuse":
-        return False
-    try:
-        return pick(scope, line.value) is None
-    except TemplateMismatch:
-        return True
-
-
-def _measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> Measurement:
-    found = pick(scope, line.value)
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        kind = type(found).__name__
-        raise TemplateMismatch(f"group {group.id}: {line.value} is {kind}, wanted a number")
-    if not abs(found) < LARGEST:
-        raise TemplateMismatch(f"group {group.id}: {line.value} is no number a report can hold")
-    if line.range and not line.range[0] <= found <= line.range[1]:
-        low, high = line.range
-        raise TemplateMismatch(
-            f"group {group.id}: {line.value} = {found:g} is outside {low:g} to {high:g}"
-        )
-    item = Measurement(
-        name=codes.concept(line.name),
-        value=round(float(found), line.digits),
-        unit=codes.concept(line.unit),
-        method=codes.concept(line.method) if line.method else None,
-    )
-    if line.observed:
-        item[0].ObservationDateTime = _date(group, line, scope)
-    return item
-
-
-def _date(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> str:
-    text = str(pick(scope, line.observed))
-    try:
-        return date.fromisoformat(text[:10]).strftime("%Y%m%d")
-    except ValueError:
-        sentence = f"group {group.id}: {line.observed} is no date such as 2026-03-01"
-        raise TemplateMismatch(sentence) from None
-
-
-def _mapped(group: GroupLine, path: str, known: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
-    found = pick(scope, path)
-    word = json.dumps(found) if isinstance(found, bool) or found is None else str(found)
-    if word not in known:
-        raise TemplateMismatch(
-            f"group {group.id}: {path} = {word[:64]} is not in its map ({', '.join(known)})"
-        )
-    return known[word]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.base import CasePrognosis
-from sr_templates.described import ITEM, SEGMENTS, ReportTemplate, TemplateMismatch
+from sr_templates.described import ITEM, OF_SEGMENTS, SEGMENTS, ReportTemplate, TemplateMismatch
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,15 @@ class Outputs:
         Beginnings of further paths, whose ends the model decides.
     open_lists : frozenset of str
         Lists whose items may hold more, as the model decides.
+    marks : bool
+        Whether it marks voxels, so that there may be a Segmentation.
     """
 
     values: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     open_lists: frozenset[str] = frozenset()
+    marks: bool = True
 
     def has(self, path: str) -> bool:
         """Whether a path outside of lists is declared."""
@@ -47,18 +50,23 @@ PACKAGED_OUTPUTS = replace(
 """What any package may say, while it is not known which one is meant."""
 
 
-def outputs_of_package(numbers: Iterable[str], of_segments: Iterable[str]) -> Outputs:
+def outputs_of_package(
+    numbers: Iterable[str], of_segments: Iterable[str], *, marks: bool = True
+) -> Outputs:
     """Return what a package says whose manifest names further numbers and classes.
 
     Parameters
     ----------
     numbers, of_segments : iterable of str
         Of the whole study, classes among them, and of single segments.
+    marks : bool
+        Whether it marks voxels.
     """
     said = SEGMENTATION_OUTPUTS
     return Outputs(
         said.values.union(f"study.{name}" for name in numbers),
         {SEGMENTS: said.lists[SEGMENTS].union(of_segments)},
+        marks=marks,
     )
 
 
@@ -73,6 +81,10 @@ progressive or undetermined; below ``inputs`` is each feature by name, with ``<n
 NUMBER = frozenset({"name", "value", "segment"})
 SEGMENT = frozenset({"number", "label"})
 """What each number and each segment of ``findings.json`` has."""
+MARKS_NOTHING = (
+    "The model marks nothing: none of its outputs is a mask or a map, so a {} group is never "
+    "written. Write kind: image."
+)
 TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
 OUTPUTS: Mapping[str, Outputs] = {
     "segmentation": SEGMENTATION_OUTPUTS,
@@ -204,6 +216,8 @@ def undeclared(
                 ((*place, "for_each"), f"The model has no list {group.for_each}; lists: {known}.")
             )
             continue
+        if group.kind in OF_SEGMENTS and not outputs.marks:
+            found.append(((*place, "kind"), MARKS_NOTHING.format(group.kind)))
         items = outputs.lists.get(group.for_each, frozenset())
         lines = [
             *(("measurements", n, "value", m.value) for n, m in enumerate(group.measurements)),

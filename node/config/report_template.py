@@ -21,6 +21,7 @@ from sr_templates.described import (
     IF_MISSING,
     ITEM,
     KINDS,
+    OF_SEGMENTS,
     QUALIFICATIONS,
     SEGMENTS,
     EvaluationLine,
@@ -162,17 +163,17 @@ class _Reader:
     def group(self, value: object, place: Place) -> GroupLine:
         """Read one group."""
         section = self.section(value, place, GROUP, ("id", "kind", "finding"))
-        kind = self.choice(section, "kind", place, KINDS) or "image"
+        kind = self.choice(section, "kind", place, KINDS)
         for_each = self.path(section, "for_each", place, inside=False)
-        if kind == "volume" and for_each != SEGMENTS:
-            self.note(place, f"A volume group is written for each segment: for_each: {SEGMENTS}.")
+        if kind in OF_SEGMENTS and for_each != SEGMENTS:
+            self.note(place, f"A {kind} group is written for each segment: for_each: {SEGMENTS}.")
         name = self.text(section, "id", place, most=32)
         if name and not _WORD.fullmatch(name):
             self.note((*place, "id"), "An id has letters, digits, _ and - only.")
         inside = bool(for_each)
         return GroupLine(
             id=name,
-            kind="volume" if kind == "volume" else "image",
+            kind=next((known for known in KINDS if known == kind), "image"),
             finding=self.code(section, "finding", place) or NOTHING,
             tracking=self.text(section, "tracking", place, most=64),
             for_each=for_each,

@@ -30,10 +30,13 @@ def agreement(subject: Subject) -> Iterator[Found]:
         for i in seg.SegmentSequence
         if int(i.SegmentNumber)  # 0 is the background of a label map
     }
+    outlined = {uid: number for number, uid in tracking.items() if uid}
     ml = _volumes(subject, seg)
     reported: set[int] = set()
     for item in groups_of(subject.ds):
         number = _segment_number(item.ds, str(seg.SOPInstanceUID))
+        if number is None:  # an outline refers to an image; what it is of, its UID tells
+            number = outlined.get(_tracking_uid(item.ds))
         if number is None:
             yield from _different(item.ds, _sum(ml) if subject.own else None, "the study")
             continue

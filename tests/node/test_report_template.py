@@ -22,7 +22,7 @@ from sr_templates.outputs import SEGMENTATION_OUTPUTS
 from sr_templates.preview import preview
 from storage.base import ClosedSeries, CompletionVerdict, NewJob
 from tests.models.small import shades_volume
-from tests.models.test_python_model import write_ours
+from tests.models.test_python_model import write_code, write_ours
 from tests.models.tiny import quiet
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
@@ -66,7 +66,7 @@ WANTED = [
     (4, "private.uid", "This is no UID"),
     (6, "local_codes[1].code", 'PS3.16 says SCT 12738006 is "Brain"'),
     (6, "local_codes[1].reviewed", "Write the date of the review as 2026-03-01"),
-    (9, "groups[1].kind", "'picture' is none of image or volume"),
+    (9, "groups[1].kind", "'picture' is none of image, volume or planar"),
     (10, "groups[1].finding", "SCT 95455008 is in no table of PS3.16. If it is right, list it"),
     (11, "groups[1].site", 'Put 69536005 in quotes ("69536005")'),
     (12, "groups[1].measurments", "Did you mean measurements?"),
@@ -105,6 +105,7 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        ("kind: image", "kind: planar", "A planar group is written for each segment"),
         ("digits: 2", "digits: 2.5", "This wants a whole number"),
         ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
         ("template: Own", "template: Own????", "This holds question marks in place of letters"),
@@ -186,6 +187,7 @@ def test_the_templates_of_the_manual_are_in_order(tmp_path: Path) -> None:
         return CliRunner().invoke(app, ["report", "check", *arguments]).exit_code
 
     assert check(str(TEMPLATES / "haemorrhage.yaml")) == 0
+    assert check(str(TEMPLATES / "outlined.yaml")) == 0
     assert check(str(TEMPLATES / "dementia.yaml"), "--any-model") == 0
     assert check(str(TEMPLATES / "dementia.yaml"), "--findings", str(sample)) == 2
 
@@ -351,6 +353,43 @@ def test_a_template_may_read_what_the_package_of_its_rule_declares(tmp_path: Pat
     )
     template.write_text(SHIFT.replace("study.mean", "elsewhere"))
     assert any(f"{template}:8: groups[1].measurements[1].value" in one for one in told())
+
+
+ONLY_NUMBERS = """
+class Model:
+    def inference(self, *, image, age=None):
+        return {"mean": float(image.array.mean())}
+"""
+
+
+def test_an_outline_wants_a_model_that_marks_something(tmp_path: Path) -> None:
+    numbers = {"mean": {"kind": "measurement", "name": ["SCT", "373098007", "Mean"]}}
+    packages = {
+        "ours": write_ours(tmp_path / "models" / "ours"),
+        "numbers": write_code(
+            tmp_path / "models" / "numbers",
+            ONLY_NUMBERS,
+            runtime={"kind": "python", "entry": "model:Model"},
+            outputs=numbers,
+        ),
+    }
+    cards = model_cards(packages)
+    (tmp_path / "outlined.yaml").write_text((TEMPLATES / "outlined.yaml").read_text())
+    config = tmp_path / "scorenode.yaml"
+
+    def told(model: str) -> list[str]:
+        config.write_text(
+            CONFIG.format(report="outlined.yaml")
+            .replace("pipeline: haemorrhage", "pipeline: segmentation")
+            .replace("haemorrhage-demo", model)
+        )
+        found = check(config, pipelines=["segmentation"], models=list(packages), cards=cards)
+        return [str(one) for one in found if one.severity == "error"]
+
+    assert told("ours") == []
+    [mistake] = told("numbers")
+    assert "scorenode.yaml:8: rule ich, run.report: groups[1].kind of the template" in mistake
+    assert "none of its outputs is a mask or a map, so a planar group is never" in mistake
 
 
 def test_a_template_reads_numbers_and_classes_of_a_package(tmp_path: Path) -> None:

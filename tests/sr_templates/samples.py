@@ -45,6 +45,9 @@ def samples() -> Iterator[Sample]:
     template = load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
     described = report_of(template, output_of(made), made)
     yield Sample("described", "sr", described, made.clean, made.seg)
+    template = load_template(TEMPLATES / "outlined.yaml", SEGMENTATION_OUTPUTS)
+    described = report_of(template, output_of(square), square)
+    yield Sample("described outlines", "sr", described, square.clean, square.seg)
     yield from _of_a_prognosis()
     yield from _notices(made)
 

@@ -7,6 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -20,8 +22,10 @@ from sr_templates.outputs import SEGMENTATION_OUTPUTS, outputs_of, undeclared, v
 from sr_templates.part10 import to_bytes
 from sr_templates.preview import preview
 from sr_templates.text import render
-from tests.noise import dciodvfy, tid1500reader
-from tests.sr_templates.objects import MAKER, MODEL, Case, case, identity, save
+from tests.noise import dciodvfy, dsrdump, tid1500reader
+from tests.sr_templates.further import SQUARE
+from tests.sr_templates.objects import MAKER, MODEL, Case, bleeds, case, identity, save
+from tests.sr_templates.test_contours import filled
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
 PROGNOSIS = {
@@ -40,6 +44,16 @@ def made() -> Case:
 @pytest.fixture(scope="module")
 def haemorrhage() -> ReportTemplate:
     return load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def square() -> Case:
+    return case(SQUARE)
+
+
+@pytest.fixture(scope="module")
+def outlined() -> ReportTemplate:
+    return load_template(TEMPLATES / "outlined.yaml", SEGMENTATION_OUTPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +83,69 @@ def test_a_segmentation_model_needs_no_python_for_its_report(
     volumes = [float(group["measurementItems"][0]["value"]) for group in read[-2:]]
     assert volumes == [round(made.findings.number("volume", n), 1) for n in (1, 3)]
     assert render(dcmread(path)).count("Measurement Group") == 3
+
+
+def test_a_planar_group_outlines_each_segment_where_it_is_largest(
+    square: Case, outlined: ReportTemplate, tmp_path: Path
+) -> None:
+    sr = report_of(outlined, output_of(square), square)
+    path = save(sr, tmp_path / "sr.dcm")
+    report: Any = hd.sr.ComprehensiveSR.from_dataset(dcmread(path))
+    groups = report.content.get_planar_roi_measurement_groups()
+
+    assert examine_own(sr, square.sources, square.seg) == []
+    assert (dciodvfy(path), dsrdump(path)) == ([], [])
+    labels = bleeds(SQUARE)
+    places = {str(ds.SOPInstanceUID): int(ds.InstanceNumber) for ds in square.sources}
+    assert len(groups) == 2
+    for number, item, group in zip(
+        (1, 3), square.segmentation.SegmentSequence, groups, strict=True
+    ):
+        [image] = group.roi.ContentSequence
+        place = SQUARE.slices - places[image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID]
+        areas = (labels == number).sum(axis=(0, 1))
+        assert areas[place] == areas.max()
+        mask = filled([group.roi.value - 0.5], (SQUARE.rows, SQUARE.columns))
+        assert np.array_equal(mask.T, labels[:, :, place] == number)
+        values = {one.name.meaning: one.value for one in group.get_measurements()}
+        assert values["Area"] == pytest.approx(areas.max() * 3.25**2, abs=0.05)
+        assert values["Volume"] == round(square.findings.number("volume", number), 1)
+        assert group.tracking_uid == item.TrackingUID
+
+
+def test_where_outlines_would_be_misplaced_a_group_refers_to_its_segment_and_says_so(
+    made: Case, outlined: ReportTemplate
+) -> None:
+    sr = report_of(outlined, output_of(made), made)
+
+    assert "SCOORD" not in {str(item.get("ValueType")) for item in items_of(sr)}
+    assert render(sr).count("Comment: Not outlined: the pixels are not square") == 2
+    assert examine_own(sr, made.sources, made.seg) == []
+
+
+def test_an_outline_of_another_structure_is_found_by_the_checker(
+    square: Case, outlined: ReportTemplate
+) -> None:
+    sr = report_of(outlined, output_of(square), square)
+    uids = [item for item in items_of(sr) if item.get("ValueType") == "UIDREF"]
+    first, second = (item for item in uids if _named(item) == "112040")
+    first.UID, second.UID = second.UID, first.UID
+
+    assert {one.rule for one in examine_own(sr, square.sources, square.seg)} == {"volume_differs"}
+    first.UID = "1.2.3"
+    assert "segment_unreported" in {one.rule for one in examine_own(sr, square.sources, square.seg)}
+
+
+def _named(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
+
+
+def items_of(ds: Dataset) -> list[Dataset]:
+    """All content items of a document."""
+    found = []
+    for item in ds.get("ContentSequence") or ():
+        found += [item, *items_of(item)]
+    return found
 
 
 def test_the_report_cites_its_template(made: Case, haemorrhage: ReportTemplate) -> None:
@@ -189,6 +266,19 @@ def test_the_preview_shows_the_tree_without_a_study(
     assert text.count("Measurement Group") == 3
     assert "Device Observer Model Name: haemorrhage-demo" in text
     assert "Presence of property: Present" in text
+
+
+def test_the_preview_of_an_outline_says_that_it_is_none(
+    square: Case, outlined: ReportTemplate, haemorrhage: ReportTemplate
+) -> None:
+    data = json.loads(json.dumps(findings_summary(Scored(square.findings, MODEL))))
+
+    text = preview(outlined, data)
+
+    assert "Outlines and their areas are placeholders." in text
+    assert text.count("Image Region: POLYLINE of 5 points") == 2
+    assert text.count("Volume: ") == 2
+    assert "placeholders" not in preview(haemorrhage, data).splitlines()[1]
 
 
 def test_a_preview_does_not_need_a_known_kind_of_model(dementia: ReportTemplate) -> None:
