@@ -129,6 +129,8 @@ class ReportTemplate:
     private : PrivateScheme or None
     local_codes : tuple of LocalCode
         Codes outside the tables of PS3.16 that somebody looked up.
+    image_library : bool
+        Whether the report describes the images that its groups refer to.
     """
 
     name: str
@@ -140,6 +142,7 @@ class ReportTemplate:
     statement: str = ""
     private: PrivateScheme | None = None
     local_codes: tuple[LocalCode, ...] = ()
+    image_library: bool = False
 
     @property
     def reviewed(self) -> frozenset[Code]:

@@ -29,6 +29,7 @@ from sr_templates import codes, stamp
 from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.described import ITEM, GroupLine, ReportTemplate, TemplateMismatch
 from sr_templates.described_items import is_missing, mapped, measurement
+from sr_templates.image_library import images_referred_to
 from sr_templates.outlines import Outline, is_square, outlines
 from sr_templates.outputs import pick
 from sr_templates.report import (
@@ -110,11 +111,11 @@ def described_report(
 
     References
     ----------
-    DICOM PS3.16 TID 1500, 1501, 1411, 1410.
+    DICOM PS3.16 TID 1500, 1501, 1411, 1410, 1600.
     """
     outlined = any(line.kind == "planar" for line in template.groups)
     references = {} if seg is None else segment_references(seg, outlined=outlined)
-    built = content(template, data, references, identity, maker, sources[0], comments)
+    built = content(template, data, references, identity, maker, sources, comments)
     evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(identifiers(seg))
@@ -160,7 +161,7 @@ def content(
     references: Mapping[str, SegmentReference],
     identity: ObjectIdentity,
     maker: Maker,
-    source: Dataset,
+    sources: Sequence[Dataset],
     comments: Sequence[str] = (),
 ) -> Content:
     """Build the tree alone, without evidence, patient or study."""
@@ -172,10 +173,12 @@ def content(
     for text in filter(None, sentences):
         groups[0][0].ContentSequence.append(_comment(text))
     procedure = (
-        procedure_of((), source)
+        procedure_of((), sources[0])
         if template.procedure is None
         else codes.concept(template.procedure)
     )
+    containers = [group[0] for group in groups]
+    library = images_referred_to(containers, sources) if template.image_library else []
     tree = MeasurementReport(
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
             codes.concept(codes.BRITISH_ENGLISH)
@@ -183,6 +186,7 @@ def content(
         observation_context=observation_context(maker),
         procedure_reported=procedure,
         imaging_measurements=groups,
+        referenced_images=library or None,
     )
     return Content(tree, builder.is_complete)
 

@@ -34,6 +34,7 @@ SAMPLE_MODEL: Mapping[str, Any] = {
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
 NOTE = "All UIDs are placeholders.\n"
 NOTE_OF_OUTLINES = "Outlines and their areas are placeholders.\n"
+NOTE_OF_IMAGES = "One image stands for all that are referred to; what is said of it is made up.\n"
 
 
 def preview(template: ReportTemplate, data: Mapping[str, Any]) -> str:
@@ -62,11 +63,21 @@ def preview(template: ReportTemplate, data: Mapping[str, Any]) -> str:
     is_ours = isinstance(named, dict) and named.keys() == SAMPLE_MODEL.keys()
     model = ModelIdentity(**(named if is_ours and named else SAMPLE_MODEL))
     maker = Maker("preview", "preview", model, f"{PLACEHOLDER}3", datetime.now(UTC))
-    built = content(template, seen, _references(seen, identity), identity, maker, Dataset())
+    built = content(template, seen, _references(seen, identity), identity, maker, [_image()])
     drawn = any(line.kind == "planar" for line in template.groups)
     note = NOTE + (NOTE_OF_OUTLINES if drawn else "")
+    note += NOTE_OF_IMAGES if template.image_library else ""
     flag = "" if built.is_complete else "The report is PARTIAL.\n"
     return note + flag + "\n" + render_tree(built.tree[0])
+
+
+def _image() -> Dataset:
+    """Stand for an image: nothing is known of it, so its Modality says nothing of a procedure."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = CTImageStorage, f"{PLACEHOLDER}5", ""
+    ds.FrameOfReferenceUID = f"{PLACEHOLDER}6"
+    ds.Rows, ds.Columns = 1, 1
+    return ds
 
 
 def _references(seen: Mapping[str, Any], identity: ObjectIdentity) -> dict[str, SegmentReference]:

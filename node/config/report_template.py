@@ -11,7 +11,7 @@ from typing import Any
 
 from models.base import Code
 from node.config.problems import ConfigError, Problem, did_you_mean, one_of
-from node.config.quantities import shape
+from node.config.quantities import flag, shape
 from node.config.template_codes import CodeBook
 from node.config.yaml_lines import MAX_BYTES, Document, Scalar, parse
 from node.config.yaml_lines import Path as Place
@@ -33,8 +33,8 @@ from sr_templates.described import (
 from sr_templates.outputs import Outputs, undeclared
 
 TOP = (
-    "template", "version", "procedure", "qualification", "statement", "private", "local_codes",
-    "groups",
+    "template", "version", "procedure", "qualification", "statement", "image_library", "private",
+    "local_codes", "groups",
 )  # fmt: skip
 PRIVATE = ("designator", "uid", "organisation", "codes")
 LOCAL = ("code", "source", "reviewed")
@@ -124,6 +124,7 @@ class _Reader:
             statement=self.text(root, "statement", (), most=1024),
             private=private,
             local_codes=local,
+            image_library=self.yes(root, "image_library", ()),
         )
 
     def private(self, value: object, place: Place) -> PrivateScheme | None:
@@ -272,6 +273,14 @@ class _Reader:
         if why := unfit(value):
             self.note((*place, key), f"This {why}; no report that says it would leave.")
         return str(value)
+
+    def yes(self, section: Mapping[str, object], key: str, place: Place) -> bool:
+        """Read yes or no; no where there is none."""
+        try:
+            return key in section and flag(section[key])
+        except ValueError as error:
+            self.note((*place, key), str(error))
+            return False
 
     def choice(
         self, section: Mapping[str, object], key: str, place: Place, known: Sequence[str]

@@ -107,6 +107,9 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
     [
         ("kind: image", "kind: planar", "A planar group is written for each segment"),
         ("digits: 2", "digits: 2.5", "This wants a whole number"),
+        ('version: "1"', 'version: "1"\nimage_library: some', "'some' is neither yes nor no"),
+        ('version: "1"', 'version: "1"\nimage_library: [yes]', "This wants one value, not a list"),
+        ('version: "1"', 'version: "1"\nimage_library:', "This has no value"),
         ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
         ("template: Own", "template: Own????", "This holds question marks in place of letters"),
         ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sr_templates.preview import preview
 from sr_templates.text import render
 from tests.noise import dciodvfy, dsrdump, tid1500reader
 from tests.sr_templates.further import SQUARE
-from tests.sr_templates.objects import MAKER, MODEL, Case, bleeds, case, identity, save
+from tests.sr_templates.objects import MAKER, MODEL, PHANTOM, Case, bleeds, case, identity, save
 from tests.sr_templates.test_contours import filled
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
@@ -113,6 +114,54 @@ def test_a_planar_group_outlines_each_segment_where_it_is_largest(
         assert group.tracking_uid == item.TrackingUID
 
 
+def library_of(sr: Dataset) -> list[str]:
+    """UIDs of the images that a report describes."""
+    [library] = [item for item in items_of(sr) if _named(item) == "111028"]
+    images = [item for item in items_of(library) if item.ValueType == "IMAGE"]
+    return [str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in images]
+
+
+def test_a_library_describes_the_images_that_are_outlined_and_no_others(
+    square: Case, outlined: ReportTemplate
+) -> None:
+    sr = report_of(outlined, output_of(square), square)
+
+    shown = [item for item in items_of(sr) if item.ValueType == "SCOORD"]
+    uids = {
+        str(i.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for i in shown
+    }
+    assert set(library_of(sr)) == uids
+    assert len(library_of(sr)) == len(uids) < len(square.sources)
+    [first, *_] = (ds for ds in square.clean if ds.SOPInstanceUID in uids)
+    assert f"Image Position (Patient) Z: {float(first.ImagePositionPatient[2])} mm" in render(sr)
+    assert f"Pixel Data Rows: {float(SQUARE.rows)} {{pixels}}" in render(sr)
+
+
+def test_a_library_describes_every_image_that_a_segment_lies_on(
+    made: Case, haemorrhage: ReportTemplate
+) -> None:
+    wanted = replace(haemorrhage, image_library=True)
+
+    sr = report_of(wanted, output_of(made), made)
+
+    marked = bleeds(PHANTOM).any(axis=(0, 1))
+    assert len(library_of(sr)) == marked.sum()
+    assert examine_own(sr, made.sources, made.seg) == []
+
+
+def test_there_is_no_library_where_none_is_wanted_or_nothing_is_referred_to(
+    made: Case, haemorrhage: ReportTemplate, dementia: ReportTemplate
+) -> None:
+    wanted = replace(dementia, image_library=True)
+
+    without = report_of(haemorrhage, output_of(made), made)
+    empty = report_of(wanted, PROGNOSIS, without_segmentation(made))
+
+    assert "Image Library" not in render(without)
+    assert "Image Library" not in render(empty)
+    assert examine_own(empty, made.sources, None, dementia.reviewed) == []
+
+
 def test_where_outlines_would_be_misplaced_a_group_refers_to_its_segment_and_says_so(
     made: Case, outlined: ReportTemplate
 ) -> None:
@@ -137,7 +186,8 @@ def test_an_outline_of_another_structure_is_found_by_the_checker(
 
 
 def _named(item: Dataset) -> str:
-    return str(item.ConceptNameCodeSequence[0].CodeValue)
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].CodeValue) if names else ""
 
 
 def items_of(ds: Dataset) -> list[Dataset]:
@@ -278,6 +328,8 @@ def test_the_preview_of_an_outline_says_that_it_is_none(
     assert "Outlines and their areas are placeholders." in text
     assert text.count("Image Region: POLYLINE of 5 points") == 2
     assert text.count("Volume: ") == 2
+    assert "One image stands for all that are referred to" in text
+    assert text.count("Image Library Group\n      Source: CT Image Storage 2.25.5\n") == 1
     assert "placeholders" not in preview(haemorrhage, data).splitlines()[1]
 
 
