@@ -69,6 +69,15 @@ class EvaluationLine:
 
 
 @dataclass(frozen=True)
+class TextLine:
+    """One TEXT item: what it is called, where its text is, and what if it is missing."""
+
+    name: Code
+    value: str
+    if_missing: IfMissing = "refuse"
+
+
+@dataclass(frozen=True)
 class GroupLine:
     """One Measurement Group, or one for each item of a list.
 
@@ -87,6 +96,7 @@ class GroupLine:
     category, site : Code or None
     measurements : tuple of MeasurementLine
     evaluations : tuple of EvaluationLine
+    texts : tuple of TextLine
     """
 
     id: str
@@ -98,6 +108,7 @@ class GroupLine:
     site: Code | None = None
     measurements: tuple[MeasurementLine, ...] = ()
     evaluations: tuple[EvaluationLine, ...] = ()
+    texts: tuple[TextLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,7 @@ def _group(data: Mapping[str, Any]) -> GroupLine:
             **codes,
             "measurements": tuple(_measurement(item) for item in data["measurements"]),
             "evaluations": tuple(_evaluation(item) for item in data["evaluations"]),
+            "texts": tuple(_text(item) for item in data.get("texts", ())),
         }
     )
 
@@ -189,6 +201,10 @@ def _measurement(data: Mapping[str, Any]) -> MeasurementLine:
 def _evaluation(data: Mapping[str, Any]) -> EvaluationLine:
     known = {word: _some(_code(item)) for word, item in data["map"].items()}
     return EvaluationLine(_some(_code(data["name"])), data["value"], known)
+
+
+def _text(data: Mapping[str, Any]) -> TextLine:
+    return TextLine(**{**data, "name": _some(_code(data["name"]))})
 
 
 def _code(item: Sequence[str] | None) -> Code | None:

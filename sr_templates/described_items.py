@@ -7,18 +7,25 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from highdicom.sr import Measurement
+from highdicom.sr import Measurement, RelationshipTypeValues, TextContentItem
 
+from models.base import Code
 from sr_templates import codes
-from sr_templates.described import GroupLine, MeasurementLine, TemplateMismatch
+from sr_templates.checks.texts import unfit
+from sr_templates.described import GroupLine, MeasurementLine, TemplateMismatch, TextLine
 from sr_templates.outputs import pick
 
 LARGEST = 1e15
 """A Decimal String has no room for more digits; what is not finite is beyond it."""
 
 
-def is_missing(line: MeasurementLine, scope: Mapping[str, Any]) -> bool:
-    """Whether a number is not there that may be missing."""
+def text_item(name: Code, text: str) -> TextContentItem:
+    """Content item of a text in a group, for which highdicom has no class of its own."""
+    return TextContentItem(codes.concept(name), text, RelationshipTypeValues.CONTAINS)
+
+
+def is_missing(line: MeasurementLine | TextLine, scope: Mapping[str, Any]) -> bool:
+    """Whether a number or text is not there that may be missing."""
     if line.if_missing == "refuse":
         return False
     try:
@@ -49,6 +56,17 @@ def measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any
     if line.observed:
         item[0].ObservationDateTime = _date(group, line, scope)
     return item
+
+
+def texts(group: GroupLine, line: TextLine, scope: Mapping[str, Any]) -> list[TextContentItem]:
+    """Give the content item of a text, none of an empty one; TemplateMismatch where it is none."""
+    found = pick(scope, line.value)
+    if not isinstance(found, str):
+        kind = type(found).__name__
+        raise TemplateMismatch(f"group {group.id}: {line.value} is {kind}, wanted a text")
+    if why := unfit(found):
+        raise TemplateMismatch(f"group {group.id}: {line.value} {why}")
+    return [text_item(line.name, found.strip())] if found.strip() else []
 
 
 def _date(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> str:

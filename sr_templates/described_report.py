@@ -12,13 +12,11 @@ from highdicom.sr import (
     ComprehensiveSR,
     FindingSite,
     LanguageOfContentItemAndDescendants,
-    Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
-    RelationshipTypeValues,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
@@ -27,8 +25,15 @@ from pydicom.dataset import Dataset
 
 from sr_templates import codes, stamp
 from sr_templates.base import Maker, ObjectIdentity
-from sr_templates.described import ITEM, GroupLine, ReportTemplate, TemplateMismatch
-from sr_templates.described_items import is_missing, mapped, measurement
+from sr_templates.described import (
+    ITEM,
+    GroupLine,
+    MeasurementLine,
+    ReportTemplate,
+    TemplateMismatch,
+    TextLine,
+)
+from sr_templates.described_items import is_missing, mapped, measurement, text_item, texts
 from sr_templates.image_library import images_referred_to
 from sr_templates.outlines import Outline, is_square, outlines
 from sr_templates.outputs import pick
@@ -169,9 +174,8 @@ def content(
     groups = list(builder.groups())
     if not groups:
         raise TemplateMismatch(f"the template {template.name} gives no group for this output")
-    sentences = (stamp.caution(maker), template.statement, *comments)
-    for text in filter(None, sentences):
-        groups[0][0].ContentSequence.append(_comment(text))
+    for text in filter(None, (stamp.caution(maker), template.statement, *comments)):
+        groups[0][0].ContentSequence.append(text_item(codes.COMMENT, text))
     procedure = (
         procedure_of((), sources[0])
         if template.procedure is None
@@ -208,10 +212,6 @@ def _schemes(template: ReportTemplate) -> list[CodingSchemeIdentificationItem] |
             responsible_organization=private.organisation,
         )
     ]
-
-
-def _comment(text: str) -> TextContentItem:
-    return TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
 
 
 class _Builder:
@@ -254,9 +254,9 @@ class _Builder:
             uid=self.identity.uid(f"tracking-template-{name}"),
             identifier=(line.tracking or f"{self.template.name} {line.id}")[: stamp.LONG_STRING],
         )
-        parts, notes = self._parts(line, scope)
+        parts, sentences = self._parts(line, scope)
         group = MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, **parts)
-        group[0].ContentSequence.extend(map(_comment, notes))
+        group[0].ContentSequence.extend(sentences)
         return group
 
     def _segment_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
@@ -269,7 +269,7 @@ class _Builder:
         if known is None:
             return
         tracking = TrackingIdentifier(uid=known.tracking_uid, identifier=known.tracking_id)
-        parts, notes = self._parts(line, scope)
+        parts, sentences = self._parts(line, scope)
         parts["tracking_identifier"] = tracking
         group: Group
         if line.kind == "planar" and known.outline is not None:
@@ -279,22 +279,26 @@ class _Builder:
                 referenced_region=known.outline.region(), **parts
             )
         else:
-            notes += [NOT_OUTLINED] if line.kind == "planar" else []
+            if line.kind == "planar":
+                sentences.append(text_item(codes.COMMENT, NOT_OUTLINED))
             group = VolumetricROIMeasurementsAndQualitativeEvaluations(
                 referenced_segment=known.reference, **parts
             )
-        group[0].ContentSequence.extend(map(_comment, notes))
+        group[0].ContentSequence.extend(sentences)
         yield group
 
-    def _parts(self, line: GroupLine, scope: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        measurements: list[Measurement] = []
-        notes: list[str] = []
-        for item in line.measurements:
-            if is_missing(item, scope):
-                self.is_complete = False
-                notes.append(f"{codes.display(item.name)}: not available.")
-            else:
-                measurements.append(measurement(line, item, scope))
+    def _parts(
+        self, line: GroupLine, scope: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[TextContentItem]]:
+        """Give what highdicom makes a group of, and the texts to put after it."""
+        lines: tuple[MeasurementLine | TextLine, ...] = (*line.measurements, *line.texts)
+        missing = [i for i in lines if is_missing(i, scope)]
+        self.is_complete = self.is_complete and not missing
+        measurements = [measurement(line, i, scope) for i in line.measurements if i not in missing]
+        sentences = [item for i in line.texts if i not in missing for item in texts(line, i, scope)]
+        sentences += [
+            text_item(codes.COMMENT, f"{codes.display(i.name)}: not available.") for i in missing
+        ]
         evaluations = [
             QualitativeEvaluation(
                 codes.concept(item.name),
@@ -309,7 +313,7 @@ class _Builder:
             "algorithm_id": self._algorithm(),
             "measurements": measurements or None,
             "qualitative_evaluations": evaluations or None,
-        }, notes
+        }, sentences
 
     def _algorithm(self) -> AlgorithmIdentification:
         template = self.template

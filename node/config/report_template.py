@@ -26,9 +26,11 @@ from sr_templates.described import (
     SEGMENTS,
     EvaluationLine,
     GroupLine,
+    IfMissing,
     MeasurementLine,
     PrivateScheme,
     ReportTemplate,
+    TextLine,
 )
 from sr_templates.outputs import Outputs, undeclared
 
@@ -40,12 +42,13 @@ PRIVATE = ("designator", "uid", "organisation", "codes")
 LOCAL = ("code", "source", "reviewed")
 GROUP = (
     "id", "kind", "for_each", "tracking", "finding", "category", "site", "measurements",
-    "evaluations",
+    "evaluations", "texts",
 )  # fmt: skip
 MEASUREMENT = (
     "name", "value", "unit", "digits", "range", "method", "if_missing", "observed",
 )  # fmt: skip
 EVALUATION = ("name", "value", "map")
+TEXT = ("name", "value", "if_missing")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -188,6 +191,9 @@ class _Reader:
             evaluations=tuple(
                 self.each(section, "evaluations", place, lambda v, p: self.evaluation(v, p, inside))
             ),
+            texts=tuple(
+                self.each(section, "texts", place, lambda v, p: self.text_line(v, p, inside))
+            ),
         )
 
     def measurement(self, value: object, place: Place, inside: bool) -> MeasurementLine:
@@ -196,7 +202,6 @@ class _Reader:
         unit = self.code(section, "unit", place) or NOTHING
         if unit != NOTHING and unit[0] != "UCUM":
             self.note((*place, "unit"), "A unit is a code of UCUM.")
-        missing = self.choice(section, "if_missing", place, IF_MISSING)
         return MeasurementLine(
             name=self.code(section, "name", place) or NOTHING,
             value=self.path(section, "value", place, inside=inside),
@@ -212,8 +217,25 @@ class _Reader:
             ),
             range=self.range(section.get("range"), (*place, "range")),
             method=self.code(section, "method", place),
-            if_missing="comment" if missing == "comment" else "refuse",
+            if_missing=self.if_missing(section, place),
             observed=self.path(section, "observed", place, inside=inside),
+        )
+
+    def if_missing(self, section: Mapping[str, object], place: Place) -> IfMissing:
+        """Read what happens where a value is missing."""
+        return (
+            "comment"
+            if self.choice(section, "if_missing", place, IF_MISSING) == "comment"
+            else "refuse"
+        )
+
+    def text_line(self, value: object, place: Place, inside: bool) -> TextLine:
+        """Read one text."""
+        section = self.section(value, place, TEXT, ("name", "value"))
+        return TextLine(
+            name=self.code(section, "name", place) or NOTHING,
+            value=self.path(section, "value", place, inside=inside),
+            if_missing=self.if_missing(section, place),
         )
 
     def evaluation(self, value: object, place: Place, inside: bool) -> EvaluationLine:

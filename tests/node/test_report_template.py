@@ -113,6 +113,11 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
         ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
         ("template: Own", "template: Own????", "This holds question marks in place of letters"),
         ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),
+        (
+            "    evaluations:",
+            "    texts: [{name: [DCM, X, Y], value: b}]\n    evaluations:",
+            "DCM X is in no table of PS3.16",
+        ),
         ("{a: [SCT", "{}#", "A map needs at least one word"),
     ],
 )
@@ -314,6 +319,10 @@ def test_mistakes_of_a_template_are_told_with_the_configuration(tmp_path: Path) 
     assert f"{tmp_path / 'bad.yaml'}:31: groups[2].finding" in told
 
 
+NOTE = """\
+    texts:
+      - { name: [DCM, "121077", "Conclusion"], value: study.note }
+"""
 SHIFT = """\
 template: Shift
 version: "1"
@@ -345,13 +354,26 @@ def test_a_template_may_read_what_the_package_of_its_rule_declares(tmp_path: Pat
         found = check(config, pipelines=["segmentation"], models=["ours"], cards=cards)
         return [str(one) for one in found if one.severity == "error"]
 
-    template.write_text(SHIFT)
+    template.write_text(SHIFT + NOTE)
     assert told() == []
+    for old, new, sentence in (
+        ("study.note", "study.notes", "The model does not say study.notes; here it says"),
+        ("study.note", "study.mean", "says a number at study.mean; a text is wanted here"),
+        ("study.note", "present", "says yes or no at present; a text is wanted here"),
+    ):
+        template.write_text(SHIFT + NOTE.replace(old, new))
+        [mistake] = told()
+        assert "scorenode.yaml:8: rule ich, run.report: " in mistake
+        assert "groups[1].texts[1].value" in mistake
+        assert sentence in mistake
+    template.write_text(SHIFT.replace("study.mean", "study.note"))
+    [mistake] = told()
+    assert "says a text at study.note; a number is wanted here" in mistake
     template.write_text(SHIFT.replace("study.mean", "study.median"))
     [mistake] = told()
     assert "scorenode.yaml:8: rule ich, run.report: groups[1].measurements[1].value" in mistake
     assert (
-        "The model does not say study.median; here it says: present, study.grade, study.mean"
+        "The model does not say study.median; here it says: present, study.grade, study.mean, "
         in mistake
     )
     template.write_text(SHIFT.replace("study.mean", "elsewhere"))
@@ -395,18 +417,20 @@ def test_an_outline_wants_a_model_that_marks_something(tmp_path: Path) -> None:
     assert "none of its outputs is a mask or a map, so a planar group is never" in mistake
 
 
-def test_a_template_reads_numbers_and_classes_of_a_package(tmp_path: Path) -> None:
+def test_a_template_reads_numbers_classes_and_texts_of_a_package(tmp_path: Path) -> None:
     predictor = load_predictor(load_package(write_ours(tmp_path / "ours")), trust_code=True)
     volume, _ = shades_volume()
     scored = Scored(predictor.predict(volume, quiet), predictor.identity)
     save_findings(scored, volume, tmp_path)
     template = tmp_path / "shift.yaml"
-    template.write_text(SHIFT)
+    template.write_text(SHIFT + NOTE)
 
     kept = load_findings(tmp_path)
     text = preview(load_template(template), json.loads((tmp_path / "findings.json").read_text()))
 
     assert kept.findings.classes == scored.findings.classes
+    assert kept.findings.named_texts == scored.findings.named_texts
+    assert "\n      Conclusion: Looked at 13 slices, age unknown.\n" in text
     assert "Presence of property: Present" in text
     assert f"Volume: {scored.findings.number('mean'):.3f} ml" in text
 

@@ -23,6 +23,7 @@ from sr_templates.outputs import SEGMENTATION_OUTPUTS, outputs_of, undeclared, v
 from sr_templates.part10 import to_bytes
 from sr_templates.preview import preview
 from sr_templates.text import render
+from sr_templates.text_report import sentences
 from tests.noise import dciodvfy, dsrdump, tid1500reader
 from tests.sr_templates.further import SQUARE
 from tests.sr_templates.objects import MAKER, MODEL, PHANTOM, Case, bleeds, case, identity, save
@@ -296,6 +297,72 @@ def test_an_output_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(TemplateMismatch, match=sentence):
         report_of(dementia, PROGNOSIS | change, without_segmentation(made))
+
+
+SAYING = """\
+template: Saying
+version: "1"
+groups:
+  - id: a
+    kind: image
+    finding: [SCT, "12738006", "Brain"]
+    texts:
+      - { name: [DCM, "121077", "Conclusion"], value: said }
+      - { name: [DCM, "121106", "Comment"], value: more, if_missing: comment }
+"""
+
+
+@pytest.fixture
+def saying(tmp_path: Path) -> ReportTemplate:
+    path = tmp_path / "saying.yaml"
+    path.write_text(SAYING)
+    return load_template(path, outputs_of({"said": "a", "more": None}))
+
+
+def test_a_text_of_the_model_stands_in_the_group(
+    made: Case, saying: ReportTemplate, tmp_path: Path
+) -> None:
+    case = without_segmentation(made)
+    sr = report_of(saying, {"said": " Blut im Schädel.\nKein Shift. ", "more": "Wenig."}, case)
+    path = save(sr, tmp_path / "sr.dcm")
+
+    assert examine_own(sr, made.sources) == []
+    assert (dciodvfy(path), dsrdump(path)) == ([], [])
+    said = {_named(item): item for item in items_of(dcmread(path)) if item.ValueType == "TEXT"}
+    assert said["121077"].TextValue == "Blut im Schädel.\nKein Shift."
+    assert said["121077"].RelationshipType == "CONTAINS"
+    assert "Comment: Wenig." in render(sr)
+    [line, *_] = sentences(sr, MAKER)
+    assert line == "Saying a. Conclusion: Blut im Schädel.\nKein Shift."
+    assert sr.CompletionFlag == "COMPLETE"
+    assert ReportTemplate.from_json(json.loads(json.dumps(saying.to_json()))) == saying
+
+
+def test_a_text_that_is_empty_or_missing(made: Case, saying: ReportTemplate) -> None:
+    case = without_segmentation(made)
+    empty = report_of(saying, {"said": "  ", "more": ""}, case)
+    missing = report_of(saying, {"said": "a"}, case)
+
+    assert "Conclusion" not in render(empty)
+    assert (empty.CompletionFlag, missing.CompletionFlag) == ("COMPLETE", "PARTIAL")
+    assert "Comment: Comment: not available." in render(missing)
+    assert examine_own(empty, made.sources) == examine_own(missing, made.sources) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (7, "group a: said is int, wanted a text"),
+        (None, "group a: said is NoneType, wanted a text"),
+        ("a\0b", "group a: said holds a control character"),
+        ("Universit?t", "group a: said holds question marks in place of letters"),
+    ],
+)
+def test_a_text_that_no_report_can_hold_is_refused(
+    made: Case, saying: ReportTemplate, said: object, sentence: str
+) -> None:
+    with pytest.raises(TemplateMismatch, match=sentence):
+        report_of(saying, {"said": said}, without_segmentation(made))
 
 
 def test_a_research_template_cannot_make_a_product_of_a_demonstration(made: Case) -> None:
