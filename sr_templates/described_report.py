@@ -173,7 +173,10 @@ def content(
     builder = _Builder(template, data, references, identity, maker)
     groups = list(builder.groups())
     if not groups:
-        raise TemplateMismatch(f"the template {template.name} gives no group for this output")
+        raise TemplateMismatch(
+            f"the template {template.name} gives no group for this output; one of kind image and "
+            "without for_each is always written"
+        )
     for text in filter(None, (stamp.caution(maker), template.statement, *comments)):
         groups[0][0].ContentSequence.append(text_item(codes.COMMENT, text))
     procedure = (

@@ -413,7 +413,7 @@ def test_an_outline_wants_a_model_that_marks_something(tmp_path: Path) -> None:
 
     assert told("ours") == []
     [mistake] = told("numbers")
-    assert "scorenode.yaml:8: rule ich, run.report: groups[1].kind of the template" in mistake
+    assert "scorenode.yaml:8: rule ich, run.report: groups[2].kind of the template" in mistake
     assert "none of its outputs is a mask or a map, so a planar group is never" in mistake
 
 

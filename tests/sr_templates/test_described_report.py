@@ -173,12 +173,25 @@ def test_where_outlines_would_be_misplaced_a_group_refers_to_its_segment_and_say
     assert examine_own(sr, made.sources, made.seg) == []
 
 
+def test_where_nothing_is_marked_an_image_group_says_so(outlined: ReportTemplate) -> None:
+    nothing = case(SQUARE, labels=np.zeros_like(bleeds(SQUARE)))
+    assert nothing.seg is None
+
+    sr = report_of(outlined, output_of(nothing), nothing)
+
+    assert "Presence of property: Absent" in render(sr)
+    assert render(sr).count("Measurement Group") == 1
+    assert examine_own(sr, nothing.sources) == []
+    with pytest.raises(TemplateMismatch, match=r"one of kind image .* is always written"):
+        report_of(replace(outlined, groups=outlined.groups[1:]), output_of(nothing), nothing)
+
+
 def test_an_outline_of_another_structure_is_found_by_the_checker(
     square: Case, outlined: ReportTemplate
 ) -> None:
     sr = report_of(outlined, output_of(square), square)
     uids = [item for item in items_of(sr) if item.get("ValueType") == "UIDREF"]
-    first, second = (item for item in uids if _named(item) == "112040")
+    _, first, second = (item for item in uids if _named(item) == "112040")
     first.UID, second.UID = second.UID, first.UID
 
     assert {one.rule for one in examine_own(sr, square.sources, square.seg)} == {"volume_differs"}
