@@ -233,6 +233,17 @@ def test_a_template_survives_the_json_of_a_job(
         assert ReportTemplate.from_json(json.loads(json.dumps(template.to_json()))) == template
 
 
+def test_a_template_of_a_job_that_was_opened_earlier_is_still_read(
+    haemorrhage: ReportTemplate,
+) -> None:
+    kept = haemorrhage.to_json()
+    del kept["image_library"]
+    for group in kept["groups"]:
+        del group["texts"]
+
+    assert ReportTemplate.from_json(json.loads(json.dumps(kept))) == haemorrhage
+
+
 def without_segmentation(made: Case) -> Case:
     return Case(made.sources, made.clean, made.volume, made.findings, None, made.sr)
 
