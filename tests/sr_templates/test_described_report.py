@@ -163,6 +163,14 @@ def test_there_is_no_library_where_none_is_wanted_or_nothing_is_referred_to(
     assert examine_own(empty, made.sources, None, dementia.reviewed) == []
 
 
+def test_a_report_of_outlines_is_judged_without_the_segmentation_it_was_made_from(
+    square: Case, outlined: ReportTemplate
+) -> None:
+    sr = report_of(outlined, output_of(square), square)
+
+    assert examine_own(sr, square.sources) == []
+
+
 def test_where_outlines_would_be_misplaced_a_group_refers_to_its_segment_and_says_so(
     made: Case, outlined: ReportTemplate
 ) -> None:
