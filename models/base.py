@@ -333,6 +333,8 @@ class Findings:
         Whether the finding is over the threshold of urgency; None: the model has none.
     classes : mapping
         Name of an output that is a class to the model's word for it.
+    named_texts : mapping
+        Name of an output that is a text to what the model says in it; among `texts`, too.
     """
 
     labels: NDArray[np.uint8] | None
@@ -344,6 +346,7 @@ class Findings:
     texts: tuple[str, ...] = ()
     priority: bool | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
+    named_texts: Mapping[str, str] = field(default_factory=dict)
 
     def mask(self, segment: int) -> NDArray[np.bool_]:
         """All voxels of a segment, also those that others share; ValueError without labels."""

@@ -113,6 +113,7 @@ class PythonPredictor:
         numbers: list[Number] = []
         texts: list[str] = []
         classes: dict[str, str] = {}
+        named: dict[str, str] = {}
         for name, entry in entries.items():
             value = outputs[name]
             match entry.kind:
@@ -127,8 +128,10 @@ class PythonPredictor:
                     classes[name] = word
                     texts.append(f"{name}: {entry.classes.get(word, word)}.")
                 case "text":
-                    texts.append(str(value)[:1024])
-        return replace(self._joined(masks, numbers, texts, volume), classes=classes)
+                    named[name] = str(value)[:1024]
+                    texts.append(named[name])
+        found = self._joined(masks, numbers, texts, volume)
+        return replace(found, classes=classes, named_texts=named)
 
     def _masks(self, name: str, entry: OutputEntry, value: Any, volume: Volume) -> dict[int, Mask]:
         array = np.asarray(value)

@@ -77,11 +77,14 @@ def _network_card(package: ModelPackage) -> dict[str, Any]:
     """Give the names of the series that a model of several takes, and of what else it says."""
     manifest = package.manifest
     outputs = manifest.outputs.items()
-    said = [(name, one.segment) for name, one in outputs if one.kind in ("measurement", "class")]
+    kinds = {one.kind for _, one in outputs}
+    said = [(name, one.segment) for name, one in outputs if one.kind == "measurement"]
     return {
         "inputs": tuple(manifest.inputs) if len(manifest.inputs) > 1 else (),
         "numbers": frozenset(name for name, segment in said if segment is None),
         "numbers_of_segments": frozenset(name for name, segment in said if segment is not None),
+        "texts": frozenset(name for name, one in outputs if one.kind in ("class", "text")),
+        "marks": not kinds or bool(kinds & {"mask", "probability_map"}),
     }
 
 

@@ -35,6 +35,7 @@ class LocalCode:
 TERMINOLOGY_SERVER = "FHIR value set of intracranial haemorrhages, expanded by its server"
 MR_RATE = "code mapping of the MR-RATE data set"
 LOINC = "LOINC, in two public data dictionaries that agree"
+DCMTK_AND_HIGHDICOM = "PS3.16 TID 1602 and 1604, as DCMTK 3.6.7 and highdicom 0.28 write them"
 SNOMED = "SNOMED CT, in two public mappings that agree"
 
 LOCAL_CODES: Final = (
@@ -57,6 +58,8 @@ LOCAL_CODES: Final = (
     LocalCode("SCT", "447316007", "Mini-mental state examination score", SNOMED, "2026-11-28"),
     LocalCode("LN", "72106-8", "Total score [MMSE]", LOINC, "2026-11-28"),
     LocalCode("LN", "72172-0", "Total score [MoCA]", LOINC, "2026-11-28"),
+    LocalCode("UCUM", "{pixels}", "Pixels", DCMTK_AND_HIGHDICOM, "2026-11-28"),
+    LocalCode("UCUM", "{-1:1}", "{-1:1}", DCMTK_AND_HIGHDICOM, "2026-11-28"),
     LocalCode("SCT", "276214006", "Finding category", "PS3.16 TID 1411, row 3b", "2026-11-28"),
 )
 """Grows by review only; where no trustworthy source is found, a private code is used."""

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from models.base import Code
 from sr_templates.code_tables import LocalCode
 
-Kind = Literal["image", "volume"]
+Kind = Literal["image", "volume", "planar"]
 IfMissing = Literal["refuse", "comment"]
-KINDS: tuple[Kind, ...] = ("image", "volume")
+KINDS: tuple[Kind, ...] = ("image", "volume", "planar")
+OF_SEGMENTS = frozenset({"volume", "planar"})
+"""Kinds of group that are written for the segments of the Segmentation."""
 IF_MISSING: tuple[IfMissing, ...] = ("refuse", "comment")
 QUALIFICATIONS = ("PRODUCT", "RESEARCH", "SERVICE")
 ITEM = "item"
@@ -67,6 +69,15 @@ class EvaluationLine:
 
 
 @dataclass(frozen=True)
+class TextLine:
+    """One TEXT item: what it is called, where its text is, and what if it is missing."""
+
+    name: Code
+    value: str
+    if_missing: IfMissing = "refuse"
+
+
+@dataclass(frozen=True)
 class GroupLine:
     """One Measurement Group, or one for each item of a list.
 
@@ -75,15 +86,17 @@ class GroupLine:
     id : str
         Unique in the template; part of the tracking UIDs.
     kind : str
-        ``image``: TID 1501; ``volume``: TID 1411, for the segments of the Segmentation.
+        ``image``: TID 1501; ``volume``: TID 1411, for the segments of the Segmentation;
+        ``planar``: TID 1410, for the same, each outlined where it is largest.
     finding : Code
     tracking : str
-        Tracking Identifier; of a ``volume`` group it is the segment's.
+        Tracking Identifier; of a ``volume`` or ``planar`` group it is the segment's.
     for_each : str
         Path to a list in the model's output; empty: one group.
     category, site : Code or None
     measurements : tuple of MeasurementLine
     evaluations : tuple of EvaluationLine
+    texts : tuple of TextLine
     """
 
     id: str
@@ -95,6 +108,7 @@ class GroupLine:
     site: Code | None = None
     measurements: tuple[MeasurementLine, ...] = ()
     evaluations: tuple[EvaluationLine, ...] = ()
+    texts: tuple[TextLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,8 @@ class ReportTemplate:
     private : PrivateScheme or None
     local_codes : tuple of LocalCode
         Codes outside the tables of PS3.16 that somebody looked up.
+    image_library : bool
+        Whether the report describes the images that its groups refer to.
     """
 
     name: str
@@ -137,6 +153,7 @@ class ReportTemplate:
     statement: str = ""
     private: PrivateScheme | None = None
     local_codes: tuple[LocalCode, ...] = ()
+    image_library: bool = False
 
     @property
     def reviewed(self) -> frozenset[Code]:
@@ -170,6 +187,7 @@ def _group(data: Mapping[str, Any]) -> GroupLine:
             **codes,
             "measurements": tuple(_measurement(item) for item in data["measurements"]),
             "evaluations": tuple(_evaluation(item) for item in data["evaluations"]),
+            "texts": tuple(_text(item) for item in data.get("texts", ())),
         }
     )
 
@@ -183,6 +201,10 @@ def _measurement(data: Mapping[str, Any]) -> MeasurementLine:
 def _evaluation(data: Mapping[str, Any]) -> EvaluationLine:
     known = {word: _some(_code(item)) for word, item in data["map"].items()}
     return EvaluationLine(_some(_code(data["name"])), data["value"], known)
+
+
+def _text(data: Mapping[str, Any]) -> TextLine:
+    return TextLine(**{**data, "name": _some(_code(data["name"]))})
 
 
 def _code(item: Sequence[str] | None) -> Code | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -14,12 +12,11 @@ from highdicom.sr import (
     ComprehensiveSR,
     FindingSite,
     LanguageOfContentItemAndDescendants,
-    Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
-    RelationshipTypeValues,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
@@ -34,7 +31,11 @@ from sr_templates.described import (
     MeasurementLine,
     ReportTemplate,
     TemplateMismatch,
+    TextLine,
 )
+from sr_templates.described_items import is_missing, mapped, measurement, text_item, texts
+from sr_templates.image_library import images_referred_to
+from sr_templates.outlines import Outline, is_square, outlines
 from sr_templates.outputs import pick
 from sr_templates.report import (
     DocumentClass,
@@ -46,18 +47,25 @@ from sr_templates.report import (
 )
 from sr_templates.segmentation import tracking_name
 
-LARGEST = 1e15
-"""A Decimal String has no room for more digits; what is not finite is beyond it."""
-Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+NOT_OUTLINED = "Not outlined: the pixels are not square, and viewers misplace outlines on those."
+Group = (
+    MeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+)
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentReference:
-    """A segment a group is about: its item of Segment Sequence, and the reference to it."""
+    """A segment a group is about: its item of Segment Sequence, and the reference to it.
+
+    `outline` is what surrounds it on one image, where outlines are wanted and can be drawn.
+    """
 
     tracking_uid: str
     tracking_id: str
     reference: ReferencedSegment
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +96,8 @@ def described_report(
     sources : sequence of Dataset
         As `normalised` returns them; all of them are evidence.
     seg : Dataset or None
-        The Segmentation of the same findings; ``volume`` groups refer to its segments.
+        The Segmentation of the same findings; ``volume`` groups refer to its segments,
+        ``planar`` groups outline them on the images.
     identity : ObjectIdentity
     maker : Maker
     comments : sequence of str
@@ -107,10 +116,11 @@ def described_report(
 
     References
     ----------
-    DICOM PS3.16 TID 1500, 1501, 1411.
+    DICOM PS3.16 TID 1500, 1501, 1411, 1410, 1600.
     """
-    references = {} if seg is None else segment_references(seg)
-    built = content(template, data, references, identity, maker, sources[0], comments)
+    outlined = any(line.kind == "planar" for line in template.groups)
+    references = {} if seg is None else segment_references(seg, outlined=outlined)
+    built = content(template, data, references, identity, maker, sources, comments)
     evidence = stamp.anonymous(sources)
     if seg is not None:
         evidence.append(identifiers(seg))
@@ -127,12 +137,23 @@ def described_report(
     return result
 
 
-def segment_references(seg: Dataset) -> dict[str, SegmentReference]:
-    """Return references to the segments of a Segmentation, by Tracking UID."""
+def segment_references(seg: Dataset, *, outlined: bool) -> dict[str, SegmentReference]:
+    """Return references to the segments of a Segmentation, by Tracking UID.
+
+    Parameters
+    ----------
+    seg : Dataset
+    outlined : bool
+        Whether each is to be outlined, too; none is where pixels are not square.
+    """
     references = referenced_segments(seg)
+    drawn = outlines(seg) if outlined and is_square(seg) else {}
     return {
         str(item.TrackingUID): SegmentReference(
-            str(item.TrackingUID), str(item.TrackingID), references[str(item.TrackingUID)]
+            str(item.TrackingUID),
+            str(item.TrackingID),
+            references[str(item.TrackingUID)],
+            drawn.get(int(item.SegmentNumber)),
         )
         for item in seg.SegmentSequence
         if "TrackingUID" in item
@@ -145,22 +166,26 @@ def content(
     references: Mapping[str, SegmentReference],
     identity: ObjectIdentity,
     maker: Maker,
-    source: Dataset,
+    sources: Sequence[Dataset],
     comments: Sequence[str] = (),
 ) -> Content:
     """Build the tree alone, without evidence, patient or study."""
     builder = _Builder(template, data, references, identity, maker)
     groups = list(builder.groups())
     if not groups:
-        raise TemplateMismatch(f"the template {template.name} gives no group for this output")
-    sentences = (stamp.caution(maker), template.statement, *comments)
-    for text in filter(None, sentences):
-        groups[0][0].ContentSequence.append(_comment(text))
+        raise TemplateMismatch(
+            f"the template {template.name} gives no group for this output; one of kind image and "
+            "without for_each is always written"
+        )
+    for text in filter(None, (stamp.caution(maker), template.statement, *comments)):
+        groups[0][0].ContentSequence.append(text_item(codes.COMMENT, text))
     procedure = (
-        procedure_of((), source)
+        procedure_of((), sources[0])
         if template.procedure is None
         else codes.concept(template.procedure)
     )
+    containers = [group[0] for group in groups]
+    library = images_referred_to(containers, sources) if template.image_library else []
     tree = MeasurementReport(
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
             codes.concept(codes.BRITISH_ENGLISH)
@@ -168,6 +193,7 @@ def content(
         observation_context=observation_context(maker),
         procedure_reported=procedure,
         imaging_measurements=groups,
+        referenced_images=library or None,
     )
     return Content(tree, builder.is_complete)
 
@@ -189,10 +215,6 @@ def _schemes(template: ReportTemplate) -> list[CodingSchemeIdentificationItem] |
             responsible_organization=private.organisation,
         )
     ]
-
-
-def _comment(text: str) -> TextContentItem:
-    return TextContentItem(codes.concept(codes.COMMENT), text, RelationshipTypeValues.CONTAINS)
 
 
 class _Builder:
@@ -221,7 +243,7 @@ class _Builder:
                 if line.kind == "image":
                     yield self._group(line, scope, f"{line.id}-{number}")
                 else:
-                    yield from self._volume_group(line, scope)
+                    yield from self._segment_group(line, scope)
 
     def _items(self, line: GroupLine) -> list[Any]:
         found = pick(self.data, line.for_each)
@@ -235,12 +257,12 @@ class _Builder:
             uid=self.identity.uid(f"tracking-template-{name}"),
             identifier=(line.tracking or f"{self.template.name} {line.id}")[: stamp.LONG_STRING],
         )
-        parts, notes = self._parts(line, scope)
+        parts, sentences = self._parts(line, scope)
         group = MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, **parts)
-        group[0].ContentSequence.extend(map(_comment, notes))
+        group[0].ContentSequence.extend(sentences)
         return group
 
-    def _volume_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
+    def _segment_group(self, line: GroupLine, scope: Mapping[str, Any]) -> Iterator[Group]:
         """Give the group of a segment; one that has no voxel has none."""
         number = pick(scope, f"{ITEM}.number")
         if type(number) is not int:
@@ -250,26 +272,40 @@ class _Builder:
         if known is None:
             return
         tracking = TrackingIdentifier(uid=known.tracking_uid, identifier=known.tracking_id)
-        parts, notes = self._parts(line, scope)
-        group = VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking, referenced_segment=known.reference, **parts
-        )
-        group[0].ContentSequence.extend(map(_comment, notes))
+        parts, sentences = self._parts(line, scope)
+        parts["tracking_identifier"] = tracking
+        group: Group
+        if line.kind == "planar" and known.outline is not None:
+            if all(item.name != codes.AREA for item in line.measurements):
+                parts["measurements"] = [known.outline.area(), *(parts["measurements"] or ())]
+            group = PlanarROIMeasurementsAndQualitativeEvaluations(
+                referenced_region=known.outline.region(), **parts
+            )
+        else:
+            if line.kind == "planar":
+                sentences.append(text_item(codes.COMMENT, NOT_OUTLINED))
+            group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+                referenced_segment=known.reference, **parts
+            )
+        group[0].ContentSequence.extend(sentences)
         yield group
 
-    def _parts(self, line: GroupLine, scope: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        measurements: list[Measurement] = []
-        notes: list[str] = []
-        for item in line.measurements:
-            if _is_missing(item, scope):
-                self.is_complete = False
-                notes.append(f"{codes.display(item.name)}: not available.")
-            else:
-                measurements.append(_measurement(line, item, scope))
+    def _parts(
+        self, line: GroupLine, scope: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[TextContentItem]]:
+        """Give what highdicom makes a group of, and the texts to put after it."""
+        lines: tuple[MeasurementLine | TextLine, ...] = (*line.measurements, *line.texts)
+        missing = [i for i in lines if is_missing(i, scope)]
+        self.is_complete = self.is_complete and not missing
+        measurements = [measurement(line, i, scope) for i in line.measurements if i not in missing]
+        sentences = [item for i in line.texts if i not in missing for item in texts(line, i, scope)]
+        sentences += [
+            text_item(codes.COMMENT, f"{codes.display(i.name)}: not available.") for i in missing
+        ]
         evaluations = [
             QualitativeEvaluation(
                 codes.concept(item.name),
-                codes.concept(_mapped(line, item.value, item.map, scope)),
+                codes.concept(mapped(line, item.value, item.map, scope)),
             )
             for item in line.evaluations
         ]
@@ -280,61 +316,10 @@ class _Builder:
             "algorithm_id": self._algorithm(),
             "measurements": measurements or None,
             "qualitative_evaluations": evaluations or None,
-        }, notes
+        }, sentences
 
     def _algorithm(self) -> AlgorithmIdentification:
         template = self.template
         return algorithm(
             self.maker, {"template": f"{template.name} {template.version} {template.digest}"}
         )
-
-
-def _is_missing(line: MeasurementLine, scope: Mapping[str, Any]) -> bool:
-    if line.if_missing == "refuse":
-        return False
-    try:
-        return pick(scope, line.value) is None
-    except TemplateMismatch:
-        return True
-
-
-def _measurement(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> Measurement:
-    found = pick(scope, line.value)
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        kind = type(found).__name__
-        raise TemplateMismatch(f"group {group.id}: {line.value} is {kind}, wanted a number")
-    if not abs(found) < LARGEST:
-        raise TemplateMismatch(f"group {group.id}: {line.value} is no number a report can hold")
-    if line.range and not line.range[0] <= found <= line.range[1]:
-        low, high = line.range
-        raise TemplateMismatch(
-            f"group {group.id}: {line.value} = {found:g} is outside {low:g} to {high:g}"
-        )
-    item = Measurement(
-        name=codes.concept(line.name),
-        value=round(float(found), line.digits),
-        unit=codes.concept(line.unit),
-        method=codes.concept(line.method) if line.method else None,
-    )
-    if line.observed:
-        item[0].ObservationDateTime = _date(group, line, scope)
-    return item
-
-
-def _date(group: GroupLine, line: MeasurementLine, scope: Mapping[str, Any]) -> str:
-    text = str(pick(scope, line.observed))
-    try:
-        return date.fromisoformat(text[:10]).strftime("%Y%m%d")
-    except ValueError:
-        sentence = f"group {group.id}: {line.observed} is no date such as 2026-03-01"
-        raise TemplateMismatch(sentence) from None
-
-
-def _mapped(group: GroupLine, path: str, known: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
-    found = pick(scope, path)
-    word = json.dumps(found) if isinstance(found, bool) or found is None else str(found)
-    if word not in known:
-        raise TemplateMismatch(
-            f"group {group.id}: {path} = {word[:64]} is not in its map ({', '.join(known)})"
-        )
-    return known[word]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from highdicom.sr import (
@@ -17,6 +18,7 @@ from highdicom.sr import (
     SourceImageForRegion,
     TextContentItem,
 )
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import Findings, Segment
@@ -25,6 +27,7 @@ from sr_templates.base import Maker, ObjectIdentity
 from sr_templates.contours import MarkedSlice, marked_slices, polygons
 from sr_templates.frames import frames_of
 from sr_templates.report import (
+    Image,
     algorithm,
     measurements_of,
     observation_context,
@@ -39,6 +42,36 @@ SQUARE = 0.01
 """How much the sides of a pixel may differ, as a share."""
 CENTRE = 0.5
 """Coordinates of an image begin at the corner of the first pixel, PS3.3 C.18.6.1.2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What surrounds a segment on the slice where it is largest.
+
+    Parameters
+    ----------
+    points : NDArray[np.float64]
+        Shape (points, 2): column and row as an image counts them, the last point the first.
+    image : tuple
+        SOP Class UID, SOP Instance UID and, of a multi-frame image, the frame.
+    area_mm2 : float
+        Of all that the segment marks on that slice.
+    """
+
+    points: NDArray[np.float64]
+    image: Image
+    area_mm2: float
+
+    def region(self) -> ImageRegion:
+        """Content item of the outline, selected from its image."""
+        class_uid, instance_uid, frame = self.image
+        image = SourceImageForRegion(class_uid, instance_uid, None if frame is None else [frame])
+        return ImageRegion("POLYLINE", self.points, image)
+
+    def area(self) -> Measurement:
+        """Content item of the area."""
+        value = round(self.area_mm2, 1)
+        return Measurement(codes.concept(codes.AREA), value, codes.concept(codes.MM2))
 
 
 def outline_report(
@@ -72,11 +105,11 @@ def outline_report(
     ----------
     DICOM PS3.16 TID 1500, 1410; PS3.3 C.18.6.
     """
-    if seg is None or not _is_square(seg):
+    if seg is None or not is_square(seg):
         return None
-    largest = _largest(seg)
+    outlined = outlines(seg)
     groups = [
-        _group(findings, segment, largest[number], identity, maker)
+        _group(findings, segment, outlined[number], identity, maker)
         for segment, number in _described(findings, seg, identity)
     ]
     for text in filter(None, (stamp.caution(maker),)):
@@ -103,9 +136,21 @@ def outline_report(
     return result
 
 
-def _is_square(seg: Dataset) -> bool:
+def is_square(seg: Dataset) -> bool:
+    """Whether viewers draw outlines in their place: the sides of a pixel are equal."""
     down, across = next(frames_of(seg)).spacing
     return bool(abs(down / across - 1.0) <= SQUARE)
+
+
+def outlines(seg: Dataset) -> dict[int, Outline]:
+    """Outline of the largest part of each segment on its largest slice, by Segment Number."""
+    return {number: _outline(one) for number, one in _largest(seg).items()}
+
+
+def _outline(one: MarkedSlice) -> Outline:
+    ring = polygons(one.mask)[0] + CENTRE
+    area = np.count_nonzero(one.mask) * float(np.prod(one.frame.spacing))
+    return Outline(np.concatenate([ring, ring[:1]]), source_image(one.group), area)
 
 
 def _largest(seg: Dataset) -> dict[int, MarkedSlice]:
@@ -130,25 +175,18 @@ def _described(
 def _group(
     findings: Findings,
     segment: Segment,
-    largest: MarkedSlice,
+    outline: Outline,
     identity: ObjectIdentity,
     maker: Maker,
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    class_uid, instance_uid, frame = source_image(largest.group)
-    image = SourceImageForRegion(class_uid, instance_uid, None if frame is None else [frame])
-    outline = polygons(largest.mask)[0] + CENTRE
-    area = np.count_nonzero(largest.mask) * float(np.prod(largest.frame.spacing))
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking_of(identity, maker, segment),
-        referenced_region=ImageRegion("POLYLINE", np.concatenate([outline, outline[:1]]), image),
+        referenced_region=outline.region(),
         finding_category=codes.concept(segment.category),
         finding_type=codes.concept(segment.type),
         finding_sites=sites_of([segment]),
         algorithm_id=algorithm(maker),
-        measurements=[
-            Measurement(codes.concept(codes.AREA), round(area, 1), codes.concept(codes.MM2)),
-            *(measurements_of(findings, segment.number) or ()),
-        ],
+        measurements=[outline.area(), *(measurements_of(findings, segment.number) or ())],
         qualitative_evaluations=[
             QualitativeEvaluation(codes.concept(codes.PRESENCE), codes.concept(codes.PRESENT))
         ],

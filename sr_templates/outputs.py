@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.base import CasePrognosis
-from sr_templates.described import ITEM, SEGMENTS, ReportTemplate, TemplateMismatch
+from sr_templates.described import (
+    ITEM,
+    OF_SEGMENTS,
+    SEGMENTS,
+    GroupLine,
+    ReportTemplate,
+    TemplateMismatch,
+)
 
 
 @dataclass(frozen=True)
@@ -24,21 +31,35 @@ class Outputs:
         Beginnings of further paths, whose ends the model decides.
     open_lists : frozenset of str
         Lists whose items may hold more, as the model decides.
+    marks : bool
+        Whether it marks voxels, so that there may be a Segmentation.
+    kinds : mapping
+        What is at a path, as far as that is known: ``a number``, ``a text``, ``yes or no``. Of an
+        item of a list the path begins with that of the list.
     """
 
     values: frozenset[str]
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     open_lists: frozenset[str] = frozenset()
+    marks: bool = True
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, path: str) -> bool:
         """Whether a path outside of lists is declared."""
         return path in self.values or path.startswith(self.families)
 
 
+A_NUMBER, A_TEXT, YES_OR_NO = "a number", "a text", "yes or no"
 SEGMENTATION_OUTPUTS = Outputs(
     frozenset({"present", "study.volume", "study.probability"}),
     {SEGMENTS: frozenset({"number", "label", "volume"})},
+    kinds={
+        "present": YES_OR_NO,
+        **dict.fromkeys(("study.volume", "study.probability"), A_NUMBER),
+        **dict.fromkeys((f"{SEGMENTS}.number", f"{SEGMENTS}.volume"), A_NUMBER),
+        f"{SEGMENTS}.label": A_TEXT,
+    },
 )
 """What every packaged segmentation model says: see `models.base.Findings`."""
 PACKAGED_OUTPUTS = replace(
@@ -47,18 +68,34 @@ PACKAGED_OUTPUTS = replace(
 """What any package may say, while it is not known which one is meant."""
 
 
-def outputs_of_package(numbers: Iterable[str], of_segments: Iterable[str]) -> Outputs:
-    """Return what a package says whose manifest names further numbers and classes.
+def outputs_of_package(
+    numbers: Iterable[str],
+    of_segments: Iterable[str],
+    texts: Iterable[str] = (),
+    *,
+    marks: bool = True,
+) -> Outputs:
+    """Return what a package says whose manifest names further numbers, classes and texts.
 
     Parameters
     ----------
     numbers, of_segments : iterable of str
-        Of the whole study, classes among them, and of single segments.
+        Numbers of the whole study, and of single segments.
+    texts : iterable of str
+        Texts, classes among them.
+    marks : bool
+        Whether it marks voxels.
     """
     said = SEGMENTATION_OUTPUTS
+    kinds = {
+        **{f"study.{name}": A_NUMBER for name in numbers},
+        **{f"study.{name}": A_TEXT for name in texts},
+    }
     return Outputs(
-        said.values.union(f"study.{name}" for name in numbers),
+        said.values.union(kinds),
         {SEGMENTS: said.lists[SEGMENTS].union(of_segments)},
+        marks=marks,
+        kinds={**said.kinds, **kinds, **{f"{SEGMENTS}.{name}": A_NUMBER for name in of_segments}},
     )
 
 
@@ -66,6 +103,10 @@ PROGNOSIS_OUTPUTS = Outputs(
     frozenset(["projection", "probability", "class", "threshold", "age_years", "population"]),
     {SEGMENTS: frozenset({"number", "label", "volume"})},
     ("inputs.", "volumes."),
+    kinds={
+        **dict.fromkeys(("projection", "probability", "threshold", "age_years"), A_NUMBER),
+        **dict.fromkeys(("class", "population"), A_TEXT),
+    },
 )
 """What the pipeline dementia says: see `models.base.CasePrognosis`. ``class`` is stable,
 progressive or undetermined; below ``inputs`` is each feature by name, with ``<name>_date`` and
@@ -73,6 +114,10 @@ progressive or undetermined; below ``inputs`` is each feature by name, with ``<n
 NUMBER = frozenset({"name", "value", "segment"})
 SEGMENT = frozenset({"number", "label"})
 """What each number and each segment of ``findings.json`` has."""
+MARKS_NOTHING = (
+    "The model marks nothing: none of its outputs is a mask or a map, so a {} group is never "
+    "written. Write kind: image."
+)
 TOTALS = {"gm": "grey_matter", "wm": "white_matter", "icv": "intracranial"}
 OUTPUTS: Mapping[str, Outputs] = {
     "segmentation": SEGMENTATION_OUTPUTS,
@@ -84,9 +129,9 @@ OUTPUTS: Mapping[str, Outputs] = {
 def view(data: Mapping[str, Any]) -> dict[str, Any]:
     """Give what ``findings.json`` holds the form that paths lead into.
 
-    Numbers of the whole study and classes become ``study.<name>``, numbers of a segment ``<name>``
-    in the item of its segment; what a prognosis says goes to the top. Everything else stays where
-    it is.
+    Numbers of the whole study, classes and texts become ``study.<name>``, numbers of a segment
+    ``<name>`` in the item of its segment; what a prognosis says goes to the top. Everything else
+    stays where it is.
 
     Parameters
     ----------
@@ -98,9 +143,9 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
     segments = _items(data.get(SEGMENTS), SEGMENT)
     if numbers is None or segments is None:
         return seen  # of another model, which may use the same words
-    classes = data.get("classes")
+    words = [data.get(key) for key in ("named_texts", "classes")]
     seen["study"] = {
-        **(classes if isinstance(classes, Mapping) else {}),
+        **{k: v for said in words if isinstance(said, Mapping) for k, v in said.items()},
         **{n["name"]: n["value"] for n in numbers if n["segment"] is None},
     }
     seen[SEGMENTS] = [
@@ -146,24 +191,42 @@ def _of_prognosis(case: object) -> dict[str, Any]:
 
 def outputs_of(sample: Mapping[str, Any]) -> Outputs:
     """Return the outputs that a sample of a model's output has."""
-    values: set[str] = set()
-    lists: dict[str, frozenset[str]] = {}
+    values: dict[str, str] = {}
+    lists: dict[str, dict[str, str]] = {}
     _collect(sample, "", values, lists)
-    return Outputs(frozenset(values), lists)
+    kinds = values | {
+        f"{at}.{k}": kind for at, inside in lists.items() for k, kind in inside.items()
+    }
+    return Outputs(
+        frozenset(values),
+        {at: frozenset(inside) for at, inside in lists.items()},
+        kinds={path: kind for path, kind in kinds.items() if kind},
+    )
 
 
-def _collect(value: Any, path: str, values: set[str], lists: dict[str, frozenset[str]]) -> None:
+def _collect(
+    value: Any, path: str, values: dict[str, str], lists: dict[str, dict[str, str]]
+) -> None:
+    """Note the kind of every value of a sample by its path, and those in each list."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _collect(inner, f"{path}.{key}" if path else str(key), values, lists)
     elif isinstance(value, list):
-        inside: set[str] = set()
+        inside: dict[str, str] = {}
         for item in value:
             if isinstance(item, Mapping):
                 _collect(item, "", inside, {})
-        lists[path] = frozenset(inside)
+        lists[path] = inside
     else:
-        values.add(path)
+        kind = _kind(value)
+        values[path] = kind if values.get(path, kind) == kind else ""
+
+
+def _kind(value: object) -> str:
+    """Say what a value of a sample is; empty where that does not tell what others are."""
+    if isinstance(value, bool):
+        return YES_OR_NO
+    return A_NUMBER if isinstance(value, (int, float)) else A_TEXT if isinstance(value, str) else ""
 
 
 def pick(data: Mapping[str, Any], path: str) -> Any:
@@ -188,7 +251,7 @@ def pick(data: Mapping[str, Any], path: str) -> Any:
 def undeclared(
     template: ReportTemplate, outputs: Outputs
 ) -> list[tuple[tuple[str | int, ...], str]]:
-    """List the paths of a template that a model does not declare: where, and a sentence.
+    """List the paths of a template that do not lead to what is wanted: where, and a sentence.
 
     Returns
     -------
@@ -204,26 +267,42 @@ def undeclared(
                 ((*place, "for_each"), f"The model has no list {group.for_each}; lists: {known}.")
             )
             continue
+        if group.kind in OF_SEGMENTS and not outputs.marks:
+            found.append(((*place, "kind"), MARKS_NOTHING.format(group.kind)))
         items = outputs.lists.get(group.for_each, frozenset())
-        lines = [
-            *(("measurements", n, "value", m.value) for n, m in enumerate(group.measurements)),
-            *(
-                ("measurements", n, "observed", m.observed)
-                for n, m in enumerate(group.measurements)
-            ),
-            *(("evaluations", n, "value", e.value) for n, e in enumerate(group.evaluations)),
-        ]
-        for section, index, key, path in lines:
-            inside = path.startswith(f"{ITEM}.")
-            if inside and not group.for_each:
+        for line in _lines(group):
+            inside = line.path.startswith(f"{ITEM}.")
+            if not line.path or (inside and not group.for_each):
                 continue  # there is no item; told where the file is read
-            told = path.removeprefix(f"{ITEM}.")
+            told = line.path.removeprefix(f"{ITEM}.")
             is_open = group.for_each in outputs.open_lists
-            if path and not (told in items or is_open if inside else outputs.has(path)):
+            kind = outputs.kinds.get(f"{group.for_each}.{told}" if inside else told)
+            if not (told in items or is_open if inside else outputs.has(line.path)):
                 known = _listed(items if inside else (*outputs.values, *outputs.families))
-                sentence = f"The model does not say {path}; here it says: {known}."
-                found.append(((*place, section, index, key), sentence))
+                sentence = f"The model does not say {line.path}; here it says: {known}."
+                found.append(((*place, *line.place), sentence))
+            elif kind and line.wanted and kind != line.wanted:
+                sentence = f"The model says {kind} at {line.path}; {line.wanted} is wanted here."
+                found.append(((*place, *line.place), sentence))
     return found
+
+
+class _Line(NamedTuple):
+    """A path in a group: where it stands, and what must be there; empty: whatever it is."""
+
+    place: tuple[str, int, str]
+    path: str
+    wanted: str
+
+
+def _lines(group: GroupLine) -> Iterator[_Line]:
+    for n, measurement in enumerate(group.measurements):
+        yield _Line(("measurements", n, "value"), measurement.value, A_NUMBER)
+        yield _Line(("measurements", n, "observed"), measurement.observed, "")
+    for n, evaluation in enumerate(group.evaluations):
+        yield _Line(("evaluations", n, "value"), evaluation.value, "")
+    for n, text in enumerate(group.texts):
+        yield _Line(("texts", n, "value"), text.value, A_TEXT)
 
 
 def _listed(paths: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from sr_templates.checks.measurements import (
 from sr_templates.checks.tree import children, name
 from sr_templates.report import observation_context, procedure_of
 
-TOLD = ("CODE", "NUM")
+TOLD = ("CODE", "NUM", "TEXT")
 """Value Types of a Measurement Group that are told, in this order."""
 CAUTIONS = frozenset({NOT_FOR_CLINICAL_USE, FOR_RESEARCH_USE})
 DIMENSIONLESS = frozenset({"1", "{score}", "{ratio}"})
@@ -113,7 +113,7 @@ def _finding(group: Dataset) -> str:
         for i in items
         if i.get("ValueType") == kind
         and i.RelationshipType == "CONTAINS"
-        and name(i) not in (FINDING, CATEGORY)
+        and name(i) not in (FINDING, CATEGORY, codes.COMMENT[1])
     ]
     values = [f"{_what(i)}: {_value(i)}" for i in told]
     subject = codes.display(("", "", what[:1].upper() + what[1:]))
@@ -153,6 +153,8 @@ def _section(heading: Code, what: Code, lines: Sequence[str]) -> ContainerConten
 
 
 def _value(item: Dataset) -> str:
+    if item.ValueType == "TEXT":
+        return str(item.TextValue).rstrip(".")
     if item.ValueType == "CODE":
         return _meaning(item, "ConceptCodeSequence")
     measured = item.get("MeasuredValueSequence")

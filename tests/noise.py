@@ -92,9 +92,9 @@ NOISE = (
     ),
     Noise(
         "tid1500reader",
-        r'concept that is not known, .*\((121106,DCM,"Comment"|122405,DCM,"Algorithm Manufacturer"|'
-        r"\w+,99SCORENODE)",
-        "It takes what it does not know for qualitative: comments, TID 4019, private codes.",
+        r'concept that is not known, .*\((121106,DCM,"Comment"|121077,DCM,"Conclusion"|'
+        r'122405,DCM,"Algorithm Manufacturer"|\w+,99SCORENODE)',
+        "It takes what it does not know for qualitative: texts, TID 4019, private codes.",
     ),
 )
 

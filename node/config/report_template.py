@@ -11,7 +11,7 @@ from typing import Any
 
 from models.base import Code
 from node.config.problems import ConfigError, Problem, did_you_mean, one_of
-from node.config.quantities import shape
+from node.config.quantities import flag, shape
 from node.config.template_codes import CodeBook
 from node.config.yaml_lines import MAX_BYTES, Document, Scalar, parse
 from node.config.yaml_lines import Path as Place
@@ -21,30 +21,34 @@ from sr_templates.described import (
     IF_MISSING,
     ITEM,
     KINDS,
+    OF_SEGMENTS,
     QUALIFICATIONS,
     SEGMENTS,
     EvaluationLine,
     GroupLine,
+    IfMissing,
     MeasurementLine,
     PrivateScheme,
     ReportTemplate,
+    TextLine,
 )
 from sr_templates.outputs import Outputs, undeclared
 
 TOP = (
-    "template", "version", "procedure", "qualification", "statement", "private", "local_codes",
-    "groups",
+    "template", "version", "procedure", "qualification", "statement", "image_library", "private",
+    "local_codes", "groups",
 )  # fmt: skip
 PRIVATE = ("designator", "uid", "organisation", "codes")
 LOCAL = ("code", "source", "reviewed")
 GROUP = (
     "id", "kind", "for_each", "tracking", "finding", "category", "site", "measurements",
-    "evaluations",
+    "evaluations", "texts",
 )  # fmt: skip
 MEASUREMENT = (
     "name", "value", "unit", "digits", "range", "method", "if_missing", "observed",
 )  # fmt: skip
 EVALUATION = ("name", "value", "map")
+TEXT = ("name", "value", "if_missing")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -123,6 +127,7 @@ class _Reader:
             statement=self.text(root, "statement", (), most=1024),
             private=private,
             local_codes=local,
+            image_library=self.yes(root, "image_library", ()),
         )
 
     def private(self, value: object, place: Place) -> PrivateScheme | None:
@@ -162,17 +167,17 @@ class _Reader:
     def group(self, value: object, place: Place) -> GroupLine:
         """Read one group."""
         section = self.section(value, place, GROUP, ("id", "kind", "finding"))
-        kind = self.choice(section, "kind", place, KINDS) or "image"
+        kind = self.choice(section, "kind", place, KINDS)
         for_each = self.path(section, "for_each", place, inside=False)
-        if kind == "volume" and for_each != SEGMENTS:
-            self.note(place, f"A volume group is written for each segment: for_each: {SEGMENTS}.")
+        if kind in OF_SEGMENTS and for_each != SEGMENTS:
+            self.note(place, f"A {kind} group is written for each segment: for_each: {SEGMENTS}.")
         name = self.text(section, "id", place, most=32)
         if name and not _WORD.fullmatch(name):
             self.note((*place, "id"), "An id has letters, digits, _ and - only.")
         inside = bool(for_each)
         return GroupLine(
             id=name,
-            kind="volume" if kind == "volume" else "image",
+            kind=next((known for known in KINDS if known == kind), "image"),
             finding=self.code(section, "finding", place) or NOTHING,
             tracking=self.text(section, "tracking", place, most=64),
             for_each=for_each,
@@ -186,6 +191,9 @@ class _Reader:
             evaluations=tuple(
                 self.each(section, "evaluations", place, lambda v, p: self.evaluation(v, p, inside))
             ),
+            texts=tuple(
+                self.each(section, "texts", place, lambda v, p: self.text_line(v, p, inside))
+            ),
         )
 
     def measurement(self, value: object, place: Place, inside: bool) -> MeasurementLine:
@@ -194,7 +202,6 @@ class _Reader:
         unit = self.code(section, "unit", place) or NOTHING
         if unit != NOTHING and unit[0] != "UCUM":
             self.note((*place, "unit"), "A unit is a code of UCUM.")
-        missing = self.choice(section, "if_missing", place, IF_MISSING)
         return MeasurementLine(
             name=self.code(section, "name", place) or NOTHING,
             value=self.path(section, "value", place, inside=inside),
@@ -210,8 +217,25 @@ class _Reader:
             ),
             range=self.range(section.get("range"), (*place, "range")),
             method=self.code(section, "method", place),
-            if_missing="comment" if missing == "comment" else "refuse",
+            if_missing=self.if_missing(section, place),
             observed=self.path(section, "observed", place, inside=inside),
+        )
+
+    def if_missing(self, section: Mapping[str, object], place: Place) -> IfMissing:
+        """Read what happens where a value is missing."""
+        return (
+            "comment"
+            if self.choice(section, "if_missing", place, IF_MISSING) == "comment"
+            else "refuse"
+        )
+
+    def text_line(self, value: object, place: Place, inside: bool) -> TextLine:
+        """Read one text."""
+        section = self.section(value, place, TEXT, ("name", "value"))
+        return TextLine(
+            name=self.code(section, "name", place) or NOTHING,
+            value=self.path(section, "value", place, inside=inside),
+            if_missing=self.if_missing(section, place),
         )
 
     def evaluation(self, value: object, place: Place, inside: bool) -> EvaluationLine:
@@ -271,6 +295,14 @@ class _Reader:
         if why := unfit(value):
             self.note((*place, key), f"This {why}; no report that says it would leave.")
         return str(value)
+
+    def yes(self, section: Mapping[str, object], key: str, place: Place) -> bool:
+        """Read yes or no; no where there is none."""
+        try:
+            return key in section and flag(section[key])
+        except ValueError as error:
+            self.note((*place, key), str(error))
+            return False
 
     def choice(
         self, section: Mapping[str, object], key: str, place: Place, known: Sequence[str]

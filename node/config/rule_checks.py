@@ -44,7 +44,11 @@ class ModelCard:
     inputs : tuple of str
         Names of the series a model of several takes, in its order; empty: it takes one.
     numbers, numbers_of_segments : frozenset of str
-        Names of further numbers it says, and classes, of the study and of single segments.
+        Names of further numbers it says, of the study and of single segments.
+    texts : frozenset of str
+        Names of texts it says, classes among them.
+    marks : bool
+        Whether it marks voxels; code may say nothing but numbers.
     """
 
     version: str
@@ -58,6 +62,8 @@ class ModelCard:
     inputs: tuple[str, ...] = ()
     numbers: frozenset[str] = frozenset()
     numbers_of_segments: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+    marks: bool = True
 
 
 def rule_checks(parts: Parts, today: date) -> Iterator[Found]:
@@ -120,7 +126,9 @@ def _report(rule: Rule, card: ModelCard, place: Place) -> Iterator[Found]:
     """Find what a report template reads and the model does not say."""
     if rule.run.report is None or card.kind != "segmentation":
         return
-    outputs = outputs_of_package(card.numbers, card.numbers_of_segments)
+    outputs = outputs_of_package(
+        card.numbers, card.numbers_of_segments, card.texts, marks=card.marks
+    )
     for where, sentence in undeclared(rule.run.report, outputs):
         there = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where)
         yield (*place, "run", "report"), f"{there.lstrip('.')} of the template: {sentence}"

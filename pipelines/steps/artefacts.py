@@ -112,6 +112,7 @@ def findings_summary(scored: Scored) -> dict[str, Any]:
         "texts": list(scored.findings.texts),
         "priority": scored.findings.priority,
         "classes": dict(scored.findings.classes),
+        "named_texts": dict(scored.findings.named_texts),
         "model": {**vars(scored.identity), "parameters": dict(scored.identity.parameters)},
     }
 
@@ -129,6 +130,7 @@ def load_findings(folder: Path) -> Scored:
         texts=tuple(data.get("texts", ())),
         priority=data.get("priority"),
         classes=data.get("classes", {}),
+        named_texts=data.get("named_texts", {}),
     )
     model = data["model"]
     return Scored(findings, ModelIdentity(**model | {"finding": _code(model["finding"])}))

@@ -30,10 +30,13 @@ def agreement(subject: Subject) -> Iterator[Found]:
         for i in seg.SegmentSequence
         if int(i.SegmentNumber)  # 0 is the background of a label map
     }
+    by_uid = {uid: number for number, uid in tracking.items() if uid}
     ml = _volumes(subject, seg)
     reported: set[int] = set()
     for item in groups_of(subject.ds):
         number = _segment_number(item.ds, str(seg.SOPInstanceUID))
+        if number is None and _is_outlined(item.ds):  # on an image: its UID tells what it is of
+            number = by_uid.get(_tracking_uid(item.ds))
         if number is None:
             yield from _different(item.ds, _sum(ml) if subject.own else None, "the study")
             continue
@@ -85,6 +88,10 @@ def _segment_number(group: Dataset, seg_uid: str) -> int | None:
             if isinstance(number, int) and str(reference.ReferencedSOPInstanceUID) == seg_uid:
                 return number
     return None
+
+
+def _is_outlined(group: Dataset) -> bool:
+    return any(item.ds.get("ValueType") == "SCOORD" for item in children(group))
 
 
 def _tracking_uid(group: Dataset) -> str:

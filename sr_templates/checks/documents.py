@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from sr_templates.checks.base import Found, Subject
+from sr_templates.checks.base import SEGMENTATIONS, Found, Subject
 from sr_templates.checks.relationships import is_allowed
 from sr_templates.checks.tree import Item, children, items
 
@@ -153,26 +153,24 @@ def _evidence(subject: Subject, found: list[Item]) -> Iterator[Found]:
         yield Found("evidence", "", sentence)
     for uid in sorted(referenced - listed):
         yield Found("evidence", EVIDENCE[0], f"does not list {uid}, which the document refers to")
-    is_known = subject.seg is not None or not _refers_to_segments(found)
+    is_known = subject.seg is not None or not _lists_a_segmentation(ds)
     if wanted and subject.own and is_known:
         for uid in sorted(listed - wanted):
             yield Found("evidence_foreign", EVIDENCE[0], f"lists {uid}, which is no source")
 
 
-def _refers_to_segments(found: list[Item]) -> bool:
-    return any(
-        "ReferencedSegmentNumber" in reference
-        for item in found
-        for reference in item.ds.get("ReferencedSOPSequence") or ()
-    )
+def _lists_a_segmentation(ds: Dataset) -> bool:
+    """Whether a document was made from a Segmentation, whether or not it refers to segments."""
+    return any(item.get("ReferencedSOPClassUID") in SEGMENTATIONS for item in _listed(ds))
 
 
 def evidence_of(ds: Dataset) -> set[str]:
     """SOP Instance UIDs that the evidence sequences list."""
-    return {
-        str(item.get("ReferencedSOPInstanceUID", ""))
-        for keyword in EVIDENCE
-        for study in ds.get(keyword) or ()
-        for series in study.get("ReferencedSeriesSequence") or ()
-        for item in series.get("ReferencedSOPSequence") or ()
-    }
+    return {str(item.get("ReferencedSOPInstanceUID", "")) for item in _listed(ds)}
+
+
+def _listed(ds: Dataset) -> Iterator[Dataset]:
+    for keyword in EVIDENCE:
+        for study in ds.get(keyword) or ():
+            for series in study.get("ReferencedSeriesSequence") or ():
+                yield from series.get("ReferencedSOPSequence") or ()

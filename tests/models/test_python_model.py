@@ -111,6 +111,7 @@ def test_outputs_of_every_type_become_findings(tmp_path: Path) -> None:
     assert np.array_equal(findings.labels, truth)
     assert findings.number("mean") == pytest.approx(float(volume.array.mean()))
     assert findings.classes == {"grade": "high"}
+    assert findings.named_texts == {"note": "Looked at 13 slices, age 054Y."}
     assert findings.texts == ("grade: high grade.", "Looked at 13 slices, age 054Y.")
     ml = float((truth == 2).sum()) * volume.voxel_ml
     assert findings.number("volume", 2) == pytest.approx(ml)

@@ -22,7 +22,7 @@ from sr_templates.outputs import SEGMENTATION_OUTPUTS
 from sr_templates.preview import preview
 from storage.base import ClosedSeries, CompletionVerdict, NewJob
 from tests.models.small import shades_volume
-from tests.models.test_python_model import write_ours
+from tests.models.test_python_model import write_code, write_ours
 from tests.models.tiny import quiet
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
@@ -66,7 +66,7 @@ WANTED = [
     (4, "private.uid", "This is no UID"),
     (6, "local_codes[1].code", 'PS3.16 says SCT 12738006 is "Brain"'),
     (6, "local_codes[1].reviewed", "Write the date of the review as 2026-03-01"),
-    (9, "groups[1].kind", "'picture' is none of image or volume"),
+    (9, "groups[1].kind", "'picture' is none of image, volume or planar"),
     (10, "groups[1].finding", "SCT 95455008 is in no table of PS3.16. If it is right, list it"),
     (11, "groups[1].site", 'Put 69536005 in quotes ("69536005")'),
     (12, "groups[1].measurments", "Did you mean measurements?"),
@@ -105,10 +105,19 @@ def test_every_mistake_is_told_at_once_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        ("kind: image", "kind: planar", "A planar group is written for each segment"),
         ("digits: 2", "digits: 2.5", "This wants a whole number"),
+        ('version: "1"', 'version: "1"\nimage_library: some', "'some' is neither yes nor no"),
+        ('version: "1"', 'version: "1"\nimage_library: [yes]', "This wants one value, not a list"),
+        ('version: "1"', 'version: "1"\nimage_library:', "This has no value"),
         ("template: Own", 'template: "O\\0wn"', "This holds a control character"),
         ("template: Own", "template: Own????", "This holds question marks in place of letters"),
         ("reviewed: 2026-11-28", "reviewed: 2026-02-30", "Write the date of the review"),
+        (
+            "    evaluations:",
+            "    texts: [{name: [DCM, X, Y], value: b}]\n    evaluations:",
+            "DCM X is in no table of PS3.16",
+        ),
         ("{a: [SCT", "{}#", "A map needs at least one word"),
     ],
 )
@@ -186,6 +195,7 @@ def test_the_templates_of_the_manual_are_in_order(tmp_path: Path) -> None:
         return CliRunner().invoke(app, ["report", "check", *arguments]).exit_code
 
     assert check(str(TEMPLATES / "haemorrhage.yaml")) == 0
+    assert check(str(TEMPLATES / "outlined.yaml")) == 0
     assert check(str(TEMPLATES / "dementia.yaml"), "--any-model") == 0
     assert check(str(TEMPLATES / "dementia.yaml"), "--findings", str(sample)) == 2
 
@@ -309,6 +319,10 @@ def test_mistakes_of_a_template_are_told_with_the_configuration(tmp_path: Path) 
     assert f"{tmp_path / 'bad.yaml'}:31: groups[2].finding" in told
 
 
+NOTE = """\
+    texts:
+      - { name: [DCM, "121077", "Conclusion"], value: study.note }
+"""
 SHIFT = """\
 template: Shift
 version: "1"
@@ -340,31 +354,83 @@ def test_a_template_may_read_what_the_package_of_its_rule_declares(tmp_path: Pat
         found = check(config, pipelines=["segmentation"], models=["ours"], cards=cards)
         return [str(one) for one in found if one.severity == "error"]
 
-    template.write_text(SHIFT)
+    template.write_text(SHIFT + NOTE)
     assert told() == []
+    for old, new, sentence in (
+        ("study.note", "study.notes", "The model does not say study.notes; here it says"),
+        ("study.note", "study.mean", "says a number at study.mean; a text is wanted here"),
+        ("study.note", "present", "says yes or no at present; a text is wanted here"),
+    ):
+        template.write_text(SHIFT + NOTE.replace(old, new))
+        [mistake] = told()
+        assert "scorenode.yaml:8: rule ich, run.report: " in mistake
+        assert "groups[1].texts[1].value" in mistake
+        assert sentence in mistake
+    template.write_text(SHIFT.replace("study.mean", "study.note"))
+    [mistake] = told()
+    assert "says a text at study.note; a number is wanted here" in mistake
     template.write_text(SHIFT.replace("study.mean", "study.median"))
     [mistake] = told()
     assert "scorenode.yaml:8: rule ich, run.report: groups[1].measurements[1].value" in mistake
     assert (
-        "The model does not say study.median; here it says: present, study.grade, study.mean"
+        "The model does not say study.median; here it says: present, study.grade, study.mean, "
         in mistake
     )
     template.write_text(SHIFT.replace("study.mean", "elsewhere"))
     assert any(f"{template}:8: groups[1].measurements[1].value" in one for one in told())
 
 
-def test_a_template_reads_numbers_and_classes_of_a_package(tmp_path: Path) -> None:
+ONLY_NUMBERS = """
+class Model:
+    def inference(self, *, image, age=None):
+        return {"mean": float(image.array.mean())}
+"""
+
+
+def test_an_outline_wants_a_model_that_marks_something(tmp_path: Path) -> None:
+    numbers = {"mean": {"kind": "measurement", "name": ["SCT", "373098007", "Mean"]}}
+    packages = {
+        "ours": write_ours(tmp_path / "models" / "ours"),
+        "numbers": write_code(
+            tmp_path / "models" / "numbers",
+            ONLY_NUMBERS,
+            runtime={"kind": "python", "entry": "model:Model"},
+            outputs=numbers,
+        ),
+    }
+    cards = model_cards(packages)
+    (tmp_path / "outlined.yaml").write_text((TEMPLATES / "outlined.yaml").read_text())
+    config = tmp_path / "scorenode.yaml"
+
+    def told(model: str) -> list[str]:
+        config.write_text(
+            CONFIG.format(report="outlined.yaml")
+            .replace("pipeline: haemorrhage", "pipeline: segmentation")
+            .replace("haemorrhage-demo", model)
+        )
+        found = check(config, pipelines=["segmentation"], models=list(packages), cards=cards)
+        return [str(one) for one in found if one.severity == "error"]
+
+    assert told("ours") == []
+    [mistake] = told("numbers")
+    assert "scorenode.yaml:8: rule ich, run.report: groups[2].kind of the template" in mistake
+    assert "none of its outputs is a mask or a map, so a planar group is never" in mistake
+
+
+def test_a_template_reads_numbers_classes_and_texts_of_a_package(tmp_path: Path) -> None:
     predictor = load_predictor(load_package(write_ours(tmp_path / "ours")), trust_code=True)
     volume, _ = shades_volume()
     scored = Scored(predictor.predict(volume, quiet), predictor.identity)
     save_findings(scored, volume, tmp_path)
     template = tmp_path / "shift.yaml"
-    template.write_text(SHIFT)
+    template.write_text(SHIFT + NOTE)
 
     kept = load_findings(tmp_path)
     text = preview(load_template(template), json.loads((tmp_path / "findings.json").read_text()))
 
     assert kept.findings.classes == scored.findings.classes
+    assert kept.findings.named_texts == scored.findings.named_texts
+    assert "\n      Conclusion: Looked at 13 slices, age unknown.\n" in text
     assert "Presence of property: Present" in text
     assert f"Volume: {scored.findings.number('mean'):.3f} ml" in text
 

@@ -231,9 +231,9 @@ def test_the_summary_tells_what_was_repaired_without_its_values(tmp_path: Path) 
     ]
 
 
-def described(context: StepContext) -> StepContext:
-    """Give a job the template of the manual, as its JSON keeps it."""
-    template = load_template(Path(__file__).parents[2] / "docs/templates/haemorrhage.yaml")
+def described(context: StepContext, name: str = "haemorrhage") -> StepContext:
+    """Give a job a template of the manual, as its JSON keeps it."""
+    template = load_template(Path(__file__).parents[2] / f"docs/templates/{name}.yaml")
     spec = replace(context.spec, report_template=template.to_json())
     return replace(context, spec=JobSpec.from_json(spec.to_json()))
 
@@ -268,6 +268,19 @@ def test_a_job_with_a_template_writes_the_report_it_describes(tmp_path: Path) ->
     assert "Comment: Compare with the images; small bleeds can be missed." in text
     assert "Probability: 0.97" in text
     assert "Referenced Segment" in text
+
+
+def test_a_job_outlines_what_its_template_wants_outlined(tmp_path: Path) -> None:
+    shape = Shape(spacing=(3.25, 3.25, 9.0))
+    sources = write(ct_series(shape), tmp_path / "in")
+    context = described(job(sources, tmp_path / "job"), "outlined")
+
+    report(context)
+
+    text = render(dcmread(context.folder / "sr.dcm"))
+    assert "Image Region: POLYLINE" in text
+    assert "Image Library" in text
+    assert "Referenced Segment" not in text
 
 
 def test_findings_that_do_not_fit_the_template_are_not_scored(tmp_path: Path) -> None:

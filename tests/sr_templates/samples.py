@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydicom.dataset import Dataset
 
@@ -14,7 +16,13 @@ from sr_templates.notice_page import notice_capture
 from sr_templates.outputs import SEGMENTATION_OUTPUTS
 from tests.sr_templates.further import OBJECTS, SQUARE
 from tests.sr_templates.objects import MAKER, Case, case, identity
-from tests.sr_templates.test_described_report import TEMPLATES, output_of, report_of
+from tests.sr_templates.test_described_report import (
+    SAYING,
+    TEMPLATES,
+    output_of,
+    report_of,
+    without_segmentation,
+)
 from tests.sr_templates.test_prognosis import made as prognosis
 
 
@@ -45,8 +53,21 @@ def samples() -> Iterator[Sample]:
     template = load_template(TEMPLATES / "haemorrhage.yaml", SEGMENTATION_OUTPUTS)
     described = report_of(template, output_of(made), made)
     yield Sample("described", "sr", described, made.clean, made.seg)
+    template = load_template(TEMPLATES / "outlined.yaml", SEGMENTATION_OUTPUTS)
+    described = report_of(template, output_of(square), square)
+    yield Sample("described outlines", "sr", described, square.clean, square.seg)
+    yield from _of_texts(made)
     yield from _of_a_prognosis()
     yield from _notices(made)
+
+
+def _of_texts(made: Case) -> Iterator[Sample]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "saying.yaml"
+        path.write_text(SAYING)
+        template = load_template(path)
+    said = report_of(template, {"said": "Blut.", "more": "Wenig."}, without_segmentation(made))
+    yield Sample("described texts", "sr", said, made.clean)
 
 
 def _of_a_prognosis() -> Iterator[Sample]:

@@ -20,10 +20,18 @@ from tests.sr_templates.samples import Sample, samples
 
 NAMES = (
     "seg", "sr", "capture", "labelmap", "sr3d", "outlines", "text", "pdf", "rtstruct", "rejection",
-    "described", "prognosis seg", "prognosis sr", "prognosis capture", "notice sr",
-    "notice capture",
+    "described", "described outlines", "described texts", "prognosis seg", "prognosis sr",
+    "prognosis capture", "notice sr", "notice capture",
 )  # fmt: skip
-MEASURED = ("sr", "sr3d", "outlines", "described", "prognosis sr")
+MEASURED = (
+    "sr",
+    "sr3d",
+    "outlines",
+    "described",
+    "described outlines",
+    "described texts",
+    "prognosis sr",
+)
 """Reports of TID 1500."""
 
 
