@@ -21,9 +21,6 @@ PITCHES = (-24.0, -12.0, 0.0, 12.0, 24.0)
 ROLLS = YAWS = (-16.0, 0.0, 16.0)
 SCALES = (0.82, 1.0, 1.2)
 FINALISTS = 5
-MOST_REFINEMENTS = 4
-LEAST_GAIN = 0.01
-"""Of the log-likelihood per point; the likeliest pose is refined until it gains less."""
 UNITS = (0.1,) * 6 + (0.05,) * 3 + (10.0,) * 3
 """Of the parameters of an affine map: radians, log-scale, shear, mm."""
 
@@ -62,7 +59,7 @@ class Affine:
 def find_start(
     scan: Scanned, head: Outline, few: Points, priors: Priors
 ) -> tuple[Affine, Mixture, float]:
-    """Try poses and sizes, refine the likeliest few, and return the best, refined to the end.
+    """Try poses and sizes, refine the likeliest few, and return the best.
 
     Parameters
     ----------
@@ -86,14 +83,7 @@ def find_start(
     ]
     tried.sort(key=lambda found: found[2])
     refined = [refine(affine, mixture, few, priors) for affine, mixture, _ in tried[:FINALISTS]]
-    best = min(refined, key=lambda found: found[2])
-    for _ in range(MOST_REFINEMENTS):
-        again = refine(best[0], best[1], few, priors)
-        gain = best[2] - again[2]
-        best = min(best, again, key=lambda found: found[2])
-        if gain < LEAST_GAIN:
-            break
-    return best
+    return min(refined, key=lambda found: found[2])
 
 
 def _inside(scan: Scanned, head: Outline) -> torch.Tensor:

@@ -201,3 +201,13 @@ def test_what_can_be_no_head_is_refused_before_any_work(
     reason: str,
 ) -> None:
     assert _refused(Volume(array, np.diag([step, step, step, 1.0]))).reason == reason
+
+
+def test_a_head_of_large_voxels_loses_no_grey_matter_to_csf() -> None:
+    """At 3 mm no voxel lies deep in CSF; its signal is taken from what there is."""
+    phantom = make_t1_head(1, scan=Scan(spacing=(3.0, 3.0, 3.0)))
+
+    tissues = segment_tissues(phantom.volume)
+
+    assert tissues.gm.sum() == pytest.approx(phantom.gm.sum(), rel=0.04)
+    assert tissues.csf.sum() == pytest.approx(phantom.csf.sum(), rel=0.25)

@@ -176,7 +176,8 @@ def test_a_head_has_a_map_that_is_made_again_when_it_is_lost(tmp_path: Path) -> 
     ids, features = read_map_features(maps)
     assert ids == (row["SeriesInstanceUID"],)
     assert features.shape == (1, int(map_grid()[2].sum()))
-    assert features.sum() == pytest.approx(float(row["gm_ml"]), rel=0.15)
+    # Smoothed over 8 mm, a part of the cortex lies outside the template's brain.
+    assert features.sum() == pytest.approx(0.85 * float(row["gm_ml"]), rel=0.1)
     table, (path,) = out.read_bytes(), maps.iterdir()
     written = path.read_bytes()
     path.unlink()
