@@ -170,8 +170,13 @@ rules:
 
     def end(self, role: str) -> None:
         """Kill the processes of one role; the supervisor starts them again."""
-        for pid in self.pids(role):
+        for pid in self.started(role):
             os.kill(pid, signal.SIGKILL)
+
+    def started(self, role: str) -> list[int]:
+        """Processes of one role, waited for: a node may answer before each of its roles runs."""
+        until(lambda: self.pids(role) != [], f"the {role} to start", START_SECONDS)
+        return self.pids(role)
 
     def pids(self, role: str) -> list[int]:
         """Processes of one role."""

@@ -102,7 +102,7 @@ def test_a_process_killed_while_it_works_is_replaced_and_the_job_ends_well(
         try:
             node.push(tmp_path / "study")
             until(lambda: bool(_states(node)), "a job to be opened")
-            before = node.pids(role)
+            before = node.started(role)
             assert before
             for pid in before:
                 os.kill(pid, signal.SIGKILL)

@@ -24,7 +24,7 @@ def test_a_good_file_is_taken_and_a_bad_one_leaves_the_old_in_use(tmp_path: Path
     database = node.store()
     try:
         first = node.config.read_text()
-        before = node.pids("coordinator")
+        before = node.started("coordinator")
 
         node.config.write_text(first.replace("quiet: 1s", "quiet: soon"))
         refused = node.cli("config", "reload", check=False)
