@@ -48,7 +48,15 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", envvar="SCORENODE_CONFIG", help="The configuration file."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+LARGEST = 2**63 - 1
+"""What a database takes as a number."""
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=LARGEST, help="At most so many.")]
+JobArgument = Annotated[
+    int, typer.Argument(metavar="JOB", min=1, max=LARGEST, help="Number of the job.")
+]
+DeliveryArgument = Annotated[
+    int, typer.Argument(metavar="DELIVERY", min=1, max=LARGEST, help="Number of the delivery.")
+]
 
 
 def _show_version(wanted: bool) -> None:

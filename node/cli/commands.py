@@ -19,6 +19,7 @@ from node.cli.app import (
     STORE_AWAY,
     USAGE,
     ConfigOption,
+    JobArgument,
     JsonOption,
     LimitOption,
     app,
@@ -227,7 +228,9 @@ def jobs_ls(
 
 
 @jobs_app.command("show")
-def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def jobs_show(
+    job_id: JobArgument, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Show one job with its steps, results and deliveries."""
     from storage import queries
 
@@ -253,7 +256,7 @@ def jobs_show(job_id: int, config: ConfigOption = None, as_json: JsonOption = Fa
 
 
 @jobs_app.command("retry")
-def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
+def jobs_retry(job_id: JobArgument, config: ConfigOption = None) -> None:
     """Start a job again where it stopped; one with results only sends what was not sent."""
     from node.job_opening import limits_of
     from storage import job_admin, jobs
@@ -270,7 +273,7 @@ def jobs_retry(job_id: int, config: ConfigOption = None) -> None:
 
 
 @jobs_app.command("replay")
-def jobs_replay(job_id: int, config: ConfigOption = None) -> None:
+def jobs_replay(job_id: JobArgument, config: ConfigOption = None) -> None:
     """Decide a job's rule again, with today's file and models; a new result replaces the old."""
     from node.deciding import replay
     from node.job_opening import Models
@@ -296,7 +299,7 @@ def jobs_replay(job_id: int, config: ConfigOption = None) -> None:
 
 
 @jobs_app.command("cancel")
-def jobs_cancel(job_id: int, config: ConfigOption = None) -> None:
+def jobs_cancel(job_id: JobArgument, config: ConfigOption = None) -> None:
     """Stop a job; what was not sent stays in the node."""
     from storage import job_admin
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from node.cli.app import ConfigOption, JsonOption, LimitOption, app, store
+from node.cli.app import LARGEST, ConfigOption, JsonOption, LimitOption, app, store
 from node.cli.output import print_json, show
 
 
 @app.command()
 def events(
     config: ConfigOption = None,
-    job: Annotated[int | None, typer.Option(help="Only of this job.")] = None,
+    job: Annotated[int | None, typer.Option(max=LARGEST, help="Only of this job.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only of this kind, such as job.cancelled.")] = (
         None
     ),

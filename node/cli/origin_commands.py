@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from node.cli.app import ConfigOption, JsonOption, app, fail, load_config, store
+from node.cli.app import (
+    ConfigOption,
+    JobArgument,
+    JsonOption,
+    app,
+    fail,
+    load_config,
+    store,
+)
 from node.cli.output import console, print_json, show
 
 
@@ -80,7 +88,7 @@ def facts_of_report(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 @app.command()
 def retract(
-    job_id: Annotated[int, typer.Argument(help="The job whose results are to be taken back.")],
+    job_id: JobArgument,
     reason: Annotated[
         str,
         typer.Option(help="For the reader of the note, in a sentence; nothing about the patient."),

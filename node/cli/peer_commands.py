@@ -11,6 +11,7 @@ from node.cli.app import (
     PROBLEM,
     USAGE,
     ConfigOption,
+    DeliveryArgument,
     JsonOption,
     LimitOption,
     deliveries_app,
@@ -154,7 +155,7 @@ def deliveries_ls(
 
 
 @deliveries_app.command("retry")
-def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
+def deliveries_retry(delivery_id: DeliveryArgument, config: ConfigOption = None) -> None:
     """Try one delivery again now."""
     from storage import delivery_admin
 
@@ -166,7 +167,7 @@ def deliveries_retry(delivery_id: int, config: ConfigOption = None) -> None:
 
 
 @deliveries_app.command("hold")
-def deliveries_hold(delivery_id: int, config: ConfigOption = None) -> None:
+def deliveries_hold(delivery_id: DeliveryArgument, config: ConfigOption = None) -> None:
     """Keep one delivery back until it is released."""
     from storage import delivery_admin
 
@@ -178,7 +179,7 @@ def deliveries_hold(delivery_id: int, config: ConfigOption = None) -> None:
 
 
 @deliveries_app.command("release")
-def deliveries_release(delivery_id: int, config: ConfigOption = None) -> None:
+def deliveries_release(delivery_id: DeliveryArgument, config: ConfigOption = None) -> None:
     """Let a held delivery go."""
     from storage import delivery_admin
 
