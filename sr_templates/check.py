@@ -103,9 +103,8 @@ def examine_own(
 ) -> list[Defect]:
     """Find everything wrong with a result of this node, as `problems` does, with cures."""
     try:
-        given = list(sources)
         is_note = result.get("SOPClassUID") in KEY_OBJECTS
-        ordered = () if is_note else tuple(normalised(given))
+        ordered = () if is_note else tuple(normalised(sources))
         written = reread(result)
         segmentation = None if seg is None else reread(seg)
     except UnfitSource as error:

@@ -123,7 +123,8 @@ def test_latin_1_bytes_declared_as_utf_8_are_read_as_assumed() -> None:
 def test_normalising_twice_changes_nothing() -> None:
     once = normalised(as_received(ct_series()))
 
-    assert normalised(once) == once
+    assert normalised(list(once)) == once
+    assert normalised(once) is once
 
 
 def test_the_given_datasets_stay_as_they_are() -> None:
