@@ -226,6 +226,7 @@ NEAR_IN = {
 """Part of 300 cohorts that come within .01 of the best AUC: GMLVQ, and a linear discriminant."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEAR_IN)
 def test_a_known_optimum_is_reached_in_95_of_100_cohorts(name: str) -> None:
     """The AUC of what was learned is exact: what is lost, is lost by learning from 400 people."""

@@ -33,6 +33,8 @@ from tests.sr_templates.objects import (
 )
 from tests.sr_templates.test_normalise import NAMES, as_received
 
+pytestmark = pytest.mark.slow
+
 SMALL = Shape(columns=29, rows=33, slices=5, spacing=(6.0, 6.5, 25.0))
 Change = Callable[[Dataset], None]
 

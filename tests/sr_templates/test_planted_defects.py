@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -36,11 +37,16 @@ def good(made: Case) -> Mapping[str, Dataset]:
     return own | further
 
 
+@cache
+def square() -> Case:
+    return case(SQUARE)
+
+
 def sources_of(kind: str, made: Case) -> list[Dataset]:
     """What a good object was made of."""
     if kind == "rejection":
         return []
-    return case(SQUARE).clean if kind == "outlines" else made.clean
+    return square().clean if kind == "outlines" else made.clean
 
 
 def seg_of(kind: str, made: Case) -> Dataset | None:
@@ -82,6 +88,7 @@ def test_a_planted_defect_is_found_for_its_own_reason(
     assert not any(word in said for word in ("SOMEBODY", "PHANTOM-1", "Müller", "ACC0001"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "defect", [*MATRIX, *FURTHER], ids=lambda defect: f"{defect.kind}: {defect.name}"
 )

@@ -345,10 +345,11 @@ def test_a_walk_stops_after_its_most_elements_and_says_what_nobody_knows() -> No
 
 
 def test_a_sequence_that_is_left_half_way_is_not_known() -> None:
-    ds = small(Rows=3)
-    ds.RequestAttributesSequence = [small(ScheduledProcedureStepID="A")] * MOST_ELEMENTS
+    item = encoded(small(ScheduledProcedureStepID="A"))
+    items = (struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item) * MOST_ELEMENTS
+    head = struct.pack("<HH2sxxI", 0x0040, 0x0275, b"SQ", len(items))
     wanted = ("RequestAttributesSequence.ScheduledProcedureStepID", "Rows", "Columns")
-    found = scan(encoded(ds), ExplicitVRLittleEndian, wanted)
+    found = scan(encoded(small(Rows=3)) + head + items, ExplicitVRLittleEndian, wanted)
     assert found.values == {"Rows": [3.0], wanted[0]: None, "Columns": None}
 
 
