@@ -20,7 +20,8 @@ from benchmarks.sender import CALLED
 from node import log as log_setup
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Receiver, ReceiverSettings, TLSSettings
+from node.receive.receiver import Receiver
+from node.receive.settings import ReceiverSettings, TLSSettings
 from node.receive.store_service import StoreService
 from node.receive.tls import TLSFiles
 from node.routing import header_keys

@@ -10,7 +10,7 @@ from node.config.file import Config
 from node.markdown import Row, table
 from node.receive import access
 from node.receive.connection import GuardSettings
-from node.receive.receiver import ReceiverSettings
+from node.receive.settings import ReceiverSettings
 from node.scu import Destination
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 

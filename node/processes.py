@@ -27,7 +27,7 @@ from storage import nodes
 from storage.base import DISK_FAILED, LOG_LOST, LogLost, OnConflict, StoreUnavailable
 
 if TYPE_CHECKING:
-    from node.receive.receiver import ReceiverSettings
+    from node.receive.settings import ReceiverSettings
     from node.receive.tls import TLSFiles
     from storage.arena import Arena
 
@@ -264,7 +264,7 @@ def _work(parts: Parts, role: str, queues: list[str], threads: int) -> None:
 
 def receiver_settings(config: Config, owner: str) -> ReceiverSettings:
     """Say who may call and where, as the configuration has it."""
-    from node.receive.receiver import ReceiverSettings, TLSSettings
+    from node.receive.settings import ReceiverSettings, TLSSettings
 
     listen, tls = config.node.listen or Listen(), config.node.tls
     names = config.node.accept_from

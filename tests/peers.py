@@ -25,7 +25,8 @@ from node.commitment import CommitmentService
 from node.pacs import StandInPACS
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Receiver, ReceiverSettings
+from node.receive.receiver import Receiver
+from node.receive.settings import ReceiverSettings
 from node.receive.store_service import StoreService
 from node.scu import CallingAE, Destination, OutgoingObject
 from storage.base import OnConflict

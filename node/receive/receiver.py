@@ -1,8 +1,8 @@
-"""The Storage and Verification SCP: admits peers, hands their objects to the store service.
+"""The Storage and Verification SCP: listens, and lets two engines serve who comes.
 
 One port, two engines: associations for nothing but Storage and Verification are served by our own
 (`node.receive.engine`), all others by pynetdicom (`node.receive.guard`). Both ask the same
-`Receiver` who may come in, store through the same service and tell the same events.
+`Associations` who may come in, store through the same service and tell the same events.
 """
 
 from __future__ import annotations
@@ -13,110 +13,30 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
-from pydicom.dataset import Dataset
-from pynetdicom import evt
 
 from node.commitment import COMMITMENT, CommitmentService
-from node.log import is_debugging
-from node.receive.access import (
-    NO_REASON_GIVEN,
-    AssociationRequest,
-    PeerRule,
-    Rejection,
-    address_of,
-    identify,
-    is_listed,
-)
-from node.receive.admission import Admission, Session
+from node.receive.admission import Session
 from node.receive.association_rows import AssociationRows
+from node.receive.associations import Associations, OnEvent
 from node.receive.connection import GuardSettings, listening_on
 from node.receive.engine.host import Engine
 from node.receive.engine.listener import Listener
 from node.receive.engine.negotiation import Negotiator
 from node.receive.engine.read_buffer import BUFFER_BYTES, BufferPool
 from node.receive.engine.upper_layer import Limits
-from node.receive.guard import (
-    GuardedAssociation,
-    GuardedHandler,
-    GuardedServer,
-    keep_pynetdicom_quiet,
-)
-from node.receive.identity import StoreRequest
+from node.receive.guard import GuardedHandler, GuardedServer, keep_pynetdicom_quiet
 from node.receive.lobby import Lobby
-from node.receive.reception import Reception
-from node.receive.storage_scp import (
-    application_entity,
-    association_request,
-    store_request,
-    store_response,
-)
+from node.receive.settings import ReceiverSettings
+from node.receive.storage_scp import StorageSCP, application_entity
 from node.receive.store_service import StoreService
 from node.receive.tls import InvalidTLS, TLSFiles, server_context
-from node.statuses import OUT_OF_RESOURCES, SUCCESS, Status
-from storage.associations import RELEASED, ClosedAssociation, OpenedAssociation
-from storage.base import Acceptance
 
 log = structlog.get_logger(__name__)
 
 Context = Callable[[], ssl.SSLContext]
-Facts = Mapping[str, object]
-OnEvent = Callable[[str, Facts], None]
-"""Told every event that is logged, with the same facts: for metrics."""
-
-
-@dataclass(frozen=True)
-class TLSSettings:
-    """A port on which connections begin with TLS."""
-
-    files: TLSFiles
-    host: str = "0.0.0.0"  # noqa: S104 - as for the plain port
-    port: int = 2762
-
-
-@dataclass(frozen=True)
-class ReceiverSettings:
-    """Whom the receiver serves, and where.
-
-    Parameters
-    ----------
-    ae_title : str
-        Our own; a peer that calls anybody else is rejected.
-    peers : tuple of PeerRule
-        Who may open associations; nobody else is answered.
-    host, port
-        Where to listen; port 0 takes any free one.
-    max_associations : int
-    max_pdu_bytes : int
-        Longest P-DATA-TF PDU we take.
-    idle_seconds : float
-        After which a silent association is aborted.
-    drain_seconds : float
-        How long `Receiver.stop` lets associations end by themselves.
-    owner : str
-        This process, for the rows of associations.
-    tls : TLSSettings or None
-    is_plain : bool
-        Whether there is a port without TLS, too.
-    buffer_bytes : int
-        For what is read from the network, as long as it lasts.
-    """
-
-    ae_title: str
-    peers: tuple[PeerRule, ...]
-    host: str = "0.0.0.0"  # noqa: S104 - an Application Entity is there to be reached
-    port: int = 11112
-    max_associations: int = 64
-    max_pdu_bytes: int = 131_072
-    idle_seconds: float = 60.0
-    drain_seconds: float = 10.0
-    owner: str = ""
-    tls: TLSSettings | None = None
-    is_plain: bool = True
-    buffer_bytes: int = 64 << 20
 
 
 class Receiver:
@@ -150,14 +70,8 @@ class Receiver:
         commitment: CommitmentService | None = None,
         engine: bool = True,
     ) -> None:
-        self._service = service
-        self.settings = settings
-        self._rows = rows
-        self._is_told_of_each = on_event is not None
-        self._on_event: OnEvent = on_event or (lambda event, facts: None)
-        self._guard = GuardSettings(is_listed=self._is_listed, **(guard or {}))
-        self._admission = Admission(service.has_room)
-        self._lock = threading.Lock()
+        self._associations = Associations(service, settings, rows, on_event)
+        self._guard = GuardSettings(is_listed=self._associations.is_listed, **(guard or {}))
         self._server: GuardedServer | None = None
         self._commitment = commitment
         self._has_engine = engine
@@ -165,7 +79,11 @@ class Receiver:
         self._tls_socket: socket.socket | None = None
         self._context: ssl.SSLContext | None = None
         self._thread: threading.Thread | None = None
-        self._turned_away: dict[tuple[str, str], float] = {}
+
+    @property
+    def settings(self) -> ReceiverSettings:
+        """What it goes by now."""
+        return self._associations.settings
 
     @property
     def port(self) -> int:
@@ -183,12 +101,12 @@ class Receiver:
     @property
     def associations(self) -> int:
         """How many associations are established now."""
-        return self._admission.count
+        return self._associations.count
 
     @property
     def sessions(self) -> list[Session]:
         """Associations that are established now, with what came of each so far."""
-        return self._admission.sessions
+        return self._associations.sessions
 
     def reconfigure(self, settings: ReceiverSettings) -> None:
         """Admit by other rules from now on; addresses and ports stay.
@@ -196,11 +114,11 @@ class Receiver:
         Certificates are read again; where they cannot be used the old ones stay. Who would not be
         admitted any more, or as somebody else, is cut off.
         """
-        self.settings = settings
+        self._associations.settings = settings
         for listener in self._listeners:
-            listener.cut(self._is_unwelcome)
+            listener.cut(self._associations.is_unwelcome)
         for assoc in self._server.live if self._server else ():
-            if assoc.session is not None and self._is_unwelcome(assoc.session):
+            if assoc.session is not None and self._associations.is_unwelcome(assoc.session):
                 assoc.cut()
         if self._context is not None and settings.tls is not None:
             try:
@@ -244,24 +162,21 @@ class Receiver:
             request_seconds=self._guard.request_seconds,
             idle_seconds=self.settings.idle_seconds,
         )
-        handlers: list[Any] = []
+        scp = StorageSCP(self._associations)
+        handlers: list[Any] = scp.handlers()
         if self._commitment is not None:
             # Both roles: peers ask us, and report to us what we asked of them.
             ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
-            handlers = self._commitment.handlers()
+            handlers += self._commitment.handlers()
         with listening_on(*address):
             server = ae.make_server(
                 address,
-                evt_handlers=[
-                    (evt.EVT_REQUESTED, self._on_requested),
-                    (evt.EVT_C_STORE, self._on_c_store),
-                    *handlers,
-                ],
+                evt_handlers=handlers,
                 server_class=GuardedServer,
                 request_handler=GuardedHandler,
                 settings=self._guard,
-                on_refused=self._on_refused,
-                on_end=self._on_end,
+                on_refused=self._associations.turned_away,
+                on_end=scp.on_end,
             )
         self._server = cast(GuardedServer, server)
         if self._has_engine:
@@ -277,9 +192,7 @@ class Receiver:
         # than the garbage of a whole association.
         gc.collect()
         gc.freeze()
-        if self._rows is not None:
-            self._rows.follow(lambda: self.sessions)
-        self._tell("receiver.started", port=self.port)
+        self._associations.tell("receiver.started", port=self.port)
 
     def stop(self) -> None:
         """Stop listening, let associations end, abort those that do not; wait for all."""
@@ -292,7 +205,7 @@ class Receiver:
         for listener in self._listeners:
             listener.cut()
         self._await_no_association(5.0)
-        self._tell("receiver.stopped", associations=self._connections())
+        self._associations.tell("receiver.stopped", associations=self._connections())
 
     def _stop_listening(self, server: GuardedServer) -> None:
         if self._listeners:
@@ -320,7 +233,7 @@ class Receiver:
     def _make_listeners(self, server: GuardedServer) -> list[Listener]:
         """Our own engine, on each port; the server takes what is not for the engine."""
         engine = Engine(
-            host=self,
+            host=self._associations,
             negotiator=Negotiator(
                 server.contexts,
                 self.settings.max_pdu_bytes,
@@ -338,7 +251,7 @@ class Receiver:
                 engine,
                 self._guard,
                 server.adopt,
-                self._on_refused,
+                self._associations.turned_away,
                 count=self._connections,
                 ssl_context=context,
                 lobby=lobby,
@@ -370,151 +283,3 @@ class Receiver:
             largest_request_bytes=min(guard.largest_request_bytes, Limits.largest_request_bytes),
             largest_pdu_bytes=self.settings.max_pdu_bytes,
         )
-
-    # -- who gets in ---------------------------------------------------------------------
-
-    def _is_listed(self, address: str) -> bool:
-        return is_listed(self.settings.peers, address_of(address))
-
-    def _is_unwelcome(self, session: Session) -> bool:
-        found = identify(session.request, self.settings.peers, self.settings.ae_title)
-        return isinstance(found, Rejection) or found.name != session.peer.name
-
-    def _on_requested(self, event: evt.Event) -> None:
-        """Admit or reject; whatever goes wrong here rejects."""
-        assoc = cast(GuardedAssociation, event.assoc)
-        try:
-            verdict = self.admit(association_request(assoc))
-        except Exception as error:  # noqa: BLE001 - a DIMSE handler: nobody gets in by a mistake
-            log.error("association.failed", error=type(error).__name__)
-            verdict = NO_REASON_GIVEN
-        if isinstance(verdict, Rejection):
-            self._reject(assoc, verdict)
-        else:
-            assoc.session = verdict
-
-    def admit(self, request: AssociationRequest) -> Session | Rejection:
-        """Let an association in, or say why not."""
-        settings = self.settings
-        verdict = self._admission.admit(
-            request, settings.peers, settings.ae_title, settings.max_associations
-        )
-        if isinstance(verdict, Rejection):
-            self._tell(
-                "association.rejected",
-                reason=verdict.reason,
-                address=request.address,
-                calling_ae_title=request.calling_ae_title,
-                called_ae_title=request.called_ae_title,
-            )
-            return verdict
-        self._tell("association.accepted", **verdict.names)
-        if self._rows is not None:
-            self._rows.opened(_opened(verdict, settings.owner))
-        return verdict
-
-    def _reject(self, assoc: GuardedAssociation, rejection: Rejection) -> None:
-        assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-        assoc.is_rejected = True
-        assoc.kill()
-
-    def _on_refused(self, address: str, reason: str) -> None:
-        """Log a connection that was turned away, once a minute for each address."""
-        self._on_event("connection.refused", {"address": address, "reason": reason})
-        now = time.monotonic()
-        with self._lock:
-            if now - self._turned_away.get((address, reason), -60.0) < 60.0:
-                return
-            if len(self._turned_away) > 1000:
-                self._turned_away.clear()
-            self._turned_away[address, reason] = now
-        log.warning("connection.refused", address=address, reason=reason)
-
-    def _on_end(self, assoc: GuardedAssociation) -> None:
-        session: Session | None = assoc.session
-        if session is not None:
-            self.left(session, released=assoc.is_released)
-
-    def left(self, session: Session, *, released: bool) -> None:
-        """Note that an association ended."""
-        self._admission.leave(session)
-        reason = RELEASED if released else "aborted"
-        facts = session.counts
-        seconds = round(time.monotonic() - session.since, 3)
-        self._tell(f"association.{reason}", **session.names, **facts, seconds=seconds)
-        if self._rows is not None:
-            self._rows.closed(ClosedAssociation(session.id, reason, **facts))
-
-    # -- what they bring -----------------------------------------------------------------
-
-    def _on_c_store(self, event: evt.Event) -> Dataset:
-        """Answer one C-STORE request."""
-        session: Session = cast(GuardedAssociation, event.assoc).session
-        request = store_request(event, session)
-        began = time.monotonic()
-        size, acceptance = 0, None
-        try:
-            with cast(Any, event.request).DataSet.getbuffer() as data:
-                size = len(data)
-                status, acceptance = self._service.store(request, data)
-        except Exception as error:  # noqa: BLE001 - a DIMSE handler: the sender must hear something
-            log.error("instance.failed", error=type(error).__name__)
-            status = Status(OUT_OF_RESOURCES, "internal error")
-        self.answered(session, request, status, acceptance, size, time.monotonic() - began)
-        return store_response(status)
-
-    def reception(self, request: StoreRequest) -> Reception:
-        """Begin to take in a data set."""
-        return self._service.reception(request)
-
-    def answered(
-        self,
-        session: Session,
-        request: StoreRequest,
-        status: Status,
-        acceptance: Acceptance | None,
-        size: int,
-        seconds: float,
-    ) -> None:
-        """Count an object and what it was answered."""
-        is_stored = status.code == SUCCESS
-        if is_stored:
-            session.stored += 1
-            session.bytes += size
-            if not self._is_told_of_each and not is_debugging():
-                return
-        facts = {
-            **session.names,
-            "sop_instance_uid": request.sop_instance_uid,
-            "status": status.code,
-            "bytes": size,
-            "seconds": round(seconds, 4),
-        }
-        if is_stored:
-            self._tell("instance.stored", outcome=str(acceptance), **facts)
-        else:
-            session.refused += 1
-            self._tell("instance.refused", sentence=status.comment, **facts)
-
-    def _tell(self, event: str, **facts: object) -> None:
-        """Log an event and hand it on."""
-        match event:
-            case "instance.stored":
-                log.debug(event, **facts)
-            case "instance.refused" | "association.rejected" | "association.aborted":
-                log.warning(event, **facts)
-            case _:
-                log.info(event, **facts)
-        self._on_event(event, facts)
-
-
-def _opened(session: Session, owner: str) -> OpenedAssociation:
-    request = session.request
-    return OpenedAssociation(
-        id=session.id,
-        owner=owner,
-        peer=session.peer.name,
-        address=request.address,
-        calling_ae_title=request.calling_ae_title[:16],
-        called_ae_title=request.called_ae_title[:16],
-    )

@@ -1,10 +1,12 @@
-"""What pynetdicom is told to accept, and its events in our words."""
+"""What pynetdicom is told to accept, and its events, answered by `Associations`."""
 
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any, cast
 
+import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     JPEG2000,
@@ -24,13 +26,16 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from node.receive.access import AssociationRequest, UserIdentity
+from node.receive.access import NO_REASON_GIVEN, AssociationRequest, Rejection, UserIdentity
 from node.receive.admission import Session
+from node.receive.associations import Associations
 from node.receive.guard import GuardedAssociation
 from node.receive.identity import StoreRequest
 from node.receive.tls import certificate_of
-from node.statuses import Status
+from node.statuses import OUT_OF_RESOURCES, Status
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+log = structlog.get_logger(__name__)
 
 TRANSFER_SYNTAXES = [
     # In order of preference, where a peer offers several in one presentation context.
@@ -127,3 +132,56 @@ def store_response(status: Status) -> Dataset:
     if status.offending:
         response.OffendingElement = list(status.offending)
     return response
+
+
+class StorageSCP:
+    """Answers what pynetdicom is asked.
+
+    Parameters
+    ----------
+    host : Associations
+    """
+
+    def __init__(self, host: Associations) -> None:
+        self._host = host
+
+    def handlers(self) -> list[Any]:
+        """Events of pynetdicom, each with who answers it."""
+        return [(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_c_store)]
+
+    def on_end(self, assoc: GuardedAssociation) -> None:
+        """Note that an association ended."""
+        session: Session | None = assoc.session
+        if session is not None:
+            self._host.left(session, released=assoc.is_released)
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """Admit or reject; whatever goes wrong here rejects."""
+        assoc = cast(GuardedAssociation, event.assoc)
+        try:
+            verdict = self._host.admit(association_request(assoc))
+        except Exception as error:  # noqa: BLE001 - a DIMSE handler: nobody gets in by a mistake
+            log.error("association.failed", error=type(error).__name__)
+            verdict = NO_REASON_GIVEN
+        if isinstance(verdict, Rejection):
+            assoc.acse.send_reject(verdict.result, verdict.source, verdict.diagnostic)
+            assoc.is_rejected = True
+            assoc.kill()
+        else:
+            assoc.session = verdict
+
+    def _on_c_store(self, event: evt.Event) -> Dataset:
+        """Answer one C-STORE request."""
+        session: Session = cast(GuardedAssociation, event.assoc).session
+        request = store_request(event, session)
+        began = time.monotonic()
+        size, acceptance = 0, None
+        try:
+            with cast(Any, event.request).DataSet.getbuffer() as data:
+                size = len(data)
+                status, acceptance = self._host.service.store(request, data)
+        except Exception as error:  # noqa: BLE001 - a DIMSE handler: the sender must hear something
+            log.error("instance.failed", error=type(error).__name__)
+            status = Status(OUT_OF_RESOURCES, "internal error")
+        self._host.answered(session, request, status, acceptance, size, time.monotonic() - began)
+        return store_response(status)

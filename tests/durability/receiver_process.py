@@ -22,7 +22,8 @@ from node import log as log_setup
 from node.processes import die_of_disk
 from node.receive.access import PeerRule
 from node.receive.association_rows import AssociationRows
-from node.receive.receiver import Receiver, ReceiverSettings
+from node.receive.receiver import Receiver
+from node.receive.settings import ReceiverSettings
 from node.receive.store_service import StoreService
 from node.routing import header_keys
 from storage.arena import Arena

@@ -18,7 +18,7 @@ from node.config.sections import NodeSection
 from node.finding import FIND
 from node.query import RETRIEVED_CLASSES
 from node.receive.connection import GuardSettings
-from node.receive.receiver import ReceiverSettings
+from node.receive.settings import ReceiverSettings
 from node.receive.storage_scp import TRANSFER_SYNTAXES
 from sr_templates.base import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from storage import commitment_requests

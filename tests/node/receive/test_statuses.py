@@ -84,7 +84,7 @@ def test_storescu_hears_why_and_ends_with_the_code_of_the_status(tmp_path: Path,
         if case == "A700":
             node.service._free_mark = lambda total: 2 * total
             # The association got in before the disk ran low.
-            node.receiver._admission._has_room = lambda: True
+            node.receiver._associations._admission._has_room = lambda: True
 
         exit_code, said = storescu(node, file)
 

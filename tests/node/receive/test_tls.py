@@ -22,7 +22,7 @@ from pynetdicom import AE as CallingAE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from node.receive.access import PeerRule, User
-from node.receive.receiver import TLSSettings
+from node.receive.settings import TLSSettings
 from node.receive.tls import InvalidTLS, TLSFiles, end_dates, server_context
 from tests.certificates import Authority, Issued, authority
 from tests.node.receive.test_header import data_set_of
