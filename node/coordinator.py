@@ -29,8 +29,8 @@ from storage import (
     retention,
     series,
 )
-from storage.arena import is_arena_key, purge, range_of
 from storage.arena_rows import segment_ranges
+from storage.arena_segment import is_arena_key, purge, range_of
 from storage.ballast import Ballast
 from storage.base import ClosedSeries, StoreFull, StoreUnavailable
 from storage.bell import COORDINATOR, Bell

@@ -11,7 +11,7 @@ from node.config.file import Config
 from node.job_opening import Models, jobs_from
 from node.routing import Decision, SeriesFacts, StudyFacts, decide
 from sr_templates.base import MANUFACTURER, MANUFACTURER_MODEL_NAME
-from storage import jobs, retrievals, series, studies
+from storage import new_jobs, retrievals, series, studies
 from storage.base import ClosedSeries, Job, JobState, NewJob
 from storage.database import Transaction
 
@@ -145,7 +145,7 @@ def _open(
         for main, job in jobs_from(decision, closed, known, config, models):
             wanted = _late(tx, main, job, rule.late_instances or "rerun_if_changed")
             keys.append(job.idem_key)
-            job_id = None if wanted is None else jobs.insert(tx, main, wanted)
+            job_id = None if wanted is None else new_jobs.insert(tx, main, wanted)
             opened += [] if job_id is None else [job_id]
         if keys and rule.level == "study":
             studies.supersede_others(tx, closed.series_id, rule.name, keys)

@@ -6,7 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.arena import InUse, range_of
+from storage.arena import InUse
+from storage.arena_segment import range_of
 from storage.database import Database, Transaction
 from storage.tables import Conflict, Instance
 

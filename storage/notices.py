@@ -19,7 +19,8 @@ from storage.base import FINAL_JOB_STATES, Job, JobState, NewJob, sources_of
 from storage.database import Transaction
 from storage.events import record
 from storage.gathering import WAITS_FOR_INPUTS
-from storage.jobs import LACKS_SERIES, STEP_ORDER, get, insert_row
+from storage.jobs import LACKS_SERIES, STEP_ORDER, get
+from storage.new_jobs import insert_row
 from storage.tables import Job as JobRow
 from storage.tables import Result, Series
 

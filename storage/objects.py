@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from storage.arena import is_arena_key, range_of, segment_path
+from storage.arena_segment import is_arena_key, range_of, segment_path
 from storage.base import StoreUnavailable
 from storage.disk import disk_errors, flush_failed, fsync_folder, write_all_at
 from storage.owner import is_dead, owner_of_this_process
@@ -216,7 +216,7 @@ class FileObjects:
     def remove(self, key: str) -> None:
         """Delete a file; harmless when it is gone already, or cannot be deleted now.
 
-        An object of an arena is overwritten by `storage.arena.purge`.
+        An object of an arena is overwritten by `storage.arena_segment.purge`.
         """
         if not is_arena_key(key):
             with contextlib.suppress(OSError):

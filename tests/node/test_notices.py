@@ -221,7 +221,7 @@ def test_a_result_outside_its_limits_is_held_and_told_at_once_and_an_admin_lets_
     tmp_path: Path, clock: TestClock
 ) -> None:
     from pipelines.base import Verdict
-    from pipelines.stages import apply_verdict
+    from pipelines.verdicts import apply_verdict
 
     text = CONFIG + "    accept_result: { volume_ml: { max: 400 } }\n"
     with small_node(tmp_path, clock, text) as node:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from node.retracting import NotRetractable, retract
 from sr_templates.check import problems
 from sr_templates.part10 import to_bytes
-from storage import deliveries, delivery_admin, jobs, results
+from storage import deliveries, delivery_admin, jobs, new_jobs, results
 from storage.base import Delivery, DeliveryState, JobState, NewResult
 from storage.database import Database
 from storage.deliveries import RetrySchedule
@@ -57,7 +57,7 @@ def job_id(database: Database, objects: FileObjects, intake: Intake, made: Case)
     }
     new = new_job("a" * 64)
     with database.transaction() as tx:
-        found = jobs.insert(tx, closed, type(new)(**{**vars(new), "snapshot": snapshot}))
+        found = new_jobs.insert(tx, closed, type(new)(**{**vars(new), "snapshot": snapshot}))
     assert found is not None
     for step in STEP_ORDER[:-1]:
         with database.transaction() as tx:
@@ -246,7 +246,7 @@ def test_a_job_without_results_is_cancelled_instead(
     push(intake, received(1))
     [closed] = close(database, quiet=0, max_wait=0)
     with database.transaction() as tx:
-        job_id = jobs.insert(tx, closed, new_job("b" * 64))
+        job_id = new_jobs.insert(tx, closed, new_job("b" * 64))
     assert job_id is not None
 
     with pytest.raises(NotRetractable, match="jobs cancel"):
@@ -259,8 +259,8 @@ def test_a_later_job_of_the_same_rule_and_images_knows_what_it_replaces(
     push(intake, received(2))
     [closed] = close(database, quiet=0, max_wait=0)
     with database.transaction() as tx:
-        second = jobs.insert(tx, closed, new_job("c" * 64))
-        other = jobs.insert(
+        second = new_jobs.insert(tx, closed, new_job("c" * 64))
+        other = new_jobs.insert(
             tx, closed, type(new_job(""))(**{**vars(new_job("d" * 64)), "rule": "other"})
         )
         assert second is not None

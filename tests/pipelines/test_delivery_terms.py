@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.stages import results_for
+from pipelines.verdicts import results_for
 
 
 def terms(limits: dict[str, dict[str, float | None]]) -> dict[str, Any]:

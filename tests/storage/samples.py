@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import xxhash
 
-from storage import jobs, series
+from storage import new_jobs, series
 from storage.base import Acceptance, ClosedSeries, JobState, NewJob, NewResult, ReceivedInstance
 from storage.database import Database
 from storage.intake import Intake
@@ -73,6 +73,6 @@ def open_job(database: Database, intake: Intake, key: str = "a" * 64) -> int:
     push(intake, received(1))
     with database.transaction() as tx:
         closed = series.close_due(tx, quiet=timedelta(0), max_wait=timedelta(0))[0]
-        job_id = jobs.insert(tx, closed, new_job(key))
+        job_id = new_jobs.insert(tx, closed, new_job(key))
     assert job_id is not None
     return job_id

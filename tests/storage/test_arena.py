@@ -13,16 +13,9 @@ import sqlalchemy as sa
 import xxhash
 
 from storage import tables
-from storage.arena import (
-    BLOCK_BYTES,
-    Arena,
-    Slot,
-    purge,
-    range_of,
-    records,
-    segment_path,
-)
+from storage.arena import Arena, Slot
 from storage.arena_rows import in_use, segment_end, segment_ranges
+from storage.arena_segment import BLOCK_BYTES, purge, range_of, records, segment_path
 from storage.base import Acceptance, ReceivedInstance, StoreBroken
 from storage.database import Database
 from storage.intake import Intake

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import deliveries, job_admin, jobs, reaper, tasks
+from storage import deliveries, job_admin, jobs, new_jobs, reaper, tasks
 from storage.base import (
     ClosedSeries,
     CompletionVerdict,
@@ -229,7 +229,7 @@ def open_job_of_next_generation(database: Database) -> int:
 
     with database.transaction() as tx:
         [closed] = series.close_due(tx, quiet=timedelta(0), max_wait=timedelta(0))
-        job_id = jobs.insert(tx, closed, new_job("b" * 64))
+        job_id = new_jobs.insert(tx, closed, new_job("b" * 64))
     assert job_id is not None
     return job_id
 
@@ -244,7 +244,7 @@ def test_the_same_work_is_never_opened_twice(database: Database, job_id: int) ->
             _get(database, job_id).series_id, "1", "2", 1, CompletionVerdict.QUIET,
             instances, "d", peers,
         )  # fmt: skip
-        assert jobs.insert(tx, closed, new_job("a" * 64)) is None
+        assert new_jobs.insert(tx, closed, new_job("a" * 64)) is None
 
 
 def test_results_deliveries_and_the_senders_task_are_fixed_together(

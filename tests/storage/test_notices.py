@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import counting, jobs, notices, series
+from storage import counting, jobs, new_jobs, notices, series
 from storage.base import Job
 from storage.database import Database
 from storage.intake import Intake
@@ -42,7 +42,7 @@ def intake(database: Database, objects: FileObjects) -> Iterator[Intake]:
 def _open(database: Database) -> int:
     with database.transaction() as tx:
         closed = series.close_due(tx, quiet=timedelta(0), max_wait=timedelta(0))[0]
-        job_id = jobs.insert(tx, closed, replace(new_job("a" * 64), snapshot=TOLD))
+        job_id = new_jobs.insert(tx, closed, replace(new_job("a" * 64), snapshot=TOLD))
     assert job_id is not None
     return job_id
 

@@ -16,6 +16,7 @@ from storage import (
     events,
     job_admin,
     jobs,
+    new_jobs,
     proofs,
     series,
 )
@@ -61,7 +62,7 @@ def job_id(database: Database, intake: Intake) -> int:
 def _open(database: Database, terms: dict[str, Any], key: str) -> int:
     with database.transaction() as tx:
         closed = series.close_due(tx, quiet=timedelta(0), max_wait=timedelta(0))[0]
-        opened = jobs.insert(tx, closed, new_job(key * 64, {"PACS": terms}))  # type: ignore[dict-item]
+        opened = new_jobs.insert(tx, closed, new_job(key * 64, {"PACS": terms}))  # type: ignore[dict-item]
     assert opened is not None
     policy = RetryPolicy()
     for step in ("convert", "infer"):

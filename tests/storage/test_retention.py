@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import associations, gathering, job_admin, jobs, nodes, retention
+from storage import associations, gathering, job_admin, jobs, new_jobs, nodes, retention
 from storage.associations import OpenedAssociation
 from storage.base import JobState
 from storage.database import Database
@@ -74,7 +74,9 @@ def test_images_that_a_job_reads_beside_its_series_stay_as_long_as_it_needs_them
     first, second, third = close(database, quiet=0, max_wait=0)
     waiting = replace(new_job("a" * 64), state=JobState.HELD, reason=gathering.WAITS_FOR_INPUTS)
     with database.transaction() as tx:
-        job_id = jobs.insert(tx, first, replace(waiting, inputs={"flair": (second.series_id, 1)}))
+        job_id = new_jobs.insert(
+            tx, first, replace(waiting, inputs={"flair": (second.series_id, 1)})
+        )
         assert job_id is not None
         job = jobs.get(tx, job_id)
         assert job is not None
