@@ -8,20 +8,28 @@ element without a check of its length against the end. It runs for every instanc
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, cast
 
 from node.receive.effort import Effort, LimitReached
-from node.receive.header_values import Value, decode, encodings_of, parse_tag, tag_text, vr_of
+from node.receive.header_plan import (
+    IMPLICIT_LITTLE,
+    PIXEL_REPRESENTATION,
+    SPECIFIC_CHARACTER_SET,
+    Encoding,
+    Plan,
+    Wish,
+    encoding_of,
+    names_below,
+    plan_of,
+)
+from node.receive.header_values import Value, decode, encodings_of, tag_text
 
 DEEPEST = 16
 MOST_ELEMENTS = 50_000
 LONGEST_VALUE = 65_536
 
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 _UNDEFINED = 0xFFFFFFFF
@@ -29,10 +37,6 @@ _LONGEST_KNOWN = 128
 _MOST_KNOWN = 256
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_PIXEL_DATA = 0x7FE00010
-_SPECIFIC_CHARACTER_SET = 0x00080005
-_PIXEL_REPRESENTATION = 0x00280103
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
 class HeaderError(ValueError):
@@ -66,51 +70,6 @@ class HeaderScan:
     """
 
     values: dict[str, list[Value] | None]
-
-
-@dataclass
-class _Wish:
-    """What to do at one tag."""
-
-    tag: int
-    names: list[str] = field(default_factory=list)
-    children: dict[int, _Wish] = field(default_factory=dict)
-    known: dict[tuple[object, ...], list[Value]] = field(default_factory=dict)
-    """Short values that were decoded before: most are the same in all instances of a series."""
-
-    @property
-    def vr(self) -> str:
-        """VR of the data dictionary."""
-        return vr_of(self.tag)
-
-
-_Plan = dict[int, _Wish]
-
-
-class _Encoding:
-    """How elements are written: the readers of their heads, and delimiters as they then read."""
-
-    def __init__(self, order: str, *, explicit: bool) -> None:
-        self.order = order
-        self.explicit = explicit
-        self.head = struct.Struct(order + ("I2sH" if explicit else "II")).unpack_from
-        self.item_head = struct.Struct(order + "II").unpack_from
-        self.u32 = struct.Struct(order + "I").unpack_from
-        self.item, self.item_end, self.sequence_end, self.pixels = (
-            self.tag(tag) for tag in (_ITEM, _ITEM_END, _SEQUENCE_END, _PIXEL_DATA)
-        )
-
-    def tag(self, tag: int) -> int:
-        """Turn a tag into the number its four bytes read as, and back.
-
-        Tags are two 16-bit numbers: as one little-endian 32-bit number they read swapped.
-        """
-        return tag if self.order == ">" else (tag & 0xFFFF) << 16 | tag >> 16
-
-
-_IMPLICIT_LITTLE = _Encoding("<", explicit=False)
-_EXPLICIT_LITTLE = _Encoding("<", explicit=True)
-_EXPLICIT_BIG = _Encoding(">", explicit=True)
 
 
 def scan(
@@ -148,41 +107,9 @@ def scan(
     """
     if transfer_syntax_uid == DEFLATED:
         raise HeaderError(None, "a deflated data set is not accepted")
-    encoding = _EXPLICIT_LITTLE
-    if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
-        encoding = _IMPLICIT_LITTLE
-    elif transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
-        encoding = _EXPLICIT_BIG
+    encoding = encoding_of(transfer_syntax_uid)
     walk = _Walk(data, encoding, len(data) if size is None else size)
-    return walk.run(_plan(tuple(wanted), encoding))
-
-
-@lru_cache(maxsize=64)
-def _plan(wanted: tuple[int | str, ...], encoding: _Encoding) -> _Plan:
-    """Turn names into a tree of tags; every level also looks at its character set."""
-    root: _Plan = {}
-    for name in wanted:
-        path = name.split(".") if isinstance(name, str) else [name]
-        level = root
-        for part in path:
-            tag = parse_tag(part)
-            wish = level.setdefault(encoding.tag(tag), _Wish(tag))
-            _add(level, _SPECIFIC_CHARACTER_SET, encoding)
-            _add(level, _PIXEL_REPRESENTATION, encoding)
-            level = wish.children
-        wish.names.append(name if isinstance(name, str) else tag_text(name))
-    return root
-
-
-def _names(wish: _Wish) -> Iterator[str]:
-    """Names asked for at one tag and below it."""
-    yield from wish.names
-    for child in wish.children.values():
-        yield from _names(child)
-
-
-def _add(plan: _Plan, tag: int, encoding: _Encoding) -> None:
-    plan.setdefault(encoding.tag(tag), _Wish(tag))
+    return walk.run(plan_of(tuple(wanted), encoding))
 
 
 @dataclass
@@ -196,19 +123,17 @@ class _Level:
 class _Walk:
     """One walk over one data set."""
 
-    def __init__(
-        self, data: bytes | bytearray | memoryview, encoding: _Encoding, size: int
-    ) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, encoding: Encoding, size: int) -> None:
         self._data: Any = data
         self._have = len(data)
         self._end = size
         self._left = MOST_ELEMENTS
         self._effort = Effort()
-        self._entered: _Wish | None = None
+        self._entered: Wish | None = None
         self._encoding = encoding
         self.values: dict[str, list[Value] | None] = {}
 
-    def run(self, plan: _Plan) -> HeaderScan:
+    def run(self, plan: Plan) -> HeaderScan:
         """Walk from the first element to the last byte."""
         try:
             self._elements(0, self._end, plan, _Level(), 0, delimited=False)
@@ -222,16 +147,16 @@ class _Walk:
             self._effort.end()
         return HeaderScan(self.values)
 
-    def _mark_unread(self, plan: _Plan) -> None:
+    def _mark_unread(self, plan: Plan) -> None:
         """Say of what was not found, and of the sequence that was left, that nobody knows."""
         children = self._entered.children.values() if self._entered else ()
-        half_read = {name for child in children for name in _names(child)}
-        for name in [name for wish in plan.values() for name in _names(wish)]:
+        half_read = {name for child in children for name in names_below(child)}
+        for name in [name for wish in plan.values() for name in names_below(wish)]:
             if name in half_read or name not in self.values:
                 self.values[name] = None
 
     def _elements(
-        self, at: int, end: int, plan: _Plan, level: _Level, depth: int, *, delimited: bool
+        self, at: int, end: int, plan: Plan, level: _Level, depth: int, *, delimited: bool
     ) -> int:
         """Walk the elements of a data set or item; return where it ended."""
         data, encoding, wish_of = self._data, self._encoding, plan.get
@@ -321,7 +246,7 @@ class _Walk:
         return vr, self._encoding.u32(self._data, at)[0], at + 4
 
     def _undefined(
-        self, tag: int, vr: bytes, at: int, end: int, wish: _Wish | None, level: _Level, depth: int
+        self, tag: int, vr: bytes, at: int, end: int, wish: Wish | None, level: _Level, depth: int
     ) -> int:
         """Walk an element without length: encapsulated pixels or a sequence."""
         if tag == self._encoding.pixels or vr in (b"OB", b"OW"):
@@ -333,13 +258,13 @@ class _Walk:
         return self._sequence(tag, at, end, wish, level, depth, delimited=True)
 
     def _unknown(
-        self, tag: int, at: int, end: int, wish: _Wish | None, level: _Level, depth: int
+        self, tag: int, at: int, end: int, wish: Wish | None, level: _Level, depth: int
     ) -> int:
         """Walk a sequence without the VR SQ: its items are in implicit form (PS3.5 6.2.2)."""
         outer = self._encoding
         if outer.order == ">":
             wish = None
-        self._encoding = _IMPLICIT_LITTLE
+        self._encoding = IMPLICIT_LITTLE
         try:
             return self._sequence(tag, at, end, wish, level, depth, delimited=True)
         finally:
@@ -350,7 +275,7 @@ class _Walk:
         tag: int,
         at: int,
         end: int,
-        wish: _Wish | None,
+        wish: Wish | None,
         level: _Level,
         depth: int,
         *,
@@ -405,24 +330,22 @@ class _Walk:
                 self._effort.step()
         raise self._truncated(tag)
 
-    def _take(
-        self, wish: _Wish, vr: bytes, at: int, length: int, level: _Level, depth: int
-    ) -> None:
+    def _take(self, wish: Wish, vr: bytes, at: int, length: int, level: _Level, depth: int) -> None:
         """Keep the values of a wanted element, or walk into a wanted sequence."""
         name = vr.decode("ascii", "replace") if vr and vr != b"UN" else wish.vr
         if name == "SQ":
             self._take_sequence(wish, vr, at, length, level, depth)
             return
         raw = b"" if length > LONGEST_VALUE else self._bytes(at, at + length)
-        if wish.tag == _SPECIFIC_CHARACTER_SET:
+        if wish.tag == SPECIFIC_CHARACTER_SET:
             level.encodings = encodings_of(raw)
-        elif wish.tag == _PIXEL_REPRESENTATION:
+        elif wish.tag == PIXEL_REPRESENTATION:
             level.signed = raw.strip(b"\0") == b"\1"
         if wish.names:
             self._keep(wish, vr, name, raw, level, depth)
 
     def _keep(
-        self, wish: _Wish, vr: bytes, name: str, raw: bytes, level: _Level, depth: int
+        self, wish: Wish, vr: bytes, name: str, raw: bytes, level: _Level, depth: int
     ) -> None:
         if name.startswith("US or SS"):
             name = "SS" if level.signed else "US"
@@ -432,25 +355,25 @@ class _Walk:
                 cast(list[Value], self.values.setdefault(key, [])).extend(values)
             else:
                 self.values[key] = values
-        sets_level = wish.tag in (_SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION)
+        sets_level = wish.tag in (SPECIFIC_CHARACTER_SET, PIXEL_REPRESENTATION)
         if not depth and len(raw) <= _LONGEST_KNOWN and not sets_level:
             if len(wish.known) >= _MOST_KNOWN:
                 wish.known.clear()
             wish.known[raw, vr, level.encodings, level.signed] = values
 
     def _take_sequence(
-        self, wish: _Wish, vr: bytes, at: int, length: int, level: _Level, depth: int
+        self, wish: Wish, vr: bytes, at: int, length: int, level: _Level, depth: int
     ) -> None:
         outer = self._encoding
         if vr == b"UN" and outer.order == "<":
-            self._encoding = _IMPLICIT_LITTLE
+            self._encoding = IMPLICIT_LITTLE
         try:
             tag = self._tag(wish.tag)
             self._sequence(tag, at, at + length, wish, level, depth, delimited=False)
         finally:
             self._encoding = outer
 
-    def _count_items(self, wish: _Wish | None, items: int) -> None:
+    def _count_items(self, wish: Wish | None, items: int) -> None:
         if wish is not None:
             for key in wish.names:
                 self.values[key] = [float(items)] if items else []
