@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydicom import config
 from pydicom.dataset import Dataset
 
 from benchmarks.planted import FURTHER, MATRIX, Defect, planted
+from benchmarks.validation_page import Row, page
 from node.validation import Judged, validate
 from sr_templates.part10 import to_bytes
 from tests.noise import complaints
@@ -43,14 +44,6 @@ class Validator:
 
     name: str
     ask: Callable[[Path, Sequence[Path]], Said]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What became of one defect, by validator; an empty word: unnoticed."""
-
-    defect: Defect
-    seen: Mapping[str, str]
 
 
 def _run(command: Sequence[str | Path]) -> tuple[int, str]:
@@ -197,8 +190,6 @@ def main() -> int:
     options.add_argument("--markdown", type=Path, default=PAGE)
     options.add_argument("--others", type=Path, default=OTHERS)
     given = options.parse_args()
-    from benchmarks.validation_page import page
-
     others = validate([given.others]) if given.others.is_dir() else []
     with tempfile.TemporaryDirectory() as folder:
         rows, good = matrix(Path(folder))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from benchmarks.planted import Defect
 from node.validation import Judged
-
-if TYPE_CHECKING:
-    from benchmarks.validation import Row
 
 KINDS = {
     "seg": "SEG",
@@ -28,6 +26,14 @@ KINDS = {
 KNOWN = 43
 TRUE_ALARMS = {("sr_document.dcm", "uid_of_source")}
 """Others' objects that are not good after all: an SR under the Series Instance UID of its CT."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one defect, by validator; an empty word: unnoticed."""
+
+    defect: Defect
+    seen: Mapping[str, str]
 
 
 def page(

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from node.config.file import Config
+from node.table_base import TableAway, TableRefused
 from node.table_rows import Chosen, Missing, Unfit, choose_row, dicom_day
-from node.tables import TableAway, TableRefused, rows_of
+from node.tables import rows_of
 from storage.base import ClosedSeries
 
 DAY_SECONDS = 86400.0

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from node.config.tables import REDCapSource, Table
-from node.tables import Row, TableAway, TableRefused, needed_columns
+from node.table_base import Row, TableAway, TableRefused
 
 MOST_BYTES = 64 << 20
 _CHUNK = 64 << 10
@@ -61,7 +61,7 @@ def _record_id_field(api: _API) -> str:
     names = [str(field.get("field_name", "")) for field in fields]
     if not names:
         raise TableRefused(f"The project of table {api.table.name} has no fields.")
-    for column in needed_columns(api.table):
+    for column in api.table.columns:
         if column not in names:
             raise TableRefused(f"The project of table {api.table.name} has no field {column}.")
     return names[0]
@@ -82,7 +82,7 @@ def _export(api: _API, record_id: str, names: Sequence[str]) -> list[Row]:
     if api.source.event:
         form["events[0]"] = api.source.event
     if api.source.form or api.table.fields:
-        fields = dict.fromkeys((record_id, *needed_columns(api.table)))
+        fields = dict.fromkeys((record_id, *api.table.columns))
         form |= {f"fields[{place}]": name for place, name in enumerate(fields)}
     rows = ({str(k): _text(row, k) for k in row} for row in api.ask(form))
     # REDCap may find a record by an id in other letters, as its database compares.

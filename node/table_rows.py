@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from node.config.tables import Table
-from node.tables import Row
+from node.table_base import Row
 
 
 @dataclass(frozen=True)

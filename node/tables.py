@@ -8,17 +8,7 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 
 from node.config.tables import CSVSource, ParquetSource, REDCapSource, SQLSource, Table
-
-Row = Mapping[str, str]
-"""Column to text; empty where there is no value."""
-
-
-class TableAway(Exception):
-    """Raised when a table cannot be read now; the sentence names it and holds no patient data."""
-
-
-class TableRefused(Exception):
-    """Raised when a table cannot be read before somebody changes something."""
+from node.table_base import Row, TableAway, TableRefused
 
 
 def rows_of(table: Table, key: str) -> list[Row]:
@@ -118,19 +108,11 @@ def _sql(table: Table, source: SQLSource, key: str) -> list[Row]:
 
 def _check_columns(table: Table, columns: Iterable[str]) -> None:
     known = list(columns)
-    for name in needed_columns(table):
+    for name in table.columns:
         if name not in known:
             raise TableRefused(f"Table {table.name} has no column {name}.")
         if known.count(name) > 1:
             raise TableRefused(f"Table {table.name} has two columns {name}.")
-
-
-def needed_columns(table: Table) -> list[str]:
-    """Columns that the configuration names."""
-    named = [table.id_column, table.date_column, table.birth_date_column]
-    for name, field in table.fields.items():
-        named += [field.column or name, field.unit_column]
-    return list(dict.fromkeys(column for column in named if column))
 
 
 def _text(value: object) -> str:

@@ -176,6 +176,14 @@ class Table:
             raise ValueError(f"table {self.name} has no source")
         return found
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns that it must have, because a setting names them."""
+        named = [self.id_column, self.date_column, self.birth_date_column]
+        for name, field_ in self.fields.items():
+            named += [field_.column or name, field_.unit_column]
+        return list(dict.fromkeys(column for column in named if column))
+
 
 def one_source(value: object) -> object:
     """Check that a table has exactly one source."""

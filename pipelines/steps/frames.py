@@ -128,7 +128,7 @@ class Frame:
 
 
 def image_frames(ds: Dataset, instance: int = 0) -> list[Frame]:
-    """List the images of one instance.
+    """List the images of one instance; a mosaic is one of them, see `mosaic.mosaic_frames`.
 
     Parameters
     ----------
@@ -147,10 +147,6 @@ def image_frames(ds: Dataset, instance: int = 0) -> list[Frame]:
     DICOM PS3.3 C.7.6.2, Image Plane Module; C.7.6.16, Multi-frame Functional Groups.
     """
     refuse_unfit_instance(ds)
-    if is_mosaic(ds):
-        from pipelines.steps.mosaic import mosaic_frames
-
-        return mosaic_frames(ds, _frame(ds, 0, [ds], instance))
     return list(_frames(ds, instance))
 
 

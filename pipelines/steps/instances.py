@@ -18,6 +18,7 @@ from pipelines.steps.frames import SINGLE_FRAME, Frame, image_frames, integer, i
 from pipelines.steps.geometry import Plane
 from pipelines.steps.head_reader import HeadReader, head_of
 from pipelines.steps.headers import NUMBER, POSITION, UID_TAG, Head, Kin
+from pipelines.steps.mosaic import mosaic_frames
 from pipelines.steps.pixels import (
     Scale,
     Stored,
@@ -132,7 +133,8 @@ class Instance:
     def _frames_of_header(self, number: int) -> list[Frame]:
         if "_first" not in self.__dict__:
             with damage_refused(f"Instance {self.sop_instance_uid}: its header"):
-                self.__dict__["_first"] = image_frames(self.header, number)
+                listed = mosaic_frames if is_mosaic(self.header) else image_frames
+                self.__dict__["_first"] = listed(self.header, number)
         found: list[Frame] = self.__dict__["_first"]
         return found
 

@@ -11,13 +11,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pipelines.base import NotScored
-from pipelines.steps.frames import Frame, Tile, number
+from pipelines.steps.frames import Frame, Tile, image_frames, number
 from pipelines.steps.geometry import FloatArray, Plane
 
 MAX_TILES = 1024
 
 
-def mosaic_frames(ds: Dataset, whole: Frame) -> list[Frame]:
+def mosaic_frames(ds: Dataset, instance: int = 0) -> list[Frame]:
     """Cut the slices of a mosaic.
 
     The position in the header is where the first pixel of the whole image would lie if one tile
@@ -27,13 +27,14 @@ def mosaic_frames(ds: Dataset, whole: Frame) -> list[Frame]:
     Parameters
     ----------
     ds : Dataset
-    whole : Frame
-        The image as a whole.
+    instance : int
+        Its place in the series.
 
     Raises
     ------
     NotScored
-        The private header does not say how many slices there are and where.
+        As of `image_frames`, or the private header does not say how many slices there are and
+        where.
 
     References
     ----------
@@ -43,7 +44,8 @@ def mosaic_frames(ds: Dataset, whole: Frame) -> list[Frame]:
     private = _private_header(ds)
     count = _count(private)
     side = ceil(sqrt(count)) if count else 0
-    if not 2 <= count <= MAX_TILES or whole.rows % side or whole.columns % side:
+    whole, *further = image_frames(ds, instance)
+    if further or not 2 <= count <= MAX_TILES or whole.rows % side or whole.columns % side:
         raise NotScored("mosaic", f"{name} is a mosaic of an unknown number of slices.")
     rows, columns = whole.rows // side, whole.columns // side
     plane = whole.plane

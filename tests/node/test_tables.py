@@ -15,8 +15,9 @@ from sqlalchemy import select
 from node.config.file import load
 from node.config.tables import Table, TableField
 from node.inputs import Absent, Ready, table_row
+from node.table_base import TableAway, TableRefused
 from node.table_rows import Chosen, Missing, Unfit, choose_row
-from node.tables import TableAway, TableRefused, rows_of
+from node.tables import rows_of
 from storage.base import ClosedSeries, CompletionVerdict, StoredInstance
 from storage.tables import Job
 from tests.certificates import Authority, authority
