@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from models.base import BrokenPackage
-from models.foreign_models import Draft, plain_name, plain_word, read_json
+from models.foreign_draft import Draft, plain_name, plain_word, read_json
 from models.importer import import_weights
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from models.base import BrokenPackage, Volume
-from models.foreign_models import Draft, read_foreign
+from models.foreign_draft import Draft
+from models.foreign_models import read_foreign
 from models.importer import import_weights
 from models.manifest import FIRST
 from models.package import ModelPackage, dump_manifest, parse_yaml

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from models.base import (
     Volume,
 )
 from models.canonical import orientation_of
+from models.engine import Engine
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.labelling import exclusive, findings_of, overlapping, surest
 from models.limits import MEMORY_LIMIT
@@ -37,28 +38,6 @@ from models.unet import deterministic
 
 MOST_VECTOR_BYTES = 256 << 20
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Engine:
-    """What computes: weights that are loaded, on the devices they can run on.
-
-    Parameters
-    ----------
-    run : callable
-        (batch, channels, x, y, z) on a device to (batch, outputs, x, y, z).
-    outputs : int
-        Channels of the output.
-    devices : tuple of torch.device
-        The preferred one first.
-    window_bytes : callable
-        Shape of a batch to bytes of memory.
-    """
-
-    run: Callable[[torch.Tensor], torch.Tensor]
-    outputs: int
-    devices: tuple[torch.device, ...]
-    window_bytes: Callable[[Sequence[int]], int]
 
 
 class NetworkPredictor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.base import BrokenPackage
-from models.network_predictor import Engine
+from models.engine import Engine
 from models.package import ModelPackage
 
 CPU = torch.device("cpu")
