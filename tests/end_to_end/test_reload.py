@@ -33,17 +33,17 @@ def test_a_good_file_is_taken_and_a_bad_one_leaves_the_old_in_use(tmp_path: Path
         assert "goes on with the old configuration" in refused.stderr
 
         node.hang_up()
-        until(lambda: "config.refused" in node.log_text, "the node to refuse the file", 20)
-        until(lambda: _alerts(database) == ["config.refused"], "the alert of it", 20)
+        until(lambda: "config.refused" in node.log_text, "the node to refuse the file")
+        until(lambda: _alerts(database) == ["config.refused"], "the alert of it")
         assert node.pids("coordinator") == before
         node.end("coordinator")
-        until(lambda: set(node.pids("coordinator")) - set(before) != set(), "a new coordinator", 20)
+        until(lambda: set(node.pids("coordinator")) - set(before) != set(), "a new coordinator")
         assert node.answers()
 
         node.config.write_text(first.replace("quiet: 1s", "quiet: 2s"))
         done = node.cli("config", "reload")
         assert "The node uses" in done.stdout
-        until(lambda: _alerts(database) == [], "the alert to go", 20)
+        until(lambda: _alerts(database) == [], "the alert to go")
 
     finally:
         database.close()
