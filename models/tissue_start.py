@@ -21,6 +21,7 @@ PITCHES = (-24.0, -12.0, 0.0, 12.0, 24.0)
 ROLLS = YAWS = (-16.0, 0.0, 16.0)
 SCALES = (0.82, 1.0, 1.2)
 FINALISTS = 5
+"""Of all poses; the likeliest of each pitch is refined beside them."""
 UNITS = (0.1,) * 6 + (0.05,) * 3 + (10.0,) * 3
 """Of the parameters of an affine map: radians, log-scale, shear, mm."""
 
@@ -56,10 +57,12 @@ class Affine:
         return places @ matrix.T + shift
 
 
-def find_start(
-    scan: Scanned, head: Outline, few: Points, priors: Priors
-) -> tuple[Affine, Mixture, float]:
-    """Try poses and sizes, refine the likeliest few, and return the best.
+Judged = tuple[Affine, Mixture, float]
+"""A map, the mixture fitted with it, and minus the log-likelihood per point."""
+
+
+def find_start(scan: Scanned, head: Outline, few: Points, priors: Priors) -> Judged:
+    """Try poses and sizes, refine the likeliest ones and those of each pitch; return the best.
 
     Parameters
     ----------
@@ -71,19 +74,26 @@ def find_start(
 
     Returns
     -------
-    tuple
+    Judged
         The map, the mixture it was fitted with, and minus the log-likelihood per point.
     """
     inside = _inside(scan, head)
     fewer = every_third(few)
     tried = [
-        _judge(_candidate(scan, inside, turn, size), fewer, priors)
-        for turn in every(PITCHES, ROLLS, YAWS)
+        (pitch, _judge(_candidate(scan, inside, (pitch, roll, yaw), size), fewer, priors))
+        for pitch, roll, yaw in every(PITCHES, ROLLS, YAWS)
         for size in SCALES
     ]
-    tried.sort(key=lambda found: found[2])
-    refined = [refine(affine, mixture, few, priors) for affine, mixture, _ in tried[:FINALISTS]]
+    refined = [refine(affine, mixture, few, priors) for affine, mixture, _ in _finalists(tried)]
     return min(refined, key=lambda found: found[2])
+
+
+def _finalists(tried: list[tuple[float, Judged]]) -> list[Judged]:
+    """Take the likeliest few, and of each pitch the likeliest: unrefined, a wrong one may lead."""
+    tried = sorted(tried, key=lambda one: one[1][2])
+    pitches = [pitch for pitch, _ in tried]
+    chosen = {*range(FINALISTS), *(pitches.index(pitch) for pitch in PITCHES)}
+    return [tried[rank][1] for rank in sorted(chosen)]
 
 
 def _inside(scan: Scanned, head: Outline) -> torch.Tensor:
@@ -115,7 +125,7 @@ def _candidate(
     )
 
 
-def _judge(affine: Affine, few: Points, priors: Priors) -> tuple[Affine, Mixture, float]:
+def _judge(affine: Affine, few: Points, priors: Priors) -> Judged:
     """Fit signals to a pose, and tell how likely it is then."""
     maps = priors.at(affine(few.places))
     mixture = first_mixture(few.signal, maps)
@@ -132,7 +142,7 @@ def every_third(few: Points) -> Points:
 
 def refine(
     affine: Affine, mixture: Mixture, chosen: Points, priors: Priors, rounds: int = 30
-) -> tuple[Affine, Mixture, float]:
+) -> Judged:
     """Descend along the affine map, with a step of EM every other round."""
     parameters = affine.parameters.clone().requires_grad_()
     moving = Affine(affine.start, affine.middle, affine.target, parameters)

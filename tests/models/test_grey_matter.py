@@ -54,6 +54,23 @@ def test_a_turned_head_of_any_order_of_axes_is_segmented(
     assert _dice(tissues.gm + tissues.wm > 0.5, phantom.brain) > 0.95
 
 
+def test_a_small_head_that_is_tipped_far_is_segmented() -> None:
+    """Before poses are refined, the wrong pitch is the likeliest; the right one has to be kept."""
+    scan = Scan(
+        spacing=(3.0, 3.0, 3.0),
+        turn_degrees=(23.7, -3.8, 2.1),
+        scale=0.846,
+        offset_mm=(60.0, 6.0, -26.0),
+        axes=(2, 3, 1),
+    )
+    phantom = make_t1_head(1199, scan=scan)
+
+    tissues = segment_tissues(phantom.volume)
+
+    assert _dice(tissues.gm + tissues.wm > 0.5, phantom.brain) > 0.97
+    assert tissues.gm.sum() == pytest.approx(phantom.gm.sum(), rel=0.03)
+
+
 def test_volume_of_grey_matter_is_close_to_the_truth(phantom: T1Phantom, tissues: Tissues) -> None:
     true = phantom.millilitres(phantom.gm)
 
