@@ -51,7 +51,7 @@ def train_segmentation(
     from models.training import train_segmentation as train
     from node.mlflow_server import MLflowError
 
-    if fold != "none" and not fold.isdigit():
+    if fold != "none" and not fold.isdecimal():
         raise fail(f"--fold is a number or none, not {fold}.", USAGE)
     try:
         recipe = load_recipe(recipe_path(config))
