@@ -205,7 +205,8 @@ def _inference(configuration: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     patch = [1, *patch] if len(patch) == 2 else patch
     mirror = facts.get("inference_allowed_mirroring_axes") or []
     shift = 1 if len(configuration["patch_size"]) == 2 else 0
-    return {"patch": patch, "overlap": 0.5, "mirror": [int(axis) + shift for axis in mirror]}
+    axes = sorted({int(axis) + shift for axis in mirror})
+    return {"patch": patch, "overlap": 0.5, "mirror": axes}
 
 
 def _weights(members: Sequence[bytes]) -> bytes:
