@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.mlflow_packages import LoggedTraining
-from node.mlflow_server import MLflowError, Run
+from node.mlflow_server import MLflowError, MLflowServer, Run
 
 
 def test_a_server_that_hangs_takes_little_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +28,9 @@ def test_a_server_that_hangs_takes_little_of_a_training(monkeypatch: pytest.Monk
         follow(step / steps, f"step {step}, loss 0.5")
 
     assert 0 < lost <= 0.05 * steps
+
+
+@pytest.mark.parametrize("uri", ["http://[", "http://host:99999", "http://host:x", "ftp://host"])
+def test_an_address_that_makes_no_sense_is_refused(uri: str) -> None:
+    with pytest.raises(MLflowError, match="no address of an MLflow server"):
+        MLflowServer(uri)
