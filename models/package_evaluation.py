@@ -14,8 +14,8 @@ from typing import Any
 
 from models.base import BrokenPackage, Findings, Segment, UnfitInput
 from models.labelled_cases import BadData, LabelledCase, find_cases, read_case
-from models.loading import load_predictor
-from models.package import load_package
+from models.loading import load_predictor, open_package
+from models.package import ModelPackage
 from models.segmentation_metrics import Scored, agreement, summary
 
 TOLERANCE_MM = 2.0
@@ -49,7 +49,11 @@ def evaluate_package(
     BadData
         The folder is not as it should be; everything is told at once.
     """
-    package = load_package(folder)
+    package = open_package(folder)
+    if not isinstance(package, ModelPackage):
+        raise BrokenPackage(
+            f"{folder.name} is a prognosis; say scorenode evaluate {folder} --table CSV."
+        )
     names = names_of(package.segments)
     found = find_cases(data, len(names) + 1)
     predictor = load_predictor(package, trust_code=trust_code)
@@ -62,8 +66,12 @@ def evaluate_package(
         except UnfitInput as error:
             refused[case.name] = error.sentence
             continue
-        except (BrokenPackage, MemoryError) as error:
-            raise BrokenPackage(f"{case.name}: {error or 'out of memory'}") from error
+        except BrokenPackage as error:
+            raise BrokenPackage(f"{case.name}: {error}") from error
+        except Exception as error:
+            raise BrokenPackage(
+                f"{case.name}: the model failed ({type(error).__name__}: {error})."
+            ) from error
         parts = tuple(
             agreement(truth == n, findings.mask(n), volume.spacing, TOLERANCE_MM)
             for n in range(1, len(names) + 1)
