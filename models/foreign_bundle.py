@@ -15,9 +15,10 @@ from models.base import BrokenPackage
 from models.foreign_draft import Draft, plain_name, plain_version, plain_word, read_json
 from models.importer import import_weights
 
+MOST_CHANNELS = 64
+MOST_VALUES = 20_000
+"""An inference configuration that grows beyond this when references are followed is none."""
 _REFERENCE = re.compile(r"^@([A-Za-z_][\w#.]*)$")
-
-
 _MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT"}
 _IGNORED = frozenset(
     {
@@ -40,9 +41,9 @@ def read_bundle(folder: Path) -> Draft:
     remarks: list[str] = []
     network = config.resolved("network_def", config.resolved("network", {}))
     architecture = _network(network)
-    weights = import_weights(_weights_file(folder))
     labels, channels = _bundle_labels(metadata), _bundle_channels(metadata)
     preprocess = list(_bundle_steps(config, remarks))
+    weights = import_weights(_weights_file(folder))
     return Draft(
         name=plain_name(metadata.get("name") or folder.name),
         version=plain_version(metadata.get("version", "0.0.0")),
@@ -66,14 +67,16 @@ class _Config:
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
+        self._left = MOST_VALUES
 
     def resolved(self, key: str, default: Any = None) -> Any:
         """Follow ``@references`` in the value of a key; code stays a text that begins with $."""
         return self._follow(self._content[key], 16) if key in self._content else default
 
     def _follow(self, value: Any, depth: int) -> Any:
-        if depth == 0:
-            raise BrokenPackage("The inference configuration refers to itself.")
+        self._left -= 1
+        if depth == 0 or self._left < 0:
+            raise BrokenPackage("The inference configuration refers to itself, or is too large.")
         if isinstance(value, str):
             found = _REFERENCE.match(value)
             return self._follow(self._at(found[1]), depth - 1) if found else value
@@ -89,7 +92,7 @@ class _Config:
         for part in re.split(r"[#.]|::", place):
             if isinstance(found, Mapping) and part in found:
                 found = found[part]
-            elif isinstance(found, list) and part.isdigit() and int(part) < len(found):
+            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
                 found = found[int(part)]
             else:
                 return None
@@ -228,10 +231,14 @@ def _bundle_labels(metadata: Mapping[str, Any]) -> dict[int, str]:
     named = first.get("channel_def") if isinstance(first, Mapping) else None
     if not isinstance(named, Mapping):
         raise BrokenPackage("metadata.json names no output channels (channel_def).")
-    by_number = {int(key): str(name) for key, name in named.items() if str(key).isdigit()}
+    by_number = {int(key): str(name) for key, name in named.items() if str(key).isdecimal()}
     if by_number and by_number.get(0, "").lower() == "background":
-        return {number: name for number, name in by_number.items() if number > 0}
-    return {number + 1: name for number, name in by_number.items()}
+        found = {number: name for number, name in by_number.items() if number > 0}
+    else:
+        found = {number + 1: name for number, name in by_number.items()}
+    if sorted(found) != list(range(1, len(found) + 1)) or not found:
+        raise BrokenPackage("metadata.json (channel_def) does not number its structures 1, 2, 3.")
+    return dict(sorted(found.items()))
 
 
 def _bundle_channels(metadata: Mapping[str, Any]) -> list[str]:
@@ -239,7 +246,9 @@ def _bundle_channels(metadata: Mapping[str, Any]) -> list[str]:
     inputs = formats.get("inputs") if isinstance(formats, Mapping) else None
     first = next(iter(inputs.values()), None) if isinstance(inputs, Mapping) else None
     named = first.get("channel_def") if isinstance(first, Mapping) else None
-    count = int(first.get("num_channels", 1)) if isinstance(first, Mapping) else 1
+    count = first.get("num_channels", 1) if isinstance(first, Mapping) else 1
+    if type(count) is not int or not 1 <= count <= MOST_CHANNELS:
+        raise BrokenPackage(f"metadata.json: num_channels is no number from 1 to {MOST_CHANNELS}.")
     if isinstance(named, Mapping) and len(named) == count > 1:
         return [plain_word(name) for name in named.values()]
     return ["image"] if count == 1 else [f"image{n}" for n in range(count)]

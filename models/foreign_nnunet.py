@@ -35,7 +35,8 @@ def read_nnunet(folder: Path, fold: str) -> Draft:
     checkpoints = _checkpoints(folder, fold)
     members = [import_weights(checkpoint) for checkpoint in checkpoints]
     imported = members[0]
-    told = imported.facts.get("init_args") or {}
+    told = imported.facts.get("init_args")
+    told = told if isinstance(told, Mapping) else {}
     name = str(told.get("configuration", "3d_fullres"))
     try:
         configuration = _configuration(plans, name)
@@ -45,7 +46,7 @@ def read_nnunet(folder: Path, fold: str) -> Draft:
         axes = [int(axis) for axis in plans.get("transpose_forward", [0, 1, 2])]
         preprocess = list(_steps(plans, configuration, channels, axes))
         inference = _inference(configuration, imported.facts)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise BrokenPackage(
             f"{folder}: plans.json or dataset.json is not as nnU-Net v2 writes it "
             f"({type(error).__name__}: {error})."
@@ -83,16 +84,20 @@ def _checkpoints(folder: Path, fold: str) -> list[Path]:
     raise BrokenPackage(f"{folder} has no {wanted[-1][0]}/{CHECKPOINTS[0]}.")
 
 
-def _configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _configuration(plans: Mapping[str, Any], name: str, depth: int = 8) -> dict[str, Any]:
     """Join a configuration with those it inherits from."""
+    if not depth:
+        raise ValueError(f"{name} inherits from itself")
     own = dict(plans["configurations"][name])
     parent = own.pop("inherits_from", None)
-    return {**_configuration(plans, str(parent)), **own} if parent else own
+    return {**_configuration(plans, str(parent), depth - 1), **own} if parent else own
 
 
 def _labels(dataset: Mapping[str, Any]) -> tuple[dict[int, str], bool]:
     """Structures by number from 1, and whether they are regions, which overlap."""
     labels = dataset["labels"]
+    if not labels.keys() - {"background", "ignore"}:
+        raise ValueError("there is no structure among the labels")
     if any(isinstance(value, list) for value in labels.values()):
         named = [name for name in labels if name not in ("background", "ignore")]
         return dict(enumerate(map(str, named), start=1)), True
@@ -200,7 +205,8 @@ def _inference(configuration: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     patch = [1, *patch] if len(patch) == 2 else patch
     mirror = facts.get("inference_allowed_mirroring_axes") or []
     shift = 1 if len(configuration["patch_size"]) == 2 else 0
-    return {"patch": patch, "overlap": 0.5, "mirror": [int(axis) + shift for axis in mirror]}
+    axes = sorted({int(axis) + shift for axis in mirror})
+    return {"patch": patch, "overlap": 0.5, "mirror": axes}
 
 
 def _weights(members: Sequence[bytes]) -> bytes:

@@ -97,17 +97,25 @@ def import_model(
     """
     _refuse_full(out)
     draft = read_foreign(source, wishes.fold)
+    segments, remarks = _segments(draft.labels, wishes.codes or {})
+    manifest = _manifest(draft, segments, wishes)
     out.mkdir(parents=True, exist_ok=True)
     (out / "weights.safetensors").write_bytes(draft.weights)
     (out / "arch.json").write_text(json.dumps(draft.architecture, indent=1) + "\n")
-    segments, remarks = _segments(draft.labels, wishes.codes or {})
-    dump_manifest(out, _manifest(draft, segments, wishes))
-    return finish_package(out, sample), [*draft.remarks, *remarks]
+    dump_manifest(out, manifest)
+    try:
+        return finish_package(out, sample), [*draft.remarks, *remarks]
+    except BrokenPackage as error:
+        then = (
+            f"What was read is in {out}: correct model.yaml or arch.json there and go on with "
+            "scorenode models package, or remove the folder and begin anew."
+        )
+        raise BrokenPackage(f"{error} {then}", [*(error.mistakes or [str(error)]), then]) from error
 
 
 def import_file(source: Path, out: Path) -> list[str]:
     """Convert one file of weights to ``weights.safetensors``; names of its tensors."""
-    from safetensors.numpy import load
+    from safetensors.torch import load  # numpy has no bfloat16
 
     _refuse_full(out)
     data = import_weights(source).safetensors
@@ -117,7 +125,7 @@ def import_file(source: Path, out: Path) -> list[str]:
 
 
 def _refuse_full(out: Path) -> None:
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.exists() and any(out.iterdir())):
         raise BrokenPackage(f"{out} is there already and not empty.")
 
 

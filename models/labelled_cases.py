@@ -11,7 +11,8 @@ import csv
 import hashlib
 import json
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ LABEL_FOLDERS = ("labelsTr", "labels", "label", "masks", "ground truths", "groun
 MOST_MISTAKES = 30
 MOST_OFF_MM = 0.05
 """Corners of a label map may lie this far from those of its image."""
+VOXEL_MM = (0.01, 100.0)
+"""Sides of voxels beyond these are a mistake of the header."""
 
 
 class BadData(ValueError):
@@ -161,22 +164,42 @@ def _folder(folder: Path, names: Sequence[str], what: str) -> Path:
 def _stem(path: Path) -> str | None:
     for ending in ENDINGS:
         if path.name.endswith(ending) and not path.name.startswith("."):
-            return path.name.removesuffix(ending)
+            return _composed(path.name.removesuffix(ending))
     return None
 
 
-def _pairs(images: Path, labels: Path, mistakes: list[str]) -> Iterator[LabelledCase]:
-    named = {stem: path for path in sorted(labels.iterdir()) if (stem := _stem(path)) is not None}
-    used = set()
-    for path in sorted(images.iterdir()):
+def _composed(name: str) -> str:
+    """Name with letters in one piece; macOS writes the dots of an umlaut apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _files(folder: Path, mistakes: list[str]) -> Iterator[tuple[str, Path]]:
+    """Name each file that can be an image, without its ending."""
+    for path in sorted(folder.iterdir()):
         stem = _stem(path)
         if stem is None:
             continue
+        if path.is_file():
+            yield stem, path
+        else:
+            mistakes.append(f"{folder.name}/{path.name} is no file, or a link to none")
+
+
+def _pairs(images: Path, labels: Path, mistakes: list[str]) -> Iterator[LabelledCase]:
+    named: dict[str, Path] = {}
+    for stem, path in _files(labels, mistakes):
+        other = named.setdefault(stem, path)
+        if other is not path:
+            mistakes.append(f"{labels.name} holds {stem} twice: {other.name} and {path.name}")
+    used: set[str] = set()
+    for stem, path in _files(images, mistakes):
         name, channel = _channel(stem, named)
         if channel not in (None, 0):
             mistakes.append(f"{images.name}/{path.name} is channel {channel}; one channel is read")
         elif name not in named:
             mistakes.append(f"{images.name}/{path.name} has no label map in {labels.name}")
+        elif name in used:
+            mistakes.append(f"{images.name} holds {name} twice: {path.name} is the second")
         else:
             used.add(name)
             yield LabelledCase(name, name, "", path, named[name])
@@ -199,12 +222,15 @@ def _described(
 ) -> list[LabelledCase]:
     """Add patients and kinds from ``cases.csv``, or kinds from the table of CT-ICH."""
     own = folder / "cases.csv"
-    table = _read_csv(own, mistakes) if own.is_file() else []
+    table = _read_csv(own, mistakes) if own.exists() else []
     if table and not {"case", "patient"} <= table[0].keys():
         mistakes.append("cases.csv needs the columns case and patient")
         return list(cases)
-    rows = {row["case"]: row for row in table} or _ct_ich(folder, mistakes)
+    rows = {_composed(row["case"]): row for row in table} or _ct_ich(folder, mistakes)
     if table:
+        count = Counter(_composed(row["case"]) for row in table)
+        twice = sorted(name for name, times in count.items() if times > 1)
+        mistakes.extend(f"cases.csv has several rows for {name}" for name in twice)
         missing = (case.name for case in cases if case.name not in rows)
         mistakes.extend(f"cases.csv has no row for {name}" for name in missing)
     return [
@@ -222,6 +248,8 @@ def _read_csv(path: Path, mistakes: list[str]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         mistakes.append(f"{path.name} cannot be read as CSV in UTF-8 ({type(error).__name__})")
         return []
+    if not rows:
+        mistakes.append(f"{path.name} has no rows")
     return [
         {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
         for row in rows
@@ -243,7 +271,7 @@ def _ct_ich(folder: Path, mistakes: list[str]) -> dict[str, dict[str, str]]:
     for path in sorted(folder.glob("*diagnosis*.csv")):
         for row in _read_csv(path, mistakes):
             number = next((v for k, v in row.items() if k.startswith("patient")), "")
-            if not number.isdigit():
+            if not number.isdecimal():
                 continue
             name = f"{int(number):03d}"
             found[name]["none"] += 0
@@ -260,13 +288,21 @@ def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> M
     """Which value of a label map is which class."""
     plain = {number: number for number in range(1, classes)}
     path = folder / "dataset.json"
-    if not path.is_file():
+    if not path.exists():
         return {1: 1, 255: 1} if is_mask and classes == 2 else plain
     try:
         content: Any = json.loads(path.read_text())
         labels = content["labels"]
         found = sorted(_number_of(key, value) for key, value in labels.items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         mistakes.append(f"dataset.json cannot be read ({type(error).__name__})")
         return plain
     wanted = list(range(len(found)))
@@ -290,6 +326,10 @@ def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> 
             nib.Nifti1Image.from_filename(case.image),
             nib.Nifti1Image.from_filename(case.label),
         )
+        strange = [what for what in (image, label) if what.get_data_dtype().kind not in "biuf"]
+        if strange:
+            yield f"{case.name}: voxels are {strange[0].get_data_dtype()}, wanted plain numbers"
+            return
         array = np.asarray(image.dataobj, np.float32)
         labels = np.asarray(label.dataobj)
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on broken files
@@ -298,20 +338,47 @@ def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> 
     if array.ndim != 3 and not (array.ndim == 4 and array.shape[3] == 1):
         yield f"{case.name}: the image has {array.ndim} axes, wanted 3"
         return
-    if labels.shape != array.shape:
+    if labels.shape[:3] != array.shape[:3] or _three_axes(labels).ndim != 3:
         yield f"{case.name}: the label map is {_size(labels)}, the image {_size(array)}"
         return
+    yield from _wrong_in(case, array, labels, values, classes)
+    yield from _wrong_place(case, image.affine, label.affine, array.shape[:3])
+
+
+def _wrong_in(
+    case: LabelledCase,
+    array: NDArray[Any],
+    labels: NDArray[Any],
+    values: Mapping[int, int],
+    classes: int,
+) -> Iterator[str]:
     if not np.isfinite(array).all():
         yield f"{case.name}: the image holds voxels that are no numbers"
     elif array.min() == array.max():
         yield f"{case.name}: all voxels of the image are the same"
-    off = _corners_apart(image.affine, label.affine, array.shape[:3])
-    if off > MOST_OFF_MM:
-        yield f"{case.name}: the label map lies up to {off:.1f} mm away from the image"
     strange = sorted(set(np.unique(labels).tolist()) - {0, *values})
     if strange:
         told = ", ".join(f"{value:g}" for value in strange[:5])
         yield f"{case.name}: the label map holds {told}; wanted 0 to {classes - 1}"
+
+
+def _wrong_place(case: LabelledCase, one: Any, other: Any, shape: Sequence[int]) -> Iterator[str]:
+    """Tell of a grid that is none, or of two that are not the same."""
+    for what, affine in (("image", one), ("label map", other)):
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        if not _is_grid(affine, sides):
+            told = " x ".join(f"{side:.3g}" for side in sides)
+            yield f"{case.name}: the {what} has no sensible place in space (voxels of {told} mm)"
+            return
+    off = _corners_apart(one, other, shape)
+    if off > MOST_OFF_MM:
+        yield f"{case.name}: the label map lies up to {off:.1f} mm away from the image"
+
+
+def _is_grid(affine: Any, sides: NDArray[np.float64]) -> bool:
+    if not np.isfinite(affine).all() or sides.min() < VOXEL_MM[0] or sides.max() > VOXEL_MM[1]:
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3])) > 1e-3 * np.prod(sides))
 
 
 def _corners_apart(one: Any, other: Any, shape: Sequence[int]) -> float:

@@ -6,10 +6,11 @@ The annotations are the schema; a key that is not here is a mistake.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.base import IntendedUse
 
@@ -26,13 +27,19 @@ WEIGHTS_OF: Mapping[Kind, str] = {
 FIRST = "image"
 """Name of the only input of a model whose manifest has `input`."""
 
+
+def _plain(value: str) -> str:
+    r"""Refuse what DICOM cannot hold in a text, or a terminal would obey."""
+    if "\\" in value or any(unicodedata.category(one) == "Cc" for one in value):
+        raise ValueError("a text has no backslash and no control characters")
+    return value
+
+
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-_Code = tuple[
-    Annotated[str, Field(min_length=1, max_length=16)],
-    Annotated[str, Field(min_length=1, max_length=64)],
-    Annotated[str, Field(min_length=1, max_length=64)],
-]
+_Text16 = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
+_Text64 = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
+_Code = tuple[_Text16, _Text64, _Text64]
 _Byte = Annotated[int, Field(ge=0, le=255)]
 _Color = tuple[_Byte, _Byte, _Byte]
 _Millimetres = Annotated[float, Field(gt=0.05, le=50.0)]
@@ -94,7 +101,7 @@ class Limits(Closed):
 class Input(Closed):
     """What series the model is for; anything else is not scored."""
 
-    modality: str
+    modality: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,16}$")]
     plane: Literal["axial", "sagittal", "coronal", "any"] = "any"
     slices: Limits = Limits()
     slice_step_mm: Limits = Limits()
@@ -113,7 +120,7 @@ class SegmentEntry(Closed):
     """One kind of voxel the model labels, coded."""
 
     number: Annotated[int, Field(ge=1, le=255)]
-    label: Annotated[str, Field(min_length=1, max_length=64)]
+    label: _Text64
     category: _Code
     type: _Code
     anatomic_region: _Code | None = None
@@ -127,7 +134,7 @@ class OutputEntry(Closed):
     kind: Literal["mask", "probability_map", "class", "measurement", "text"]
     segment: Annotated[int, Field(ge=1, le=255)] | None = None
     name: _Code | None = None
-    unit: Annotated[str, Field(min_length=1, max_length=16)] = "1"
+    unit: _Text16 = "1"
     classes: Mapping[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -169,7 +176,7 @@ class Normalise(Closed):
     """Subtract a mean, divide by a standard deviation."""
 
     mean: float
-    std: Annotated[float, Field(gt=0)]
+    std: Annotated[float, Field(ge=1e-8)]
 
 
 STEPS = (
@@ -205,6 +212,9 @@ class PreprocessStep(Closed):
         given = [name for name in STEPS if getattr(self, name) is not None]
         if self.transpose is not None and sorted(self.transpose) != [0, 1, 2]:
             raise ValueError("transpose names each of the axes 0, 1, 2 once")
+        for span in (self.clip, self.minmax):
+            if span is not None and not span[0] < span[1]:
+                raise ValueError("a range goes from a lower to a higher value")
         if len(given) != 1:
             raise ValueError(f"a step is one of {', '.join(STEPS)}")
         if self.channel and given[0] in GEOMETRY:
@@ -231,6 +241,13 @@ class Inference(Closed):
     def _three(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if value is not None and len(value) != 3:
             raise ValueError("a patch has three sizes")
+        return value
+
+    @field_validator("mirror")
+    @classmethod
+    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("mirror names an axis once")
         return value
 
 
@@ -292,7 +309,7 @@ class Manifest(Closed):
     schema_: Annotated[Literal["scorenode-model/1"], Field(alias="schema")]
     family: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    title: Annotated[str, Field(min_length=1, max_length=128)]
+    title: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain)]
     intended_use: IntendedUse
     status: Status = "active"
     status_reason: Annotated[str, Field(max_length=512)] = ""
@@ -394,10 +411,10 @@ def _unknown_names(content: Mapping[str, Any]) -> Iterator[str]:
     steps, segments = content.get("preprocess"), content.get("segments")
     for step in steps if isinstance(steps, (list, tuple)) else ():
         channel = step.get("channel") if isinstance(step, Mapping) else None
-        if channel and channel not in channels:
+        if channel and isinstance(channel, str) and channel not in channels:
             yield f"preprocess: there is no input {channel}"
     listed = segments if isinstance(segments, (list, tuple)) else ()
-    numbers = {entry.get("number") for entry in listed if isinstance(entry, Mapping)}
+    numbers = [entry.get("number") for entry in listed if isinstance(entry, Mapping)]
     for name, output in _part(content, "outputs").items():
         if not isinstance(output, Mapping):
             continue

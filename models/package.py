@@ -58,7 +58,8 @@ PARSED = 32
 """Manifests that need not be parsed again; their bytes are read each time."""
 MOST_MISTAKES = 8
 """More mistakes of a manifest are counted, not told."""
-_STATUS_LINE = re.compile(rb"^status(_reason)?:.*(\n|$)", re.MULTILINE)
+STATUS_LINES = re.compile(rb"^status(_reason)?:.*(\n[ \t].*)*(\n|$)", re.MULTILINE)
+"""Status and reason in a manifest, with lines that go on."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def manifest_bytes(folder: Path) -> bytes:
 
 def manifest_digest(data: bytes) -> str:
     """Digest of a manifest without its status, which changes while the model stays the same."""
-    return hashlib.sha256(_STATUS_LINE.sub(b"", data)).hexdigest()
+    return hashlib.sha256(STATUS_LINES.sub(b"", data)).hexdigest()
 
 
 @lru_cache(maxsize=PARSED)

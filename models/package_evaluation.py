@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.base import BrokenPackage, Findings, UnfitInput
+from models.base import BrokenPackage, Findings, Segment, UnfitInput
 from models.labelled_cases import BadData, LabelledCase, find_cases, read_case
-from models.loading import load_predictor
-from models.package import load_package
+from models.loading import load_predictor, open_package
+from models.package import ModelPackage
 from models.segmentation_metrics import Scored, agreement, summary
 
 TOLERANCE_MM = 2.0
@@ -49,8 +49,12 @@ def evaluate_package(
     BadData
         The folder is not as it should be; everything is told at once.
     """
-    package = load_package(folder)
-    names = [segment.label for segment in package.segments]
+    package = open_package(folder)
+    if not isinstance(package, ModelPackage):
+        raise BrokenPackage(
+            f"{folder.name} is a prognosis; say scorenode evaluate {folder} --table CSV."
+        )
+    names = names_of(package.segments)
     found = find_cases(data, len(names) + 1)
     predictor = load_predictor(package, trust_code=trust_code)
     scored, refused = [], {}
@@ -62,6 +66,12 @@ def evaluate_package(
         except UnfitInput as error:
             refused[case.name] = error.sentence
             continue
+        except BrokenPackage as error:
+            raise BrokenPackage(f"{case.name}: {error}") from error
+        except Exception as error:
+            raise BrokenPackage(
+                f"{case.name}: the model failed ({type(error).__name__}: {error})."
+            ) from error
         parts = tuple(
             agreement(truth == n, findings.mask(n), volume.spacing, TOLERANCE_MM)
             for n in range(1, len(names) + 1)
@@ -72,6 +82,20 @@ def evaluate_package(
     identity = predictor.identity
     model = {"family": identity.family, "version": identity.version, "sha256": identity.sha256}
     return summary(scored, names) | {"model": model, "refused": refused}
+
+
+def names_of(segments: Sequence[Segment]) -> list[str]:
+    """Name each structure so that no two are alike: by label, side, and number if need be."""
+    labels = [segment.label for segment in segments]
+    sided = [f"{s.label}, {s.side}" if s.side else s.label for s in segments]
+    names = [
+        side if labels.count(label) > 1 else label
+        for label, side in zip(labels, sided, strict=True)
+    ]
+    return [
+        f"{name} ({segment.number})" if names.count(name) > 1 else name
+        for name, segment in zip(names, segments, strict=True)
+    ]
 
 
 def _scored(case: LabelledCase, findings: Findings, parts: tuple[Any, ...]) -> Scored:

@@ -65,6 +65,9 @@ def _draft(folder: Path) -> dict[str, Any]:
     content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
     if not isinstance(content, dict):
         raise BrokenPackage(f"{folder / MANIFEST} is not a manifest.")
+    for key in ("files", "inputs"):
+        if not isinstance(content.get(key) or {}, Mapping):
+            raise BrokenPackage(f"{folder / MANIFEST} is not a manifest: {key} has no names.")
     return {"schema": "scorenode-model/1", **content}
 
 

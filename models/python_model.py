@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -90,9 +92,20 @@ class PythonPredictor:
             volumes[name] = volume.others[name]
         for name, one in volumes.items():
             refuse_unless_finite(one)
-            volumes[name] = replace(one, array=one.array.astype(np.float32))
+            volumes[name] = _own_copy(one)
         elements = {name: volume.elements.get(name) for name in manifest.elements}
-        said = self.model.inference(**volumes, **elements)
+        try:
+            said = self.model.inference(**volumes, **elements)
+        except (BrokenPackage, UnfitInput, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            from models.memory import is_out_of_memory  # imports torch
+
+            if is_out_of_memory(error):
+                raise
+            raise BrokenPackage(
+                f"{self._name} failed ({type(error).__name__}{_place_of(error)})."
+            ) from error
         if not isinstance(said, Mapping):
             raise BrokenPackage(f"{self._name} returned {type(said).__name__}, wanted a mapping.")
         wanted = manifest.outputs
@@ -122,24 +135,26 @@ class PythonPredictor:
                 case "measurement":
                     numbers.append(self._number(name, entry, value))
                 case "class":
-                    word = str(value)
+                    word = str(self._checked(name, value, (str, int, np.integer)))
                     if entry.classes and word not in entry.classes:
                         raise BrokenPackage(f"{self._name}: {name} is no class of its manifest.")
                     classes[name] = word
                     texts.append(f"{name}: {entry.classes.get(word, word)}.")
                 case "text":
-                    named[name] = str(value)[:1024]
+                    named[name] = str(self._checked(name, value, (str,)))[:1024]
                     texts.append(named[name])
         found = self._joined(masks, numbers, texts, volume)
         return replace(found, classes=classes, named_texts=named)
 
     def _masks(self, name: str, entry: OutputEntry, value: Any, volume: Volume) -> dict[int, Mask]:
-        array = np.asarray(value)
+        array = self._array(name, value)
         if array.shape != volume.array.shape:
             raise BrokenPackage(
                 f"{self._name}: {name} has shape {array.shape}, the volume {volume.array.shape}."
             )
         rules = self.package.manifest.postprocess
+        if entry.kind == "mask" and not (array == np.round(array)).all():
+            raise BrokenPackage(f"{self._name}: {name} is a mask with values that are not whole.")
         if entry.kind == "probability_map":
             if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
                 raise BrokenPackage(f"{self._name}: {name} is no map of probabilities.")
@@ -154,8 +169,27 @@ class PythonPredictor:
             found = {number: array == number for number in known}
         return {n: cleaned(mask, rules, volume.voxel_ml) for n, mask in found.items()}
 
+    def _array(self, name: str, value: Any) -> NDArray[Any]:
+        try:
+            array = np.asarray(value)
+        except Exception as error:
+            raise BrokenPackage(
+                f"{self._name}: {name} is no array ({type(error).__name__})."
+            ) from error
+        if array.dtype.kind not in "biuf":
+            raise BrokenPackage(f"{self._name}: {name} holds {array.dtype}, wanted numbers.")
+        return array
+
+    def _checked(self, name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+        if not isinstance(value, kinds):
+            raise BrokenPackage(f"{self._name}: {name} is of type {type(value).__name__}.")
+        return value
+
     def _number(self, name: str, entry: OutputEntry, value: Any) -> Number:
-        number = float(value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
         if not np.isfinite(number):
             raise BrokenPackage(f"{self._name}: {name} is no finite number.")
         return Number(name, number, entry.unit, entry.segment, entry.name)
@@ -174,6 +208,23 @@ class PythonPredictor:
         whole = {number: mask for number, mask in masks.items() if (mask & shared).any()}
         found = findings_of(labels, whole, self.package.segments, volume, None)
         return replace(found, numbers=(*found.numbers, *numbers), texts=tuple(texts))
+
+
+def _own_copy(volume: Volume) -> Volume:
+    """Give a model arrays of its own: what it does to them does not move its results."""
+    origins = volume.slice_origins
+    return replace(
+        volume,
+        array=volume.array.astype(np.float32),
+        affine=volume.affine.copy(),
+        slice_origins=None if origins is None else origins.copy(),
+    )
+
+
+def _place_of(error: BaseException) -> str:
+    """Line of the model's code where an error came from; its text may hold patient data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def load_predictor(package: ModelPackage) -> PythonPredictor:
@@ -208,7 +259,7 @@ def _made(package: ModelPackage) -> PythonPredictor:
         raise BrokenPackage(f"{package.folder} has no class {class_name} in {module_name}.py.")
     try:
         made = maker()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPackage(
             f"The model {package.identity.family} cannot be made ({type(error).__name__})."
         ) from error
@@ -233,7 +284,7 @@ def _imported(package: ModelPackage, name: str) -> ModuleType:
     sys.modules[unique] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - trusted by the admin
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPackage(f"{path} cannot be imported ({type(error).__name__}).") from error
     return module
 
@@ -271,7 +322,8 @@ def _agrees(said: Any, wanted: NDArray[Any] | None, atol: float) -> bool:
         return False
     if wanted.dtype.kind in "US":
         return str(said) == str(wanted)
-    found = np.asarray(said)
-    return found.shape == wanted.shape and bool(
-        np.allclose(found.astype(np.float64), wanted.astype(np.float64), atol=atol)
-    )
+    try:
+        found = np.asarray(said).astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return found.shape == wanted.shape and np.allclose(found, wanted.astype(np.float64), atol=atol)

@@ -5,15 +5,12 @@ The status is no part of what a model is: its digest leaves it out (`models.pack
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from models.base import BrokenPackage, Recalled
 from models.catalogue import MANIFEST, list_packages
-from models.package import manifest_bytes, parse_yaml, refuse_recalled
-
-_LINES = re.compile(rb"^status(_reason)?:.*(\n|$)", re.MULTILINE)
+from models.package import STATUS_LINES, manifest_bytes, parse_yaml, refuse_recalled
 
 
 def status_of(folder: Path) -> tuple[str, str]:
@@ -25,7 +22,7 @@ def status_of(folder: Path) -> tuple[str, str]:
         There is no manifest that can be read.
     """
     data = manifest_bytes(folder)
-    if not _LINES.search(data):
+    if b"status" not in data:
         return "active", ""
     content = parse_yaml(folder / MANIFEST, data)
     if not isinstance(content, dict):
@@ -41,7 +38,7 @@ def set_status(folder: Path, status: str, reason: str) -> None:
     BrokenPackage
         The manifest cannot be read or written.
     """
-    rest = _LINES.sub(b"", manifest_bytes(folder))
+    rest = STATUS_LINES.sub(b"", manifest_bytes(folder))
     if rest and not rest.endswith(b"\n"):
         rest += b"\n"
     if status != "active":

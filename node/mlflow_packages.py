@@ -26,6 +26,8 @@ UNDER = "model"
 MOST_BYTES = 16 << 30
 _STEP = re.compile(r"step (\d+), loss ([0-9.]+)")
 _EVERY_SECONDS = 2.0
+_SHARE = 50.0
+"""Telling takes at most one part in so many of the time of a training."""
 
 
 @dataclass
@@ -40,7 +42,7 @@ class LoggedTraining:
 
     server: MLflowServer
     run: Run
-    _told: float = field(default=0.0)
+    _next: float = field(default=0.0)
 
     @classmethod
     def begin(cls, server: MLflowServer, name: str, params: Mapping[str, object]) -> LoggedTraining:
@@ -50,16 +52,19 @@ class LoggedTraining:
     def following(self, move: Callable[[float, str], None]) -> Callable[[float, str], None]:
         """Give a progress callback that also tells the server the loss, now and then.
 
-        A server that is away for a while costs points of the curve, not the training.
+        A server that is away for a while costs points of the curve, not the training; one that
+        is slow is told less often.
         """
 
         def told(done: float, note: str) -> None:
             move(done, note)
             step = _STEP.fullmatch(note)
-            if step and time.monotonic() - self._told > _EVERY_SECONDS:
-                self._told = time.monotonic()
+            began = time.monotonic()
+            if step and began >= self._next:
                 with contextlib.suppress(MLflowError):
                     self.server.log(self.run, {"loss": float(step[2])}, int(step[1]))
+                took = time.monotonic() - began
+                self._next = began + max(_EVERY_SECONDS, _SHARE * took)
 
         return told
 

@@ -72,13 +72,17 @@ class MLflowServer:
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(uri)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets or a port that make no sense
+            usable = False
+        if not usable:
             raise MLflowError(
                 f"'{uri}' is no address of an MLflow server, such as http://host:5000."
             )
         self._uri = uri.rstrip("/")
-        self.name = parts.hostname
+        self.name = str(parts.hostname)
         self._pool = urllib3.PoolManager(
             retries=False,
             timeout=urllib3.Timeout(connect=10.0, read=SECONDS),

@@ -84,7 +84,8 @@ class Sender:
             last = self._send_all(call, items, terms, keeper)
         finally:
             call.end()
-        self._note(peer, last)
+        if last is not None:
+            self._note(peer, last)
 
     def _contexts(
         self, job: Job, items: list[Delivery], terms: Mapping[str, Any]
@@ -103,12 +104,17 @@ class Sender:
         items: list[Delivery],
         terms: Mapping[str, Any],
         keeper: _LeaseKeeper,
-    ) -> SendOutcome:
-        """Send in order; what is behind an object that must wait, waits too. The last outcome."""
-        queue, later = deque(items), None
-        outcome = SendOutcome("retry", None, "")
+    ) -> SendOutcome | None:
+        """Send in order; what is behind an object that must wait, waits too.
+
+        The last outcome; None: all was cancelled before it was sent.
+        """
+        queue, later, outcome = deque(items), None, None
         while queue:
             item = queue.popleft()
+            if not self._is_ours(item):
+                log.warning("delivery.discarded", sop_instance_uid=item.sop_instance_uid)
+                continue
             if later is not None and call.failure is None:
                 outcome = waits_for(later)
             else:
@@ -122,6 +128,11 @@ class Sender:
             crash_point("CP7")
             keeper.check()
         return later or outcome
+
+    def _is_ours(self, item: Delivery) -> bool:
+        """Whether it may still go: it may have been cancelled, by the recall of a model say."""
+        with self._parts.database.snapshot() as tx:
+            return deliveries.is_ours(tx, item)
 
     def _fall_back(
         self,

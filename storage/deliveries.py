@@ -181,6 +181,8 @@ def finish(
 ) -> DeliveryState:
     """Write down what the destination answered (CP7), and when to try again.
 
+    What was cancelled while it was under way, and arrived, stays cancelled and is known as sent.
+
     Parameters
     ----------
     confirm : sequence of str
@@ -203,10 +205,35 @@ def finish(
         }
     else:
         values |= _next_try(tx, delivery, kind, attempt, sentence, schedule)
-    _let_go(tx, delivery, values)
+    try:
+        _let_go(tx, delivery, values)
+    except LeaseLost:
+        if kind != "sent" or not _arrived_cancelled(tx, delivery, values):
+            raise
+        return DeliveryState.CANCELLED
     if kind == "sent":
         resolve_alert(tx, f"delivery.late:{delivery.id}")
     return DeliveryState(values["state"])
+
+
+def _arrived_cancelled(tx: Transaction, delivery: Delivery, values: dict[str, Any]) -> bool:
+    """Keep that an object arrived whose delivery was cancelled meanwhile; False: it was not."""
+    kept = {key: values[key] for key in ("attempt", "status", "sent_at", "evidence")}
+    found = tx.execute(
+        sa.update(DeliveryRow)
+        .where(
+            DeliveryRow.id == delivery.id,
+            DeliveryRow.lease_token == delivery.lease_token + 1,
+            DeliveryRow.state == DeliveryState.CANCELLED,
+        )
+        .values(**kept)
+    )
+    return found.rowcount > 0
+
+
+def is_ours(tx: Transaction, delivery: Delivery) -> bool:
+    """Whether a delivery that was claimed may still go: it was not cancelled, nor taken over."""
+    return tx.execute(sa.select(DeliveryRow.id).where(_fenced(delivery))).first() is not None
 
 
 def _store_evidence(tx: Transaction, status: int | None, sentence: str) -> dict[str, Any]:

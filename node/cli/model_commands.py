@@ -183,6 +183,8 @@ def models_package(
     except BrokenPackage as error:
         sentences = error.mistakes or [str(error)]
         raise fail("\n".join(sentences)) from None
+    except OSError as error:
+        raise fail(f"{error.filename or folder} cannot be used: {error.strerror}.") from None
     console.print(f"{folder} is a package: {package.identity.sha256}", highlight=False)
 
 
@@ -304,6 +306,8 @@ def models_import(
         package, remarks = import_model(source, out, wishes, _sample(sample or ()))
     except BrokenPackage as error:
         raise fail("\n".join(error.mistakes or [str(error)])) from None
+    except OSError as error:
+        raise fail(f"{error.filename or out} cannot be used: {error.strerror}.") from None
     console.print(f"{out} is a package: {package.identity.sha256}", highlight=False)
     for remark in remarks:
         console.print(f"- {remark}.", soft_wrap=True, highlight=False, markup=False)
@@ -321,4 +325,6 @@ def _fetch(model: str, uri: str | None, out: Path) -> None:
         digest = fetch_package(MLflowServer(uri), model, out)
     except (BrokenPackage, MLflowError) as error:
         raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{error.filename or out} cannot be used: {error.strerror}.") from None
     console.print(f"{out} is a package: {digest}", highlight=False)

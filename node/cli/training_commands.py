@@ -51,7 +51,7 @@ def train_segmentation(
     from models.training import train_segmentation as train
     from node.mlflow_server import MLflowError
 
-    if fold != "none" and not fold.isdigit():
+    if fold != "none" and not fold.isdecimal():
         raise fail(f"--fold is a number or none, not {fold}.", USAGE)
     try:
         recipe = load_recipe(recipe_path(config))
@@ -67,6 +67,8 @@ def train_segmentation(
         raise fail(str(error), USAGE) from None
     except Diverged as error:
         raise fail(str(error)) from None
+    except OSError as error:
+        raise _no_room(error, out) from None
     _show(metrics, out, as_json=as_json)
     if registered and not as_json:
         console.print(f"Registered as {registered}.", highlight=False)
@@ -91,7 +93,17 @@ def train_haemorrhage(
             )
     except Unusable as error:
         raise fail(str(error), USAGE) from None
+    except OSError as error:
+        raise _no_room(error, out) from None
     _show(metrics, out, as_json=as_json)
+
+
+def _no_room(error: OSError, out: Path) -> typer.Exit:
+    """Say which file could not be read or written; the checkpoint stays."""
+    return fail(
+        f"{error.filename or out}: {error.strerror or error}. When that is mended, the same "
+        "command goes on where this one stopped."
+    )
 
 
 def _as_files(data: Path, out: Path, names: Sequence[str], move: Move) -> Path:

@@ -20,7 +20,7 @@ from models.base import (
 )
 from models.loading import load_predictor
 from models.package import ModelPackage, load_package
-from pipelines.base import Misconfigured, NotScored, StepContext
+from pipelines.base import FaultyResult, Misconfigured, NotScored, StepContext
 from pipelines.steps.artefacts import ELEMENTS, Scored, load_volume, save_findings
 from pipelines.steps.coregister import on_grid_of
 from pipelines.steps.packages import network_of, package_of
@@ -50,6 +50,8 @@ def infer(context: StepContext, describe: Describe = _as_they_are) -> Mapping[st
     Misconfigured
         The model package is missing, altered, or fails its own test; or there is less memory than
         the smallest way to run it takes.
+    FaultyResult
+        What the model returned is not what its manifest says.
     """
     context.progress(0.0, "loading the model")
     package = network_of(context.spec.model)
@@ -62,6 +64,8 @@ def infer(context: StepContext, describe: Describe = _as_they_are) -> Mapping[st
         )
     except UnfitInput as error:
         raise NotScored(error.reason, error.sentence) from error
+    except BrokenPackage as error:
+        raise FaultyResult(str(error)) from error
     except NotEnoughMemory as error:
         raise Misconfigured(f"{error} Raise node.memory.step, or give the node more.") from error
     context.progress(0.95, "writing findings")

@@ -122,6 +122,33 @@ def test_an_architecture_is_data_of_a_sensible_size(content: dict[str, Any]) -> 
         build_network(content)
 
 
+def test_after_a_refusal_the_same_command_can_be_given_again(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    metadata["network_data_format"]["inputs"]["image"].pop("modality")
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    out = tmp_path / "out"
+    with pytest.raises(BrokenPackage, match="--modality CT"):
+        import_model(bundle, out, Wishes())
+
+    import_model(bundle, out, Wishes(modality="CT"))
+
+    assert load_package(out).input.modality == "CT"
+
+
+def test_a_draft_that_does_not_work_is_left_with_what_to_do(tmp_path: Path) -> None:
+    network = {"_target_": "UNet", **ARCHITECTURE["arguments"], "channels": [4, 4]}
+
+    with pytest.raises(BrokenPackage, match="remove the folder and begin anew"):
+        import_model(write_bundle(tmp_path / "bundle", network), tmp_path / "out", Wishes())
+
+
+def test_weights_in_bfloat16_are_imported(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "net.pt")
+
+    assert import_file(tmp_path / "net.pt", tmp_path / "out") == ["w"]
+
+
 def write_nnunet(folder: Path, regions: bool = False) -> tuple[Path, dict[str, Any]]:
     """A trained folder of nnU-Net v2 as it writes them, with weights by chance."""
     arguments: dict[str, Any] = {

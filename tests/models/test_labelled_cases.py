@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.labelled_cases import BadData, find_cases, read_case
 from tests.models.labelled import save, two_balls, write_nnunet
@@ -78,6 +83,25 @@ def test_ct_ich_is_read_with_kinds_from_its_table(tmp_path: Path) -> None:
     ]
     _, labels = read_case(found.cases[0], found.values)
     assert np.array_equal(labels, two_balls(49)[1] == 1)
+
+
+def test_umlauts_of_another_system_are_the_same_name(folder: Path) -> None:
+    image, label = folder / "imagesTr/case_00_0000.nii.gz", folder / "labelsTr/case_00.nii.gz"
+    image.rename(image.with_name(unicodedata.normalize("NFC", "Schädel 1.nii.gz")))
+    label.rename(label.with_name(unicodedata.normalize("NFD", "Schädel 1.nii.gz")))
+    (folder / "cases.csv").unlink()
+
+    assert "Schädel 1" in [case.name for case in find_cases(folder, 3).cases]
+
+
+def test_a_fourth_axis_of_one_is_no_axis(folder: Path) -> None:
+    array, _, affine = two_balls(0)
+    save(folder / "imagesTr" / "case_00_0000.nii.gz", array[..., None], affine)
+
+    found = find_cases(folder, 3)
+    volume, labels = read_case(found.cases[0], found.values)
+
+    assert volume.array.shape == labels.shape == array.shape
 
 
 def test_a_changed_voxel_changes_the_fingerprint(folder: Path) -> None:
@@ -153,6 +177,65 @@ def row_missing(folder: Path) -> None:
     (folder / "cases.csv").write_text("case,patient\ncase_00,p\ncase_01,p\ncase_02,p\n")
 
 
+def header_of(path: Path, place: int, values: NDArray[Any]) -> None:
+    """Overwrite values of a NIfTI header, which nibabel would not write."""
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[252:256] = np.array([0, 1], "<i2").tobytes()  # the place is that of the sform
+    raw[place : place + values.nbytes] = values.tobytes()
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+def flat_place(folder: Path) -> None:
+    for path in (folder / "imagesTr/case_00_0000.nii.gz", folder / "labelsTr/case_00.nii.gz"):
+        header_of(path, 312, np.zeros(4, "<f4"))
+
+
+def label_place_of_no_numbers(folder: Path) -> None:
+    header_of(folder / "labelsTr/case_00.nii.gz", 280, np.full(4, np.nan, "<f4"))
+
+
+def colours(folder: Path) -> None:
+    _, labels, affine = two_balls(0)
+    red = np.zeros(labels.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    save(folder / "labelsTr" / "case_00.nii.gz", red, affine)
+
+
+def complex_labels(folder: Path) -> None:
+    _, labels, affine = two_balls(0)
+    save(folder / "labelsTr" / "case_00.nii.gz", labels.astype(np.complex64), affine)
+
+
+def link_to_nothing(folder: Path) -> None:
+    (folder / "imagesTr" / "case_09_0000.nii.gz").symlink_to("nowhere")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "labelsTr" / "case_09.nii.gz")
+
+
+def image_twice(folder: Path) -> None:
+    array, _, affine = two_balls(9)
+    save(folder / "imagesTr" / "case_00.nii", array, affine)
+
+
+def label_map_twice(folder: Path) -> None:
+    _, labels, affine = two_balls(9)
+    save(folder / "labelsTr" / "case_00.nii", labels, affine)
+
+
+def two_patients(folder: Path) -> None:
+    with (folder / "cases.csv").open("a") as file:
+        file.write("case_00,p9,\n")
+
+
+def empty_table(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case,patient,kind\n")
+
+
+def endless_label(folder: Path) -> None:
+    (folder / "dataset.json").write_text('{"labels": {"background": 0, "bright": Infinity}}')
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -169,6 +252,17 @@ def row_missing(folder: Path) -> None:
         (regions, "dataset.json cannot be read"),
         (no_patients, "cases.csv needs the columns case and patient"),
         (row_missing, "cases.csv has no row for case_03"),
+        (flat_place, "case_00: the image has no sensible place in space"),
+        (label_place_of_no_numbers, "case_00: the label map has no sensible place in space"),
+        (colours, "case_00: voxels are"),
+        (complex_labels, "case_00: voxels are complex64, wanted plain numbers"),
+        (link_to_nothing, "imagesTr/case_09_0000.nii.gz is no file, or a link to none"),
+        (pipe, "labelsTr/case_09.nii.gz is no file, or a link to none"),
+        (image_twice, "imagesTr holds case_00 twice"),
+        (label_map_twice, "labelsTr holds case_00 twice"),
+        (two_patients, "cases.csv has several rows for case_00"),
+        (empty_table, "cases.csv has no rows"),
+        (endless_label, "dataset.json cannot be read"),
     ],
 )
 def test_what_is_wrong_is_told(folder: Path, spoil: Callable[[Path], None], told: str) -> None:

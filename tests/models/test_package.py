@@ -309,6 +309,18 @@ def test_a_skull_is_looked_for_in_ct_only(package: Path) -> None:
         ("test_vector.atol", float("inf"), "test_vector.atol: "),
         ("test_vector.atol", 5.0, "test_vector.atol: "),
         ("training", {"steps": [1, 2]}, "training.steps"),
+        ("segments.0.number", [1], "segments.0.number: "),
+        ("outputs", {"a": {"kind": "mask", "segment": [1]}}, "outputs.a.segment: "),
+        ("preprocess", [{"zscore": "all", "channel": ["image"]}], "preprocess.0.channel: "),
+        ("preprocess", [{"clip": [100.0, -100.0]}], "preprocess.0: "),
+        ("preprocess", [{"minmax": [1.0, 1.0]}], "preprocess.0: "),
+        ("preprocess", [{"normalise": {"mean": 0.0, "std": 1e-320}}], "normalise.std: "),
+        ("inference", {"mirror": [0] * 40}, "inference.mirror: "),
+        ("input.modality", "ct", "input.modality: "),
+        ("input.modality", "", "input.modality: "),
+        ("title", "Reads \x1b[31mred", "title: "),
+        ("segments.0.label", "A\\B", "segments.0.label: "),
+        ("finding", ["SCT", "1386000", "Bleeding\nof the head"], "finding.2: "),
     ],
 )
 def test_a_mistake_in_the_manifest_is_named(

@@ -134,6 +134,14 @@ def test_code_does_not_run_unless_the_admin_trusts_it(tmp_path: Path) -> None:
         ("{**said, 'bright': said['bright'] * 2}", "no map of probabilities"),
         ("{**said, 'mean': float('nan')}", "no finite number"),
         ("{**said, 'grade': 'middling'}", "no class"),
+        ("{**said, 'shade': np.full(image.array.shape, np.nan)}", "values that are not whole"),
+        ("{**said, 'shade': np.full(image.array.shape, 0.2)}", "values that are not whole"),
+        ("{**said, 'shade': np.full(image.array.shape, 'x')}", "wanted numbers"),
+        ("{**said, 'shade': [[1], [1, 2]]}", "is no array"),
+        ("{**said, 'mean': 'much'}", "no finite number"),
+        ("{**said, 'note': None}", "is of type NoneType"),
+        ("1 // 0", r"failed \(ZeroDivisionError at model.py"),
+        ("__import__('sys').exit(0)", r"failed \(SystemExit"),
     ],
 )
 def test_an_output_that_is_not_of_its_type_is_refused(
@@ -144,6 +152,18 @@ def test_an_output_that_is_not_of_its_type_is_refused(
 
     with pytest.raises(BrokenPackage, match=wanted):
         scored(package, shades_volume()[0])
+
+
+def test_what_a_model_does_to_its_inputs_does_not_move_its_results(tmp_path: Path) -> None:
+    shift = "image.affine.__setitem__((0, 3), 1e3) or image.array.fill(60) or "
+    package = write_code_with(tmp_path / "ours", f"        return {shift}said\n")
+    volume, _ = shades_volume()
+    affine, array = volume.affine.copy(), volume.array.copy()
+
+    scored(package, volume)
+
+    assert np.array_equal(volume.affine, affine)
+    assert np.array_equal(volume.array, array)
 
 
 def write_code_with(folder: Path, code: str) -> Path:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from models.package import load_package
 from models.status import set_status, status_of
 from node.cli.main import app
+from tests.models.labelled import write_nnunet
 from tests.models.small import shades_volume, write_shades
 from tests.models.tiny import edit_manifest
 
@@ -103,3 +104,16 @@ def test_a_status_changes_no_identity_and_can_be_taken_back(tmp_path: Path) -> N
     assert json.loads(shown.stdout)["status"] == "recalled"
     assert json.loads(shown.stdout)["sha256"] == identity.sha256
     assert (package / "model.yaml").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    data = write_nnunet(tmp_path / "data", 2)
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "package")
+
+    done = CliRunner().invoke(
+        app, ["train", "segmentation", "-d", str(data), "-c", "hippocampus", "-o", out]
+    )
+
+    assert done.exit_code == 1
+    assert "the same command goes on" in " ".join(done.output.split())
