@@ -20,10 +20,14 @@ ICV_ML = (900.0, 2300.0)
 GM_OF_ICV = (0.30, 0.62)
 GM_OF_WM_SIGNAL = (0.50, 0.93)
 CSF_OF_GM_SIGNAL = (0.0, 0.75)
-CONTRAST_TO_NOISE = 2.1
+CONTRAST_BY_SPREAD = 2.1
+CONTRAST_BY_NOISE = 4.0
+"""Below, more than 5 % of the grey matter of phantoms is lost (`benchmarks/grey_matter.md`)."""
 SCALE = (0.72, 1.5)
 BRIGHT, BRIGHT_PART, RIM_MM = 1.5, 0.003, 4.0
 MATCH = 0.80
+WHITE, FEWEST = 0.9, 100
+"""Voxels of white matter in which noise is measured: at least so sure, at least so many."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class T1Facts:
     gm_of_icv : float
     gm_of_wm_signal, csf_of_gm_signal : float
         Mean signals of the tissues, divided.
-    contrast_to_noise : float
-        Difference of grey and white matter, by their spread.
+    contrast_by_spread, contrast_by_noise : float
+        Difference of grey and white matter, by the spread of each and by the noise of a voxel.
     scale : tuple of float
         Smallest and largest stretch of the affine map to the template.
     bright_part : float
@@ -53,7 +57,8 @@ class T1Facts:
     gm_of_icv: float
     gm_of_wm_signal: float
     csf_of_gm_signal: float
-    contrast_to_noise: float
+    contrast_by_spread: float
+    contrast_by_noise: float
     scale: tuple[float, float]
     bright_part: float
     match: float
@@ -101,7 +106,8 @@ def t1_facts(tissues: Tissues) -> T1Facts:
         gm_of_icv=gm / icv,
         gm_of_wm_signal=grey / white,
         csf_of_gm_signal=fluid / grey,
-        contrast_to_noise=(white - grey) / spread,
+        contrast_by_spread=(white - grey) / spread,
+        contrast_by_noise=(white - grey) / _noise(tissues),
         scale=(float(stretch.min()), float(stretch.max())),
         bright_part=_bright_part(tissues, white),
         match=_match(tissues),
@@ -136,8 +142,8 @@ def refuse_unless_t1_head(tissues: Tissues) -> T1Facts:
     _within(
         "tissue_contrast",
         "contrast of grey and white matter by their spread is",
-        facts.contrast_to_noise,
-        (CONTRAST_TO_NOISE, 100.0),
+        facts.contrast_by_spread,
+        (CONTRAST_BY_SPREAD, 100.0),
     )
     _within("fit", "overlap with the template's brain is", facts.match, (MATCH, 1.0))
     _within("brain_volume", "grey matter by intracranial volume is", facts.gm_of_icv, GM_OF_ICV)
@@ -147,6 +153,13 @@ def refuse_unless_t1_head(tissues: Tissues) -> T1Facts:
         1000 * facts.bright_part,
         (0.0, 1000 * BRIGHT_PART),
     )
+    if not facts.contrast_by_noise >= CONTRAST_BY_NOISE:
+        raise UnfitInput(
+            "noise",
+            "The scan is too noisy to measure grey matter: grey and white matter differ by "
+            f"{facts.contrast_by_noise:.1f} times the noise of a voxel, wanted at least "
+            f"{CONTRAST_BY_NOISE:.1f}.",
+        )
     return facts
 
 
@@ -175,6 +188,28 @@ def _bright_part(tissues: Tissues, white: float) -> float:
         return float("nan")
     signal = (tissues.volume.array[cut] * tissues.correction[cut])[inner] / tissues.fit.scale
     return float((signal > BRIGHT * white).mean())
+
+
+def _noise(tissues: Tissues) -> float:
+    """Noise of a voxel of white matter, from second differences: the median of the three axes."""
+    white = tissues.wm > WHITE
+    corner = np.argwhere(white.any(axis=(1, 2)))[[0, -1], 0] if white.any() else np.array([0, 0])
+    part = slice(corner[0], corner[1] + 1)
+    signal = tissues.volume.array[part] * tissues.correction[part] / tissues.fit.scale
+    white = white[part]
+    found = []
+    for axis in range(3):
+        before, here, after = (_along(axis, *ends) for ends in ((0, -2), (1, -1), (2, None)))
+        inside = white[before] & white[here] & white[after]
+        bend = (signal[before] - 2 * signal[here] + signal[after])[inside]
+        if bend.size < FEWEST:
+            return float("nan")
+        found.append(1.4826 * float(np.median(np.abs(bend - np.median(bend)))) / np.sqrt(6))
+    return max(float(np.median(found)), 1e-6)
+
+
+def _along(axis: int, start: int, stop: int | None) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) if i == axis else slice(None) for i in range(3))
 
 
 def _match(tissues: Tissues) -> float:

@@ -127,6 +127,7 @@ def test_a_t1_head_passes_the_gates(phantom: T1Phantom, tissues: Tissues) -> Non
     facts = refuse_unless_t1_head(tissues)
 
     assert facts == t1_facts(tissues)
+    assert 5 < facts.contrast_by_noise < 10
 
 
 def test_two_runs_find_the_same() -> None:
@@ -196,6 +197,14 @@ def test_a_head_of_another_contrast_is_refused(contrast: str) -> None:
     wanted = "contrast_medium" if contrast == "t1_gadolinium" else "tissue_contrast"
     assert found.reason == wanted
     assert "wanted" in found.sentence
+
+
+@pytest.mark.slow
+def test_a_scan_too_noisy_to_measure_grey_matter_is_refused() -> None:
+    found = _refused(make_t1_head(12, scan=Scan(spacing=SPACING, noise=0.12)).volume)
+
+    assert found.reason == "noise"
+    assert "wanted at least 4.0" in found.sentence
 
 
 def test_a_ball_is_refused() -> None:
