@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from models.phantom_head import F32, STEP_MM, Atlas, Head, ellipsoid, load_atlas, smooth_noise
 
 SMALLEST_ML, OFF_BONE_MM = 1.5, 2.0
 """A bleed with less than this, so far from bone that it can be told from it, is drawn again."""
+SLICE_VOXELS = 3
+"""Counted is what is more than half blood in the mean over so many: over a slice."""
 DRAWS = 50
 BASAL_CISTERNS = ((0, -5, -18), (-40, 0, -4), (40, 0, -4), (0, 30, 0))
 """Suprasellar, both Sylvian, between the frontal lobes: RAS+ mm, where most aneurysms bleed."""
+SELLA = ((0.0, -5.0, -22.0), (34.0, 34.0, 26.0))
+"""Middle and radii, RAS+ mm: here cisterns lie against bone, and blood in them does so too."""
+NO_FILM_MM = 2.5
+"""Elsewhere subarachnoid blood keeps this far from the inner table: a film along it would be
+subdural, and as thin as this it is not seen beside bone."""
+CLOT_ML = 0.25
+"""Smaller spaces, which nothing connects to others, hold no clot."""
 CONVEXITY = ((-35, -30, 40), (35, -30, 40), (-42, 10, 25), (42, 10, 25))
 
 
@@ -45,8 +56,9 @@ def draw_blood(random: np.random.Generator, kind: str, head: Head) -> Blood:
     draw = {"iph": _iph, "ivh": _ivh, "sdh": _sdh, "edh": _edh, "sah": _sah}[kind]
     for _ in range(DRAWS):
         blood = draw(random, head, atlas)
-        off_bone = (blood.depth > 0) & (head.inner < min(head.gap_mm, 0) - OFF_BONE_MM)
-        if np.count_nonzero(off_bone) * STEP_MM**3 >= SMALLEST_ML * 1000:
+        share = np.clip(blood.depth + 0.5, 0, 1) * (head.inner < min(head.gap_mm, 0) - OFF_BONE_MM)
+        seen = ndimage.uniform_filter1d(share, SLICE_VOXELS, axis=2) > 0.5
+        if np.count_nonzero(seen) * STEP_MM**3 >= SMALLEST_ML * 1000:
             return blood
     raise RuntimeError(f"none of {DRAWS} draws of {kind} reached {SMALLEST_ML} ml")
 
@@ -129,15 +141,37 @@ def _sah(random: np.random.Generator, head: Head, atlas: Atlas) -> Blood:
 
     Two of three are like those of an aneurysm: clots thicker than 1 mm in the basal cisterns
     (Fisher's grade 3), which reach far; the others, like those of an injury, lie in the sulci of
-    a few gyri.
+    a few gyri. Neither makes a film along the inner table.
     """
     if random.random() < 2 / 3:
-        places, reach, fill = BASAL_CISTERNS, random.uniform(34, 60), random.uniform(0.22, 0.34)
+        places, reach, swell = BASAL_CISTERNS, random.uniform(34, 60), random.uniform(0.8, 2.0)
+        fill = random.uniform(0.22, 0.34)
     else:
-        places, reach, fill = CONVEXITY, random.uniform(26, 40), random.uniform(0.16, 0.26)
+        places, reach, swell = CONVEXITY, random.uniform(26, 40), random.uniform(0.5, 1.1)
+        fill = random.uniform(0.16, 0.26)
     center = np.asarray(places[random.integers(len(places))]) + random.normal(0, 6, 3)
     radii = tuple(reach * np.array((0.95, 1.1, 0.8)))
     near = ellipsoid(tuple(center), radii, *atlas.places) + 3 * head.wobble
-    depth = np.minimum((head.csf - fill) * 2 * STEP_MM, near)
-    depth = np.minimum(np.minimum(depth, _outside_ventricles(atlas)), 1 - head.inner)
-    return Blood(depth.astype(np.float32), _texture(random, atlas.shape, 50, 68))
+    off_bone = min(head.gap_mm, 0.0) - NO_FILM_MM - head.inner
+    off_bone = np.maximum(off_bone, ellipsoid(*SELLA, *atlas.places))
+    spaces = (head.csf > fill) & (near > 0) & (atlas.ventricle < 0.5) & (off_bone > NO_FILM_MM)
+    depth = np.minimum(swell - _distance(_connected(spaces)), near)
+    depth = np.minimum(np.minimum(depth, _outside_ventricles(atlas)), off_bone)
+    depth = np.minimum(depth, 1 - head.inner)
+    return Blood(depth.astype(np.float32), _texture(random, atlas.shape, 52, 70))
+
+
+def _connected(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep parts of at least `CLOT_ML`."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel()) * STEP_MM**3 / 1000
+    sizes[0] = 0
+    kept: NDArray[np.bool_] = (sizes >= CLOT_ML)[parts]
+    return kept
+
+
+def _distance(mask: NDArray[np.bool_]) -> F32:
+    """Millimetres to the surface, negative inside: a sheet of one voxel stays one."""
+    out = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
+    smooth: F32 = ndimage.gaussian_filter((out * STEP_MM).astype(np.float32), 0.4)
+    return smooth

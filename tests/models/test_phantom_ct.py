@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.anatomy import load_anatomy
+from models.phantom_blood import draw_blood
 from models.phantom_ct import BONE_SHARED_HU, KINDS, HeadPhantom, make_head_ct
 from models.phantom_head import STEP_MM, draw_head, load_atlas
 
@@ -132,6 +133,24 @@ def test_blood_in_the_cisterns_is_more_than_a_film() -> None:
 
         assert 1.0 < head.volume_ml < 90.0
         assert np.median(head.volume.array[head.labels > 0]) > 42
+
+
+def test_blood_in_sulci_leaves_no_film_along_the_skull() -> None:
+    """High over the base, where no cistern lies against bone."""
+    for seed in range(40_000, 40_004):
+        head = draw_head(np.random.default_rng(seed))
+        blood = draw_blood(np.random.default_rng(seed), "sah", head)
+        high = np.broadcast_to(load_atlas().places[2] > 10, blood.depth.shape)
+
+        beside = high & (head.inner > min(head.gap_mm, 0.0) - 1.5)
+
+        assert (blood.depth > 0).any()
+        assert not (blood.depth[beside] > 0).any()
+
+
+@pytest.mark.parametrize("seed", [40_005, 70_004])
+def test_thin_blood_is_drawn_again_until_slices_show_it(seed: int) -> None:
+    assert make_head_ct(seed, "sah", (1.0, 1.0, 5.0), noise=0.0).volume_ml > 0.75
 
 
 def test_a_thick_slice_averages_what_thinner_ones_show() -> None:
