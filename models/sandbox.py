@@ -105,13 +105,13 @@ def _limit(what: int, most: int) -> None:
 
 def _program(tables: dict[str, object]) -> bytes:
     """Filter of system calls: a list that is denied, and opening of files for writing."""
-    # Numbers of the x32 ABI name the same calls a second time.
     calls = [call for call in tables["calls"] if call != tables["clone3"]]  # type: ignore[attr-defined]
     code = [
         _step(_LOAD, 0, 0, _ARCHITECTURE),
         _step(_JUMP_EQ, 1, 0, int(str(tables["audit"]))),
         _step(_RETURN, 0, 0, _KILL),
         _step(_LOAD, 0, 0, _NUMBER),
+        # Numbers of the x32 ABI name the same calls a second time.
         _step(_JUMP_GE, 0, 1, _X32),
         _step(_RETURN, 0, 0, _EPERM),
     ]
