@@ -22,7 +22,8 @@ RIM_MM = 1.5
 """So far beyond it, in the plane, bone has the density of blood: an edge of 1100 HU beside brain,
 blurred by 0.85 mm (`models.phantom_optics`) and `SMOOTH_MM`, falls from 120 to 48 HU in 1.1 mm."""
 ALONG_MM = 8.0
-"""So far along the rim a mark is believed that goes on from blood beyond it: crescents taper."""
+"""So far along the rim, in the plane and from slice to slice, a mark is believed that goes on from
+blood beyond it: crescents taper."""
 SLICE_MM = 5.0
 """As thick as slices of head CT usually are, whatever the distance they were interpolated to."""
 SMOOTH_MM = 1.0
@@ -82,8 +83,9 @@ def _believed(
     parts, _ = ndimage.label(core, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel()) * spacing.prod() / 1000
     sizes[0] = 0
+    steps = max(int(np.ceil(ALONG_MM / spacing[2])), slices)
     grown = ndimage.binary_dilation(
-        (sizes >= max(ml, 1e-9))[parts], np.ones((3, 3, 3)), slices, mask=marks
+        (sizes >= max(ml, 1e-9))[parts], np.ones((3, 3, 3)), steps, mask=marks
     )
     pixels = int(np.ceil(ALONG_MM / spacing[:2].mean()))
     believed: Mask = ndimage.binary_dilation(grown, _PLANE, pixels, mask=marks)
