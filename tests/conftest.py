@@ -14,6 +14,7 @@ from storage.database import Database
 from storage.migrate import migrate
 from storage.objects import FileObjects
 from tests import privacy
+from tests.databases import new_sqlite
 from tests.services import postgresql_database
 
 LAST = "test_no_log_line_of_the_whole_suite_holds_patient_data"
@@ -61,7 +62,7 @@ def clock() -> TestClock:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'node.db'}"
+        yield new_sqlite(tmp_path / "node.db")
         return
     with postgresql_database() as url:
         yield url

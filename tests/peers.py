@@ -32,8 +32,8 @@ from node.scu import CallingAE, Destination, OutgoingObject
 from storage.base import OnConflict
 from storage.database import Database
 from storage.intake import Intake
-from storage.migrate import migrate
 from storage.objects import FileObjects
+from tests.databases import new_sqlite
 
 AE_TITLE = "SCORENODE"
 MODALITY = "MODALITY"
@@ -170,8 +170,7 @@ def running_receiver(
     **values: Any,
 ) -> Iterator[RunningReceiver]:
     """Run a receiver on SQLite that admits `MODALITY` from the loopback."""
-    database = Database(f"sqlite:///{folder / 'node.db'}")
-    migrate(database)
+    database = Database(new_sqlite(folder / "node.db"))
     store = FileObjects(objects or folder / "data")
     broken: list[Exception] = []
     intake = Intake(database, store, broken.append, on_conflict=lambda: on_conflict)
