@@ -25,7 +25,8 @@ ALONG_MM = 8.0
 """So far along the rim, in the plane and from slice to slice, a mark is believed that goes on from
 blood beyond it: crescents taper."""
 SLICE_MM = 5.0
-"""As thick as slices of head CT usually are, whatever the distance they were interpolated to."""
+"""As thick as slices of head CT usually are, whatever the distance they were interpolated to; a
+volume may say more (``facts["largest_step_mm"]``)."""
 SMOOTH_MM = 1.0
 """Noise of a pixel must not pass for calcium."""
 MOST_OPEN = 2
@@ -65,7 +66,9 @@ def strays(volume: Volume, marks: Mask, least_ml: float) -> Mask:
     upright = orientation.to_ras(marks)
     sigma = (*(SMOOTH_MM / spacing[:2]), 0)
     smooth = ndimage.gaussian_filter(orientation.to_ras(volume.array), sigma, output=np.float32)
-    kept = _believed(smooth[coarse], upright[coarse], spacing * (*step, 1), least_ml)
+    thick = max(SLICE_MM, float(volume.facts.get("largest_step_mm", 0.0)))
+    slices = max(round(thick / spacing[2]), 1)
+    kept = _believed(smooth[coarse], upright[coarse], spacing * (*step, 1), least_ml, slices)
     near = ndimage.binary_dilation(kept, _PLANE)  # the edge, which the coarse pixels cut
     index = [np.arange(n) // s for n, s in zip(upright.shape[:2], step, strict=True)]
     found: Mask = upright & ~near[index[0][:, None], index[1]]
@@ -73,10 +76,9 @@ def strays(volume: Volume, marks: Mask, least_ml: float) -> Mask:
 
 
 def _believed(
-    hu: NDArray[np.float32], marks: Mask, spacing: NDArray[np.float64], ml: float
+    hu: NDArray[np.float32], marks: Mask, spacing: NDArray[np.float64], ml: float, slices: int
 ) -> Mask:
     """Keep marks with a core outside of the rim, and what of them lies in the rim next to it."""
-    slices = max(round(SLICE_MM / spacing[2]), 1)
     hard = hu > HARDEST_BLOOD_HU
     room = _roomy(_surrounded(hu > BONE_HU) & ~hard, spacing[:2].prod() / 100)
     core = marks & room & ~_rim(hard, spacing, slices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -139,3 +141,16 @@ def test_the_way_the_source_is_stored_changes_nothing() -> None:
         found = strays(source, turn(marks), LEAST_ML)
         assert found.shape == source.array.shape
         assert np.array_equal(found, turn(upright))
+
+
+def test_slices_that_were_far_apart_blur_bone_as_far() -> None:
+    """Given slices 10 mm apart and as thick, interpolated to 2.5 mm."""
+    thin = scan(np.zeros(SHAPE, bool), noise=0.0).array
+    far = ndimage.gaussian_filter1d(thin, 4.0 / SPACING[2], axis=2)[:, :, ::2]
+    between = ndimage.zoom(far, (1, 1, 4), order=1, grid_mode=True, mode="nearest")
+    volume = Volume(between, np.diag([*SPACING[:2], 2.5, 1.0]))
+    told = replace(volume, facts={"largest_step_mm": 10.0})
+    marks = (between > 45) & (between < 110)
+
+    assert (marks & ~strays(volume, marks, LEAST_ML)).any()
+    assert not (marks & ~strays(told, marks, LEAST_ML)).any()
