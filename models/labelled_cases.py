@@ -163,8 +163,8 @@ def _folder(folder: Path, names: Sequence[str], what: str) -> Path:
 
 def _stem(path: Path) -> str | None:
     for ending in ENDINGS:
-        if path.name.endswith(ending) and not path.name.startswith("."):
-            return _composed(path.name.removesuffix(ending))
+        if path.name.lower().endswith(ending) and not path.name.startswith("."):
+            return _composed(path.name[: -len(ending)])
     return None
 
 

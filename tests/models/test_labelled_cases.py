@@ -41,6 +41,19 @@ def test_nnunet_folders_are_read_with_patients(folder: Path) -> None:
     assert np.allclose(volume.affine, affine)
 
 
+@pytest.mark.parametrize("ending", [".NII.GZ", ".nii.GZ"])
+def test_endings_in_capitals_are_read(folder: Path, ending: str) -> None:
+    path = folder / "imagesTr" / "case_02_0000.nii.gz"
+    path.rename(path.with_name(f"case_02_0000{ending}"))
+    label = folder / "labelsTr" / "case_02.nii.gz"
+    label.rename(label.with_name(f"case_02{ending}"))
+
+    found = find_cases(folder, 3)
+
+    assert [case.name for case in found.cases] == ["case_00", "case_01", "case_02", "case_03"]
+    assert np.array_equal(read_case(found.cases[2], found.values)[0].array, two_balls(2)[0])
+
+
 def test_plain_folders_are_read_without_a_table(folder: Path) -> None:
     (folder / "imagesTr").rename(folder / "images")
     (folder / "labelsTr").rename(folder / "labels")
