@@ -61,6 +61,21 @@ def finish_package(
     return package
 
 
+def save_sample(path: Path, sample: Volume) -> None:
+    """Write a sample for another process that finishes a package."""
+    np.savez(path, **_arrays(sample, [FIRST, *sample.others]))
+
+
+def load_sample(path: Path) -> Volume:
+    """Read what `save_sample` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in stored.files}
+    affine = found.pop("affine")
+    first = found.pop("array")
+    others = {name.removeprefix("array_"): Volume(one, affine) for name, one in found.items()}
+    return Volume(first, affine, others=others)
+
+
 def _draft(folder: Path) -> dict[str, Any]:
     content = parse_yaml(folder / MANIFEST, manifest_bytes(folder))
     if not isinstance(content, dict):
@@ -125,7 +140,7 @@ def _said(package: ModelPackage, volume: Volume, *, trust_code: bool) -> dict[st
     """Compute the outputs of the model for the test vector."""
     if package.manifest.runtime.kind == "python":
         if not trust_code:
-            raise BrokenPackage("The package is code: say --trust code to run it.")
+            raise BrokenPackage("The package is code: say --trust-code to run it.")
         from models.python_model import output_arrays
 
         return output_arrays(package, volume)

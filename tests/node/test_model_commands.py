@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.package import load_package
+from models.package import dump_manifest, load_package
 from models.status import set_status, status_of
 from node.cli.main import app
 from tests.models.labelled import write_nnunet
-from tests.models.small import shades_volume, write_shades
+from tests.models.small import draft, shades_volume, write_shades
 from tests.models.tiny import edit_manifest
 
 
@@ -88,6 +89,65 @@ def test_verify_tells_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> Non
         "files.weights: must be a .safetensors file",
     ):
         assert wanted in told
+
+
+PID = """
+import os
+
+
+class Model:
+    def inference(self, *, image):
+        print("looking")
+        with open({path!r}, "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        if {ends}:
+            os._exit(7)
+        return {{"shade": image.array > 25}}
+"""
+
+
+def write_code_draft(folder: Path, noted: Path, *, ends: bool = False) -> Path:
+    """A draft whose code notes the process it runs in."""
+    folder.mkdir()
+    (folder / "model.py").write_text(PID.format(path=str(noted), ends=ends))
+    content = draft(
+        files={"code": ["model.py"]},
+        runtime={"kind": "python", "entry": "model:Model"},
+        input=None,
+        inputs={"image": {"modality": "CT"}},
+        outputs={"shade": {"kind": "mask", "segment": 1}},
+    )
+    left = ("preprocess", "inference", "input")
+    dump_manifest(folder, {key: value for key, value in content.items() if key not in left})
+    return folder
+
+
+@pytest.mark.parametrize("has_sample", [False, True])
+def test_code_of_a_package_runs_in_a_process_of_its_own(tmp_path: Path, has_sample: bool) -> None:
+    folder = write_code_draft(tmp_path / "coded", tmp_path / "pids")
+    volume, _ = shades_volume()
+    nib.save(nib.Nifti1Image(volume.array, volume.affine), tmp_path / "image.nii.gz")
+    sample = ["--sample", str(tmp_path / "image.nii.gz")] if has_sample else []
+
+    untrusted = CliRunner().invoke(app, ["models", "package", str(folder), *sample])
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--trust-code", *sample])
+
+    assert untrusted.exit_code == 1
+    assert "say --trust-code" in untrusted.output
+    assert done.exit_code == 0, done.output
+    assert load_package(folder).identity.sha256 in done.output.replace("\n", "")
+    assert str(os.getpid()) not in (tmp_path / "pids").read_text().split()
+    with np.load(folder / "test_vector.npz") as vector:
+        assert vector["array"].shape == (volume.array.shape if has_sample else (48, 44, 40))
+
+
+def test_code_that_ends_its_process_ends_in_a_sentence(tmp_path: Path) -> None:
+    folder = write_code_draft(tmp_path / "coded", tmp_path / "pids", ends=True)
+
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--trust-code"])
+
+    assert done.exit_code == 1
+    assert "Loading ended its process (7)." in done.output
 
 
 def test_a_status_changes_no_identity_and_can_be_taken_back(tmp_path: Path) -> None:
