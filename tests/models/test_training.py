@@ -219,6 +219,22 @@ def test_a_broken_folder_is_refused_before_anything_is_written(data: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_is_named_with_the_file(data: Path, tmp_path: Path) -> None:
+    arguments = command(data, tiny_content(), tmp_path / "out")
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -f 2; exec "$@"', "bash", sys.executable, *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+    told = "".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "image.npy:Nospaceleftondevice.Whenthatismended,thesamecommandgoeson" in told
+
+
 def test_a_folder_that_is_no_package_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("two years of work")
 
