@@ -58,7 +58,8 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise
     except pickle.UnpicklingError as error:
         raise UnreadableWeights(
-            "The file holds something else than tensors, which could run code: it was not read."
+            "The file holds something else than tensors, which could run code: it was not read. "
+            "Of a whole network save the state_dict() alone."
         ) from error
     except Exception as error:
         if is_out_of_memory(error):
