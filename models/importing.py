@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,12 +103,12 @@ def import_model(
     segments, remarks = _segments(draft.labels, wishes.codes or {})
     laid, how = laid_as(draft, wishes.orient, sample)
     manifest = _manifest(replace(draft, preprocess=laid), segments, wishes)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.safetensors").write_bytes(draft.weights)
-    (out / "arch.json").write_text(json.dumps(draft.architecture, indent=1) + "\n")
-    dump_manifest(out, manifest)
     try:
-        return finish_package(out, sample), [*draft.remarks, *how, *remarks]
+        with _nothing_by_half(out):
+            (out / "weights.safetensors").write_bytes(draft.weights)
+            (out / "arch.json").write_text(json.dumps(draft.architecture, indent=1) + "\n")
+            dump_manifest(out, manifest)
+            return finish_package(out, sample), [*draft.remarks, *how, *remarks]
     except BrokenPackage as error:
         then = (
             f"What was read is in {out}: correct model.yaml or arch.json there and go on with "
@@ -121,14 +123,25 @@ def import_file(source: Path, out: Path) -> list[str]:
 
     _refuse_full(out)
     data = import_weights(source).safetensors
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.safetensors").write_bytes(data)
+    with _nothing_by_half(out):
+        (out / "weights.safetensors").write_bytes(data)
     return sorted(load(data))
 
 
 def _refuse_full(out: Path) -> None:
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise BrokenPackage(f"{out} is there already and not empty.")
+
+
+@contextmanager
+def _nothing_by_half(out: Path) -> Iterator[None]:
+    """Make the folder, and take it away when it cannot be filled: half weights look whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except OSError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _manifest(draft: Draft, segments: list[dict[str, Any]], wishes: Wishes) -> dict[str, Any]:
