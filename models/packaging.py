@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.base import BrokenPackage, Volume
+from models.base import BrokenPackage, NotEnoughMemory, UnfitInput, Volume
 from models.catalogue import MANIFEST
 from models.loading import load_predictor
 from models.manifest import FIRST
@@ -53,7 +53,10 @@ def finish_package(
     np.savez_compressed(folder / TEST_VECTOR, **_arrays(volume, names))
     _write(folder, content)
     package = read_package(folder)
-    said = _said(package, volume, trust_code=trust_code)
+    try:
+        said = _said(package, volume, trust_code=trust_code)
+    except (UnfitInput, NotEnoughMemory) as error:
+        raise BrokenPackage(f"The sample cannot be used: {error}") from error
     np.savez_compressed(folder / TEST_VECTOR, **_arrays(volume, names), **said)
     _write(folder, content)
     package = read_package(folder)

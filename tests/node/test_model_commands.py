@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from models.architectures import build_network
 from models.package import dump_manifest, load_package
 from models.status import set_status, status_of
 from node.cli.main import app
 from tests.models.labelled import write_nnunet
-from tests.models.small import draft, shades_volume, write_shades
+from tests.models.small import ARCHITECTURE, draft, shades_volume, write_shades
 from tests.models.tiny import edit_manifest
 
 
@@ -89,6 +93,72 @@ def test_verify_tells_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> Non
         "files.weights: must be a .safetensors file",
     ):
         assert wanted in told
+
+
+def write_untrained(folder: Path) -> Path:
+    """A draft with weights by chance."""
+    folder.mkdir()
+    (folder / "arch.json").write_text(json.dumps(ARCHITECTURE))
+    save_file(build_network(ARCHITECTURE).state_dict(), folder / "weights.safetensors")
+    dump_manifest(folder, draft())
+    return folder
+
+
+def no_numbers(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), path)
+
+
+def four_axes(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 3), np.float32), np.eye(4)), path)
+
+
+def by_half(path: Path) -> None:
+    volume, _ = shades_volume()
+    noise = np.random.default_rng(0).normal(0, 1, volume.array.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, volume.affine), path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def nowhere_in_space(path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_sform(np.diag([0.0, 1.0, 1.0, 1.0]), code=1)
+    image = nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), None, header)
+    path.write_bytes(gzip.compress(image.to_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("write", "wanted"),
+    [
+        (no_numbers, "not finite numbers"),
+        (four_axes, "has 4 axes, wanted three"),
+        (by_half, "is no whole NIfTI file (EOFError)"),
+        (nowhere_in_space, "not invertible"),
+    ],
+)
+def test_a_sample_that_cannot_be_used_ends_in_a_sentence(
+    tmp_path: Path, write: Callable[[Path], None], wanted: str
+) -> None:
+    folder = write_untrained(tmp_path / "draft")
+    sample = tmp_path / "sample.nii.gz"
+    write(sample)
+
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--sample", str(sample)])
+
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert "The sample cannot be" in done.output
+    assert wanted in " ".join(done.output.split())
+
+
+def test_a_sample_of_another_kind_ends_in_a_sentence(tmp_path: Path) -> None:
+    folder = write_untrained(tmp_path / "draft")
+    (tmp_path / "net.pth").write_bytes(b"x")
+
+    done = CliRunner().invoke(
+        app, ["models", "package", str(folder), "--sample", str(tmp_path / "net.pth")]
+    )
+
+    assert done.exit_code == 2
+    assert "net.pth is no whole NIfTI file" in done.output
 
 
 PID = """
