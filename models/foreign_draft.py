@@ -38,6 +38,8 @@ class Draft:
     source : dict
     remarks : list of str
         What was not understood, for the person who finishes the package.
+    as_they_lay : bool
+        The model saw its images as they lay in their files: an image of its training tells how.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Draft:
     activation: str
     source: dict[str, Any]
     remarks: list[str] = field(default_factory=list)
+    as_they_lay: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -66,12 +66,14 @@ def read_nnunet(folder: Path, fold: str) -> Draft:
         inference=inference,
         activation="sigmoid" if regions else "softmax",
         source={"kind": "nnunet-v2", "uri": f"{folder.name}/{folds}"[:1024]},
-        remarks=[
-            "orient: nnU-Net does not know how its images lay; give --sample one of them, or "
-            "change preprocess.orient",
-            f"folds: {folds}",
-        ],
+        remarks=[f"folds: {folds}"],
+        as_they_lay=not _turns_to_ras(dataset),
     )
+
+
+def _turns_to_ras(dataset: Mapping[str, Any]) -> bool:
+    """Whether the images were read by one of nnU-Net's readers that turn them."""
+    return str(dataset.get("overwrite_image_reader_writer")).endswith("WithReorient")
 
 
 def _checkpoints(folder: Path, fold: str) -> list[Path]:

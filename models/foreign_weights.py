@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.memory import is_out_of_memory
+
 READABLE = (".pth", ".pt", ".ckpt", ".bin", ".ts", ".pt2", ".safetensors", ".npz", ".tar")
 MOST_ARCHIVE_BYTES = 16 << 30
 WEIGHT_KEYS = ("network_weights", "model_state_dict", "state_dict", "model", "net", "weights")
@@ -44,6 +46,8 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ------
     UnreadableWeights
         It cannot be read without running code, or holds no tensors.
+    MemoryError
+        It takes more memory than there may be.
     """
     suffix = path.suffix.lower()
     if suffix not in READABLE:
@@ -54,9 +58,14 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise
     except pickle.UnpicklingError as error:
         raise UnreadableWeights(
-            "The file holds something else than tensors, which could run code: it was not read."
+            "The file holds something else than tensors, which could run code: it was not read. "
+            "Of a whole network save the state_dict() alone."
         ) from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        if isinstance(error, OSError) and error.strerror:
+            raise UnreadableWeights(f"The file cannot be read: {error.strerror}.") from error
         raise UnreadableWeights(
             f"The file is not what its name says ({type(error).__name__})."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,9 @@ from typing import Any
 from models.base import BrokenPackage
 
 MOST_BYTES = 16 << 30
-MEMORY_BYTES = 24 << 30
 SECONDS = 600
+SHARE = 0.8
+"""Of the memory that is free, the most that a conversion may take."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 
 
@@ -34,7 +36,7 @@ class Imported:
     facts: dict[str, Any]
 
 
-def import_weights(source: Path) -> Imported:
+def import_weights(source: Path, memory_bytes: int | None = None) -> Imported:
     """Convert a file of weights; nothing in it runs, and nothing it could run would reach out.
 
     The child has no network, starts no programs, writes no files but its output, and is limited
@@ -44,6 +46,8 @@ def import_weights(source: Path) -> Imported:
     ----------
     source : Path
         One of `models.foreign_weights.READABLE`.
+    memory_bytes : int or None
+        The most the child may take; None: a share of what is free here.
 
     Raises
     ------
@@ -53,11 +57,12 @@ def import_weights(source: Path) -> Imported:
     if not source.is_file():
         raise BrokenPackage(f"There is no file {source}.")
     with tempfile.TemporaryFile(prefix="scorenode-import-") as out:
+        most = memory_bytes or most_memory()
         command = [sys.executable, "-m", "models.importing_child", str(source.resolve())]
         environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
         try:
             done = subprocess.run(
-                [*command, str(out.fileno())],
+                [*command, str(out.fileno()), str(most)],
                 capture_output=True,
                 check=False,
                 timeout=SECONDS,
@@ -71,11 +76,26 @@ def import_weights(source: Path) -> Imported:
         answer = _answer(done.stdout)
         facts = (answer or {}).get("facts")
         if done.returncode or not isinstance(facts, dict):
-            why = (answer or {}).get("error") or f"the importer ended with {done.returncode}"
+            why = (answer or {}).get("error") or _ending(done.returncode)
             raise BrokenPackage(f"{source.name} was not imported: {why}")
         out.seek(0)
         data = out.read(MOST_BYTES + 1)
     return Imported(_checked(source, data), facts)
+
+
+def _ending(returncode: int) -> str:
+    if returncode == -signal.SIGKILL:
+        return "the system ended the importer, most likely for want of memory."
+    return f"the importer ended with {returncode}."
+
+
+def most_memory() -> int:
+    """Bytes that a conversion may take: a share of what is free here, or in the container."""
+    import torch
+
+    from models.memory import free_bytes
+
+    return int(SHARE * free_bytes(torch.device("cpu")))
 
 
 def _answer(text: bytes) -> dict[str, Any] | None:

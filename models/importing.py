@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.base import BrokenPackage, Volume
 from models.foreign_draft import Draft
 from models.foreign_models import read_foreign
+from models.foreign_orientation import laid_as
 from models.importer import import_weights
 from models.manifest import FIRST
 from models.package import ModelPackage, dump_manifest, parse_yaml
@@ -98,13 +101,14 @@ def import_model(
     _refuse_full(out)
     draft = read_foreign(source, wishes.fold)
     segments, remarks = _segments(draft.labels, wishes.codes or {})
-    manifest = _manifest(draft, segments, wishes)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.safetensors").write_bytes(draft.weights)
-    (out / "arch.json").write_text(json.dumps(draft.architecture, indent=1) + "\n")
-    dump_manifest(out, manifest)
+    laid, how = laid_as(draft, wishes.orient, sample)
+    manifest = _manifest(replace(draft, preprocess=laid), segments, wishes)
     try:
-        return finish_package(out, sample), [*draft.remarks, *remarks]
+        with _nothing_by_half(out):
+            (out / "weights.safetensors").write_bytes(draft.weights)
+            (out / "arch.json").write_text(json.dumps(draft.architecture, indent=1) + "\n")
+            dump_manifest(out, manifest)
+            return finish_package(out, sample), [*draft.remarks, *how, *remarks]
     except BrokenPackage as error:
         then = (
             f"What was read is in {out}: correct model.yaml or arch.json there and go on with "
@@ -119,8 +123,8 @@ def import_file(source: Path, out: Path) -> list[str]:
 
     _refuse_full(out)
     data = import_weights(source).safetensors
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.safetensors").write_bytes(data)
+    with _nothing_by_half(out):
+        (out / "weights.safetensors").write_bytes(data)
     return sorted(load(data))
 
 
@@ -129,14 +133,21 @@ def _refuse_full(out: Path) -> None:
         raise BrokenPackage(f"{out} is there already and not empty.")
 
 
+@contextmanager
+def _nothing_by_half(out: Path) -> Iterator[None]:
+    """Make the folder, and take it away when it cannot be filled: half weights look whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except OSError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
 def _manifest(draft: Draft, segments: list[dict[str, Any]], wishes: Wishes) -> dict[str, Any]:
     modality = wishes.modality or draft.modality
     if not modality:
         raise BrokenPackage("The model does not say its modality: --modality CT, for one.")
-    steps = [
-        {"orient": wishes.orient} if wishes.orient and "orient" in step else step
-        for step in draft.preprocess
-    ]
     several = len(draft.channels) > 1
     inputs = {name: {"modality": modality} for name in draft.channels}
     return {
@@ -155,7 +166,7 @@ def _manifest(draft: Draft, segments: list[dict[str, Any]], wishes: Wishes) -> d
             "activation": draft.activation,
         },
         **({"inputs": inputs} if several else {"input": inputs.get(FIRST, {"modality": modality})}),
-        "preprocess": steps,
+        "preprocess": draft.preprocess,
         "inference": draft.inference,
         "segments": segments,
         "postprocess": {"decide": "argmax"},

@@ -7,12 +7,12 @@ CT-ICH of PhysioNet (``ct_scans masks *.csv``). A ``cases.csv`` with the columns
 
 from __future__ import annotations
 
-import csv
+import gzip
 import hashlib
 import json
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Volume
+from models.case_tables import ct_ich_rows, read_csv
 
 ENDINGS = (".nii.gz", ".nii")
 IMAGE_FOLDERS = ("imagesTr", "images", "image", "ct_scans")
@@ -163,8 +164,8 @@ def _folder(folder: Path, names: Sequence[str], what: str) -> Path:
 
 def _stem(path: Path) -> str | None:
     for ending in ENDINGS:
-        if path.name.endswith(ending) and not path.name.startswith("."):
-            return _composed(path.name.removesuffix(ending))
+        if path.name.lower().endswith(ending) and not path.name.startswith("."):
+            return _composed(path.name[: -len(ending)])
     return None
 
 
@@ -222,11 +223,11 @@ def _described(
 ) -> list[LabelledCase]:
     """Add patients and kinds from ``cases.csv``, or kinds from the table of CT-ICH."""
     own = folder / "cases.csv"
-    table = _read_csv(own, mistakes) if own.exists() else []
+    table = read_csv(own, mistakes) if own.exists() else []
     if table and not {"case", "patient"} <= table[0].keys():
         mistakes.append("cases.csv needs the columns case and patient")
         return list(cases)
-    rows = {_composed(row["case"]): row for row in table} or _ct_ich(folder, mistakes)
+    rows = {_composed(row["case"]): row for row in table} or ct_ich_rows(folder, mistakes)
     if table:
         count = Counter(_composed(row["case"]) for row in table)
         twice = sorted(name for name, times in count.items() if times > 1)
@@ -241,49 +242,6 @@ def _described(
     ]
 
 
-def _read_csv(path: Path, mistakes: list[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        mistakes.append(f"{path.name} cannot be read as CSV in UTF-8 ({type(error).__name__})")
-        return []
-    if not rows:
-        mistakes.append(f"{path.name} has no rows")
-    return [
-        {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-        for row in rows
-    ]
-
-
-_CT_ICH_KINDS = {
-    "intraventricular": "ivh",
-    "intraparenchymal": "iph",
-    "subarachnoid": "sah",
-    "epidural": "edh",
-    "subdural": "sdh",
-}
-
-
-def _ct_ich(folder: Path, mistakes: list[str]) -> dict[str, dict[str, str]]:
-    """Kind of each patient of CT-ICH: the kind that most of the slices show."""
-    found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for path in sorted(folder.glob("*diagnosis*.csv")):
-        for row in _read_csv(path, mistakes):
-            number = next((v for k, v in row.items() if k.startswith("patient")), "")
-            if not number.isdecimal():
-                continue
-            name = f"{int(number):03d}"
-            found[name]["none"] += 0
-            for column, kind in _CT_ICH_KINDS.items():
-                if row.get(column) == "1":
-                    found[name][kind] += 1
-    return {
-        name: {"patient": name, "kind": max(kinds, key=lambda kind: kinds[kind])}
-        for name, kinds in found.items()
-    }
-
-
 def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> Mapping[int, int]:
     """Which value of a label map is which class."""
     plain = {number: number for number in range(1, classes)}
@@ -293,6 +251,10 @@ def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> M
     try:
         content: Any = json.loads(path.read_text())
         labels = content["labels"]
+        odd = [*_not_read(labels)]
+        if odd:
+            mistakes.extend(odd)
+            return plain
         found = sorted(_number_of(key, value) for key, value in labels.items())
     except (
         OSError,
@@ -315,6 +277,15 @@ def _values(folder: Path, classes: int, is_mask: bool, mistakes: list[str]) -> M
     return plain
 
 
+def _not_read(labels: Mapping[str, Any]) -> Iterator[str]:
+    """Tell of labels of nnU-Net that are more than a number."""
+    regions = [name for name, value in labels.items() if isinstance(value, list)]
+    if regions:
+        yield f"dataset.json has regions, which are not read: {', '.join(regions[:5])}"
+    if "ignore" in labels:
+        yield "dataset.json has the label ignore, which is not read"
+
+
 def _number_of(key: str, value: Any) -> int:
     """Decathlon writes ``"1": "name"``, nnU-Net v2 ``"name": 1``."""
     return int(key) if isinstance(value, str) and key.isdigit() else int(value)
@@ -332,6 +303,7 @@ def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> 
             return
         array = np.asarray(image.dataobj, np.float32)
         labels = np.asarray(label.dataobj)
+        _check_sums(case)
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on broken files
         yield f"{case.name}: image or label map is no whole NIfTI file ({type(error).__name__})"
         return
@@ -343,6 +315,15 @@ def _wrong_with(case: LabelledCase, values: Mapping[int, int], classes: int) -> 
         return
     yield from _wrong_in(case, array, labels, values, classes)
     yield from _wrong_place(case, image.affine, label.affine, array.shape[:3])
+
+
+def _check_sums(case: LabelledCase) -> None:
+    """Read compressed files to their end, where their check sum is; nibabel stops before."""
+    for path in (case.image, case.label):
+        if path.name.lower().endswith(".gz"):
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
 
 
 def _wrong_in(

@@ -25,6 +25,7 @@ from models.base import (
 )
 from models.canonical import orientation_of
 from models.engine import Engine
+from models.filling import fill
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.labelling import exclusive, findings_of, overlapping, surest
 from models.limits import MEMORY_LIMIT
@@ -221,8 +222,7 @@ def torch_engine(package: ModelPackage, device: str) -> Engine:
     network = build_network(package.configuration())
     family = package.identity.family
     try:
-        weights = _weights(package)
-        _fill(network, weights)
+        fill(network, _weights(package), family)
     except BrokenPackage:
         raise
     except (TypeError, RuntimeError, SafetensorError, ValueError, KeyError, OSError) as error:
@@ -255,15 +255,6 @@ def _weights(package: ModelPackage) -> dict[str, torch.Tensor]:
         return dict(load_tensors(data))
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         return {name: torch.from_numpy(np.array(stored[name])) for name in stored.files}
-
-
-def _fill(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Put weights into a network; every tensor of both must have its counterpart."""
-    if weights.keys() != network.state_dict().keys():  # torch itself makes up some of them
-        raise ValueError("tensors are missing, or there are others")
-    network.load_state_dict(weights)
-    if not all(bool(t.isfinite().all()) for t in weights.values() if t.is_floating_point()):
-        raise BrokenPackage("The weights are not finite numbers.")
 
 
 def _whole_output(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:

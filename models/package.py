@@ -258,8 +258,12 @@ def parse_yaml(path: Path, data: bytes) -> object:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise BrokenPackage(f"{path} is not YAML{where}.") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise BrokenPackage(f"{path} is not YAML in UTF-8.") from error
+    except (ValueError, LookupError, ArithmeticError) as error:
+        raise BrokenPackage(
+            f"{path} holds a number or date that makes no sense; put it in quotes if it is a text."
+        ) from error
     return content
 
 

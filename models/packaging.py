@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.base import BrokenPackage, Volume
+from models.base import BrokenPackage, NotEnoughMemory, UnfitInput, Volume
 from models.catalogue import MANIFEST
 from models.loading import load_predictor
 from models.manifest import FIRST
@@ -53,12 +53,30 @@ def finish_package(
     np.savez_compressed(folder / TEST_VECTOR, **_arrays(volume, names))
     _write(folder, content)
     package = read_package(folder)
-    said = _said(package, volume, trust_code=trust_code)
+    try:
+        said = _said(package, volume, trust_code=trust_code)
+    except (UnfitInput, NotEnoughMemory) as error:
+        raise BrokenPackage(f"The sample cannot be used: {error}") from error
     np.savez_compressed(folder / TEST_VECTOR, **_arrays(volume, names), **said)
     _write(folder, content)
     package = read_package(folder)
     load_predictor(package, "cpu", trust_code=trust_code)
     return package
+
+
+def save_sample(path: Path, sample: Volume) -> None:
+    """Write a sample for another process that finishes a package."""
+    np.savez(path, **_arrays(sample, [FIRST, *sample.others]))
+
+
+def load_sample(path: Path) -> Volume:
+    """Read what `save_sample` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in stored.files}
+    affine = found.pop("affine")
+    first = found.pop("array")
+    others = {name.removeprefix("array_"): Volume(one, affine) for name, one in found.items()}
+    return Volume(first, affine, others=others)
 
 
 def _draft(folder: Path) -> dict[str, Any]:
@@ -125,7 +143,7 @@ def _said(package: ModelPackage, volume: Volume, *, trust_code: bool) -> dict[st
     """Compute the outputs of the model for the test vector."""
     if package.manifest.runtime.kind == "python":
         if not trust_code:
-            raise BrokenPackage("The package is code: say --trust code to run it.")
+            raise BrokenPackage("The package is code: say --trust-code to run it.")
         from models.python_model import output_arrays
 
         return output_arrays(package, volume)

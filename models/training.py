@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ from models.unet import deterministic
 
 PREPARING, FITTING = 0.1, 0.9
 """Parts of the progress bar that are done after each."""
+LOCK = "lock"
 
 
 class Unusable(ValueError):
@@ -87,7 +89,8 @@ def train_segmentation(
     BadData
         The folder cannot be used; everything that is wrong is told.
     Unusable
-        The fold is not there, `out` holds something else, or `work_folder` another training.
+        The fold is not there, `out` holds something else, or `work_folder` another training, or
+        one that is going on.
     Diverged
         The loss is no longer a number.
     """
@@ -95,7 +98,7 @@ def train_segmentation(
     found = find_cases(data, recipe.classes)
     work = work_folder(out)
     work.mkdir(parents=True, exist_ok=True)
-    with _together() as processes:
+    with _together() as processes, _alone(work, processes):
         cases = _prepared(found, recipe, work, processes, progress)
         split = _split(found.cases, cases, recipe, fold)
         with torch.random.fork_rng(devices=[]), deterministic():
@@ -167,6 +170,23 @@ def _together() -> Iterator[Processes]:
         yield Processes(rank, count, device)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _alone(work: Path, processes: Processes) -> Iterator[None]:
+    """Keep a second training out of the folder; the lock goes with the process, however it ends."""
+    if not processes.is_first:
+        yield
+        return
+    with (work / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unusable(
+                f"Another training is going on in {work}; wait for it, or end it. Processes of a "
+                "torchrun that was killed may still run."
+            ) from None
+        yield
 
 
 def _prepared(

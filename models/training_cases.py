@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.base import Volume, Voxels
 from models.canonical import orientation_of
-from models.labelled_cases import LabelledCase, read_case
+from models.labelled_cases import BadData, LabelledCase, read_case
 from models.manifest import FIRST, GEOMETRY
 from models.network import NetworkConfig
 from models.preprocess import prepared
@@ -82,13 +85,21 @@ def prepare(
         One folder a case is made in it.
     progress : callable
         Told the fraction done.
+
+    Raises
+    ------
+    BadData
+        Values are too large for half precision.
+    OSError
+        The folder cannot be written; a case that is half there is made anew.
     """
     found = []
     for number, case in enumerate(cases):
         folder = cache / f"{number:05d}"
-        if not (folder / FACTS).is_file():
-            _write(folder, case, values, recipe)
-        found.append(_open(folder, case.kind, recipe.classes))
+        told = _told(folder)
+        if told is None:
+            told = _write(folder, case, values, recipe)
+        found.append(_open(folder, told, case.kind, recipe.classes))
         progress((number + 1) / len(cases))
     return found
 
@@ -135,18 +146,52 @@ def argmax_of(shares: torch.Tensor) -> torch.Tensor:
     return torch.cat([background, shares]).argmax(0)
 
 
-def _write(folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe) -> None:
+def _write(
+    folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe
+) -> Mapping[str, Any]:
     volume, labels = read_case(case, values)
     image, truth = seen_case(volume, labels, recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / IMAGE, image.numpy().astype(np.float16))
-    np.save(folder / TRUTH, truth.numpy())
+    _save(folder / IMAGE, _halved(image.numpy(), case))
+    _save(folder / TRUTH, truth.numpy())
     along = 0 if recipe.slices else 2
     for number in range(1, recipe.classes):
-        np.save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
+        _save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
     labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
     told = {"name": case.name, "labelled_ml": labelled_ml, "shape": list(truth.shape)}
-    (folder / FACTS).write_text(json.dumps(told))
+    part = folder / f".{FACTS}.part"
+    part.write_text(json.dumps(told))
+    part.replace(folder / FACTS)
+    return told
+
+
+def _halved(image: NDArray[np.float32], case: LabelledCase) -> NDArray[np.float16]:
+    most = float(np.abs(image).max())
+    if most > float(np.finfo(np.float16).max):
+        sentence = (
+            f"{case.name}: after package.preprocess its values reach {most:.3g}; bring them near "
+            "1, with zscore, minmax or rescale"
+        )
+        raise BadData(case.image.parent.parent, [sentence])
+    return image.astype(np.float16)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array; numpy does not say of a file that was not written whole why."""
+    try:
+        np.save(path, array)
+    except OSError as error:
+        code = error.errno or errno.ENOSPC
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _told(folder: Path) -> Mapping[str, Any] | None:
+    """Read the facts of a case that was made whole."""
+    try:
+        found: Mapping[str, Any] = json.loads((folder / FACTS).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
@@ -160,8 +205,7 @@ def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
     return np.concatenate(kept)
 
 
-def _open(folder: Path, kind: str, classes: int) -> PreparedCase:
-    told = json.loads((folder / FACTS).read_text())
+def _open(folder: Path, told: Mapping[str, Any], kind: str, classes: int) -> PreparedCase:
     places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
     return PreparedCase(folder, kind, told["labelled_ml"], tuple(told["shape"]), places)
 

@@ -27,6 +27,7 @@ from models.base import (
     Voxels,
 )
 from models.canonical import orientation_of
+from models.filling import fill
 from models.head_ct import refuse_unless_finite, refuse_unless_head
 from models.network import MULTIPLE, NetworkConfig, build
 from models.package import ModelPackage
@@ -311,10 +312,7 @@ def _load_network(package: ModelPackage) -> tuple[NetworkConfig, torch.nn.Module
         config = NetworkConfig.from_json(package.configuration())
         with torch.random.fork_rng(devices=[]):
             network = build(config)
-        weights = load_tensors(package.read(package.weights_entry))
-        if weights.keys() != network.state_dict().keys():  # torch itself makes up some of them
-            raise ValueError("tensors are missing, or there are others")
-        network.load_state_dict(weights)
+        fill(network, load_tensors(package.read(package.weights_entry)), family)
     except BrokenPackage:
         raise
     except (TypeError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
@@ -326,8 +324,6 @@ def _load_network(package: ModelPackage) -> tuple[NetworkConfig, torch.nn.Module
             f"The network of {family} tells {config.classes - 1} kinds of voxel apart, "
             f"its manifest names {segments}."
         )
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        raise BrokenPackage(f"Weights of {family} are not finite numbers.")
     return config, network
 
 

@@ -38,10 +38,13 @@ class LoggedTraining:
     ----------
     server : MLflowServer
     run : Run
+    clock : callable
+        Seconds, from any start.
     """
 
     server: MLflowServer
     run: Run
+    clock: Callable[[], float] = time.monotonic
     _next: float = field(default=0.0)
 
     @classmethod
@@ -59,11 +62,11 @@ class LoggedTraining:
         def told(done: float, note: str) -> None:
             move(done, note)
             step = _STEP.fullmatch(note)
-            began = time.monotonic()
+            began = self.clock()
             if step and began >= self._next:
                 with contextlib.suppress(MLflowError):
                     self.server.log(self.run, {"loss": float(step[2])}, int(step[1]))
-                took = time.monotonic() - began
+                took = self.clock() - began
                 self._next = began + max(_EVERY_SECONDS, _SHARE * took)
 
         return told

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +83,12 @@ def _referred(series: Mapping[str, FolderSeries], mistakes: list[str]) -> dict[s
     for one in series.values():
         for path in one.paths if one.modality == SEG else ():
             ds = dcmread(path, specific_tags=["ReferencedSeriesSequence", "SOPInstanceUID"])
+            name = ds.get("SOPInstanceUID") or path.name
             uids = [str(item.SeriesInstanceUID) for item in ds.get("ReferencedSeriesSequence", [])]
             if len(uids) != 1:
-                mistakes.append(f"SEG {ds.SOPInstanceUID} refers to {len(uids)} series, wanted one")
+                mistakes.append(f"SEG {name} refers to {len(uids)} series, wanted one")
             elif uids[0] not in series:
-                mistakes.append(f"SEG {ds.SOPInstanceUID} refers to a series that is not there")
+                mistakes.append(f"SEG {name} refers to a series that is not there")
             else:
                 found[uids[0]].append(path)
     return found
@@ -110,22 +112,36 @@ def _write_case(
 
 def _put(labels: NDArray[np.uint8], path: Path, volume: Volume, names: Sequence[str]) -> None:
     """Mark what a SEG marks, slice by slice as it refers to them."""
-    from highdicom.seg import segread
-
-    seg = segread(path)
-    found = seg.get_pixels_by_source_instance(
-        list(volume.source_instance_uids),
-        ignore_spatial_locations=True,
-        assert_missing_frames_are_empty=True,
-        combine_segments=False,
-        rescale_fractional=True,
-    )
-    for number, description in enumerate(seg.SegmentSequence):
-        value = _number_of(description, len(seg.SegmentSequence), names)
+    described, found = _read(path, volume)
+    if found.shape != (*labels.shape[::-1], len(described)):
+        raise ValueError(f"the frames of {path.name} have another size than the images")
+    for number, description in enumerate(described):
+        value = _number_of(description, len(described), names)
         mask = found[..., number].transpose(2, 1, 0) > 0.5
         if (labels[mask] > 0).any():
             raise ValueError(f"segment {number + 1} of {path.name} overlaps another")
         labels[mask] = value
+
+
+def _read(path: Path, volume: Volume) -> tuple[Sequence[Dataset], NDArray[Any]]:
+    """Segments, and what each marks, (slices, rows, columns, segments)."""
+    from highdicom.seg import segread
+
+    try:
+        seg = segread(path)
+        found = seg.get_pixels_by_source_instance(
+            list(volume.source_instance_uids),
+            ignore_spatial_locations=True,
+            assert_missing_frames_are_empty=True,
+            combine_segments=False,
+            rescale_fractional=True,
+        )
+        return list(seg.SegmentSequence), np.asarray(found)
+    except Exception as error:
+        raise ValueError(
+            f"{path.name} is no whole SEG, or does not say of which images its frames are "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _number_of(description: Dataset, count: int, names: Sequence[str]) -> int:

@@ -41,11 +41,11 @@ def config_check(
 ) -> None:
     """Report every mistake in a configuration file at once."""
     from models.catalogue import list_packages
-    from node.config.file import check
+    from node.config.file import check, model_folders
     from node.job_opening import model_cards
     from pipelines.catalogue import PIPELINES
 
-    packages = list_packages(_folders(path))
+    packages = list_packages(model_folders(path))
     problems = check(
         path, pipelines=set(PIPELINES), models=set(packages), cards=model_cards(packages)
     )
@@ -109,17 +109,6 @@ def _show_certificates(path: Path, *, quiet: bool) -> bool:
             sentence = row["trouble"] or f"It ends in {row['days_left']} days."
             console.print(f"{path}: node.tls: {row['file']}: {sentence}", highlight=False)
     return any(row["trouble"] for row in rows)
-
-
-def _folders(path: Path) -> tuple[Path, ...]:
-    """Folders of model packages that a configuration names, if it can be read at all."""
-    from node.config.file import load
-    from node.config.problems import ConfigError
-
-    try:
-        return load(path).models.folders
-    except (ConfigError, OSError):
-        return ()
 
 
 @config_app.command("schema")

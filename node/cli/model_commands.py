@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,16 +154,24 @@ def _tell(ok: bool, sentences: Sequence[str], *, as_json: bool) -> None:
 
 def _verified(folder: Path, *, trust_code: bool) -> dict[str, Any]:
     """Load a package in a process of its own: code of others does not run in this one."""
-    command = [sys.executable, "-m", "models.verifying", str(folder)]
-    command += ["--trust-code"] if trust_code else []
+    return _child("models.verifying", str(folder), *(["--trust-code"] if trust_code else []))
+
+
+def _child(module: str, *arguments: str) -> dict[str, Any]:
+    """Have a process of its own say in one line of JSON how something went."""
+    command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=VERIFY_SECONDS)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return {"ok": False, "sentence": f"It did not load within {VERIFY_SECONDS} s."}
+        return _failed(f"It did not load within {VERIFY_SECONDS} s.")
     except (ValueError, IndexError):
-        return {"ok": False, "sentence": f"Loading ended its process ({done.returncode})."}
+        return _failed(f"Loading ended its process ({done.returncode}).")
     return found
+
+
+def _failed(sentence: str) -> dict[str, Any]:
+    return {"ok": False, "sentence": sentence, "sentences": [sentence]}
 
 
 @models_app.command("package")
@@ -175,17 +184,37 @@ def models_package(
     trust_code: TrustOption = False,
 ) -> None:
     """Finish a package: digests, test vector, and the proof that it loads."""
+    volume = _sample(sample or ())
+    digest = _packaged_apart(folder, volume) if trust_code else _packaged(folder, volume)
+    console.print(f"{folder} is a package: {digest}", highlight=False)
+
+
+def _packaged(folder: Path, sample: Any) -> str:
     from models.base import BrokenPackage
     from models.packaging import finish_package
 
     try:
-        package = finish_package(folder, _sample(sample or ()), trust_code=trust_code)
+        return finish_package(folder, sample).identity.sha256
     except BrokenPackage as error:
-        sentences = error.mistakes or [str(error)]
-        raise fail("\n".join(sentences)) from None
+        raise fail("\n".join(error.mistakes or [str(error)])) from None
     except OSError as error:
         raise fail(f"{error.filename or folder} cannot be used: {error.strerror}.") from None
-    console.print(f"{folder} is a package: {package.identity.sha256}", highlight=False)
+
+
+def _packaged_apart(folder: Path, sample: Any) -> str:
+    """Finish a package in a process of its own: code of others does not run in this one."""
+    from models.packaging import save_sample
+
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "sample.npz")
+        if sample is not None:
+            save_sample(path, sample)
+        given = [] if sample is None else [str(path)]
+        answer = _child("models.packaging_child", str(folder), *given)
+    if not answer["ok"]:
+        raise fail("\n".join(answer["sentences"]))
+    digest: str = answer["sentences"][0]
+    return digest
 
 
 def _sample(given: Sequence[str]) -> Any:

@@ -157,6 +157,17 @@ def check(
     return sorted(reader.problems, key=lambda problem: problem.line)
 
 
+def model_folders(path: Path) -> tuple[Path, ...]:
+    """Folders of model packages that a file names, whatever else is wrong in it."""
+    try:
+        reader = _Reader(Path(path))
+    except ConfigError:
+        return ()
+    reader.read()
+    found: ModelsSection | None = reader.readable("models")
+    return found.folders if found else ()
+
+
 def _read(path: Path, origin: Path | None) -> tuple[Config | None, list[Problem]]:
     reader = _Reader(path, origin)
     config = reader.read()
@@ -220,6 +231,10 @@ class _Reader:
     def parts(self) -> Parts:
         """Whatever of the file could be read."""
         return Parts(self.root, self.sections, self.peers, self.tables, self.rules)
+
+    def readable(self, section: str) -> Any:
+        """Return a section, or what can be read of it; None where that is nothing."""
+        return self._parts_of_the_rest().sections.get(section)
 
     def note_all(self, find: Callable[[Parts], Iterable[Found]]) -> None:
         """Add what a check finds in whatever could be read.

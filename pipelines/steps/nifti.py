@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.base import Volume, Voxels
+from models.canonical import orientation_of
 from pipelines.steps.geometry import FloatArray
 from pipelines.steps.nifti_header import is_sheared, nifti_header
 from pipelines.steps.read import third_party_warnings_off
@@ -252,17 +253,29 @@ def volume_of_files(path: Path, others: Mapping[str, Path] | None = None) -> Vol
     Raises
     ------
     ValueError
-        An image has not three axes, or does not lie on the grid of the first.
+        A file is no whole NIfTI file, or lies nowhere in space; an image has not three axes, or
+        does not lie on the grid of the first.
     OSError
         A file cannot be read.
     """
-    array, affine = load_nifti(path)
+    array, affine = _loaded(path)
     if array.ndim != 3:
         raise ValueError(f"{path.name} has {array.ndim} axes, wanted three.")
     found = {}
     for name, other in (others or {}).items():
-        more, its = load_nifti(other)
+        more, its = _loaded(other)
         if more.shape != array.shape or not np.allclose(its, affine, atol=AFFINE_TOLERANCE_MM):
             raise ValueError(f"{other.name} does not lie on the grid of {path.name}.")
         found[name] = Volume(more.astype(np.float32), affine)
     return Volume(array.astype(np.float32), affine, facts={"plane": "any"}, others=found)
+
+
+def _loaded(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
+    try:
+        array, affine = load_nifti(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path.name} is no whole NIfTI file ({type(error).__name__}).") from error
+    orientation_of(affine)
+    return array, affine

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.acknowledged import Answer, LoadAssociation, generated
 from benchmarks.loop_disk import LoopDisk
+from models.importing import import_file
 from node.statuses import OUT_OF_RESOURCES, SUCCESS
 from tests.durability.proof import assert_all_held, assert_works_again, leftovers
 from tests.durability.receiver_process import ReceiverProcess, Setup
@@ -99,3 +101,17 @@ def test_an_object_that_would_cross_the_mark_does_not_refuse_smaller_ones(
         assert large == Answer(OUT_OF_RESOURCES, "disk below its mark")
         assert small.status == SUCCESS
         assert leftovers(setup) == []
+
+
+def test_an_import_onto_a_full_disk_can_be_given_again(disk: LoopDisk, tmp_path: Path) -> None:
+    weights = {"w": torch.zeros(4_000_000)}
+    torch.save(weights, tmp_path / "net.pth")
+    out = disk.mount / "package"
+    filler = fill(disk, leave=8 * MIB)
+
+    with pytest.raises(OSError, match="No space left"):
+        import_file(tmp_path / "net.pth", out)
+    assert not out.exists()
+    filler.unlink()
+
+    assert import_file(tmp_path / "net.pth", out) == ["w"]

@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load
 
 from models.base import BrokenPackage
-from models.importer import import_weights
+from models.foreign_weights import UnreadableWeights, read_weights
+from models.importer import import_weights, most_memory
 from models.loading import load_predictor
 from models.package import entry_for, load_package
 from tests.models.small import write_shades
@@ -231,6 +232,47 @@ def test_a_process_that_is_shut_in_cannot_get_out(tmp_path: Path, escape: str) -
     assert done.stdout.strip() == "held", done.stderr
     assert program.exists()
     assert not (tmp_path / "marker").exists()
+
+
+def test_weights_that_take_more_memory_than_they_may_are_refused_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    torch.save({"w": torch.zeros(30_000_000)}, tmp_path / "net.pth")
+
+    with pytest.raises(BrokenPackage, match=r"more than the 0\.1 GiB of memory") as refused:
+        import_weights(tmp_path / "net.pth", memory_bytes=100 << 20)
+
+    assert "bring safetensors" in str(refused.value)
+
+
+def test_an_import_may_not_take_all_memory_of_the_machine() -> None:
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    assert 0 < most_memory() < physical
+
+
+def test_a_file_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableWeights, match="cannot be read: No such file"):
+        read_weights(tmp_path / "net.pth")
+
+
+def test_a_full_temporary_folder_is_told_as_such(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(3_000_000)}, tmp_path / "net.pth")
+    program = (
+        "import resource, sys; from pathlib import Path; from models.importer import "
+        "import_weights; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+        "import_weights(Path(sys.argv[1]))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "net.pth")],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=120,
+    )
+
+    assert "the temporary folder does not take what came out: File too large" in done.stderr
 
 
 # The same in a finished package

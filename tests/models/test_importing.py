@@ -6,17 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from models.architectures import build_network
-from models.base import BrokenPackage
+from models.base import BrokenPackage, Volume
 from models.importing import Wishes, import_file, import_model
 from models.loading import load_predictor
 from models.package import load_package
 from models.packaging import finish_package
+from models.preprocess import prepared
 from tests.models.small import (
     ARCHITECTURE,
     BONE,
@@ -244,6 +246,63 @@ def test_an_nnunet_folder_becomes_a_package(tmp_path: Path, regions: bool) -> No
     found = load_predictor(package, "cpu").predict(volume, quiet)
     assert found.labels is not None
     assert found.labels.shape == volume.array.shape
+
+
+@pytest.mark.parametrize("axes", [[0, 1, 2], [1, 0, 2]])
+@pytest.mark.parametrize("lies", ["RAS", "LAS", "LPS", "PSR", "SAL"])
+def test_an_nnunet_model_sees_images_as_the_sample_lay(
+    tmp_path: Path, lies: str, axes: list[int]
+) -> None:
+    folder, _ = write_nnunet(tmp_path / "nnunet")
+    edit_json(folder / "plans.json", transpose_forward=axes)
+    array = np.random.default_rng(3).normal(40.0, 5.0, (20, 18, 16)).astype(np.float32)
+    affine = nib.orientations.inv_ornt_aff(
+        nib.orientations.axcodes2ornt(lies), (20, 18, 16)
+    ) @ np.diag([1.5, 1.6, 4.0, 1.0])
+    sample = Volume(array, affine)
+
+    package, remarks = import_model(folder, tmp_path / "out", Wishes(), sample)
+
+    first = package.manifest.preprocess[:2]
+    assert np.array_equal(prepared({"image": sample}, first).array[0], array.T.transpose(axes))
+    assert any(remark.startswith("orient: ") and "sample" in remark for remark in remarks)
+
+
+def test_an_nnunet_model_whose_reader_turned_images_is_not_turned_again(tmp_path: Path) -> None:
+    folder, _ = write_nnunet(tmp_path / "nnunet")
+    edit_json(folder / "dataset.json", overwrite_image_reader_writer="NibabelIOWithReorient")
+    array = np.random.default_rng(3).normal(40.0, 5.0, (20, 18, 16)).astype(np.float32)
+
+    package, remarks = import_model(
+        folder, tmp_path / "out", Wishes(), Volume(array, np.diag([-1.5, -1.5, 4.0, 1.0]))
+    )
+
+    assert package.manifest.preprocess[0].orient == "RAS"
+    assert not any("orient" in remark for remark in remarks)
+
+
+def test_an_nnunet_model_without_a_sample_is_told_to_need_one(tmp_path: Path) -> None:
+    folder, _ = write_nnunet(tmp_path / "nnunet")
+
+    package, remarks = import_model(folder, tmp_path / "out", Wishes())
+
+    assert package.manifest.preprocess[0].orient == "RAS"
+    assert any("RAS is taken" in remark and "--sample" in remark for remark in remarks)
+
+
+def test_a_wish_turns_images_of_a_bundle_that_does_not(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    inference = json.loads((bundle / "configs" / "inference.json").read_text())
+    inference["preprocessing"]["transforms"].pop(1)
+    (bundle / "configs" / "inference.json").write_text(json.dumps(inference))
+
+    package, _ = import_model(bundle, tmp_path / "out", Wishes(orient="LPS"))
+
+    assert package.manifest.preprocess[0].orient == "LPS"
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_the_folds_of_an_nnunet_folder_are_averaged_unless_one_is_named(tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def test_nnunet_folders_are_read_with_patients(folder: Path) -> None:
     assert np.allclose(volume.affine, affine)
 
 
+@pytest.mark.parametrize("ending", [".NII.GZ", ".nii.GZ"])
+def test_endings_in_capitals_are_read(folder: Path, ending: str) -> None:
+    path = folder / "imagesTr" / "case_02_0000.nii.gz"
+    path.rename(path.with_name(f"case_02_0000{ending}"))
+    label = folder / "labelsTr" / "case_02.nii.gz"
+    label.rename(label.with_name(f"case_02{ending}"))
+
+    found = find_cases(folder, 3)
+
+    assert [case.name for case in found.cases] == ["case_00", "case_01", "case_02", "case_03"]
+    assert np.array_equal(read_case(found.cases[2], found.values)[0].array, two_balls(2)[0])
+
+
 def test_plain_folders_are_read_without_a_table(folder: Path) -> None:
     (folder / "imagesTr").rename(folder / "images")
     (folder / "labelsTr").rename(folder / "labels")
@@ -57,6 +70,46 @@ def test_decathlon_writes_labels_the_other_way_round(folder: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
 
     assert len(find_cases(folder, 3).cases) == 4
+
+
+def test_a_check_sum_that_is_wrong_is_told(folder: Path) -> None:
+    path = folder / "imagesTr" / "case_01_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-8] + b"\1\2\3\4" + path.read_bytes()[-4:])
+
+    (mistake,) = mistakes_of(folder)
+
+    assert mistake.startswith("case_01: image or label map is no whole NIfTI file")
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "has regions, which are not read: whole"),
+        ({"background": 0, "bright": 1, "ignore": 2}, "has the label ignore, which is not read"),
+    ],
+)
+def test_labels_that_are_more_than_a_number_are_told(
+    folder: Path, labels: dict[str, Any], wanted: str
+) -> None:
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+    assert mistakes_of(folder) == (f"dataset.json {wanted}",)
+
+
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_a_table_of_ct_ich_that_names_nobody_is_told(tmp_path: Path, between: str) -> None:
+    for name in ("ct_scans", "masks"):
+        (tmp_path / name).mkdir()
+    array, labels, affine = two_balls(1)
+    save(tmp_path / "ct_scans" / "049.nii", array, affine)
+    save(tmp_path / "masks" / "049.nii", (labels == 1).astype(np.uint8), affine)
+    rows = ["PatientNumber,SliceNumber,Epidural", "49,1,1"]
+    table = tmp_path / "hemorrhage_diagnosis_raw_ct.csv"
+    table.write_text("\n".join(rows).replace(",", between))
+
+    (mistake,) = mistakes_of(tmp_path, 2)
+
+    assert mistake == f"{table.name} has no row with a patient's number, after commas"
 
 
 def test_ct_ich_is_read_with_kinds_from_its_table(tmp_path: Path) -> None:
@@ -249,7 +302,7 @@ def endless_label(folder: Path) -> None:
         (second_channel, "imagesTr/case_00_0001.nii.gz is channel 1; one channel is read"),
         (same_image, "case_03 and case_00 are the same image"),
         (other_structures, "dataset.json has 1 structures, the recipe has 2"),
-        (regions, "dataset.json cannot be read"),
+        (regions, "dataset.json has regions, which are not read: whole"),
         (no_patients, "cases.csv needs the columns case and patient"),
         (row_missing, "cases.csv has no row for case_03"),
         (flat_place, "case_00: the image has no sensible place in space"),

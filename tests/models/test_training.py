@@ -219,6 +219,48 @@ def test_a_broken_folder_is_refused_before_anything_is_written(data: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_is_named_with_the_file(data: Path, tmp_path: Path) -> None:
+    arguments = command(data, tiny_content(), tmp_path / "out")
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -f 2; exec "$@"', "bash", sys.executable, *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+    told = "".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "image.npy:Nospaceleftondevice.Whenthatismended,thesamecommandgoeson" in told
+
+
+def test_two_trainings_of_one_package_are_not_run_at_once(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = command(data, tiny_content(steps=10_000), out)
+    first = subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment(SCORENODE_CHECKPOINT="0"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while not (work_folder(out) / "checkpoint.safetensors").is_file():
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with pytest.raises(Unusable, match="Another training is going on"):
+            train_segmentation(data, tiny_recipe(), out, ignore)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+
+    with pytest.raises(Unusable, match="belongs to another training"):
+        train_segmentation(data, tiny_recipe(), out, ignore)
+
+
 def test_a_folder_that_is_no_package_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("two years of work")
 

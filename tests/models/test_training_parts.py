@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from models.augmentation import augmented
 from models.checkpoint import Checkpoint, Progressed, load_checkpoint, save_checkpoint
 from models.folds import folds_of
-from models.labelled_cases import find_cases
+from models.labelled_cases import BadData, find_cases
 from models.recipe import BadRecipe, Recipe, load_recipe, recipe_path
 from models.sampling import Batches
 from models.training_cases import PreparedCase, cut, prepare
@@ -84,6 +85,33 @@ def test_prepared_cases_are_mapped_from_disk(cases: list[PreparedCase]) -> None:
         for number, places in enumerate(case.places, start=1):
             assert len(places)
             assert {int(case.truth[tuple(place)]) for place in places} == {number}
+
+
+def test_a_case_that_was_made_by_half_is_made_anew(tmp_path: Path) -> None:
+    found = find_cases(write_nnunet(tmp_path / "data", 2), 3)
+    given = found.cases, found.values, tiny_recipe(), tmp_path / "cache", lambda done: None
+    (made, _) = prepare(*given)
+    image = np.array(made.image)
+    (made.folder / "case.json").write_text("")
+    (made.folder / "image.npy").write_bytes(b"")
+
+    (again, _) = prepare(*given)
+
+    assert np.array_equal(again.image, image)
+
+
+def test_values_too_large_for_half_precision_are_told(tmp_path: Path) -> None:
+    data = write_nnunet(tmp_path / "data", 2)
+    path = data / "imagesTr" / "case_01_0000.nii.gz"
+    image = nib.Nifti1Image.from_filename(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * np.float32(1e4), image.affine), path)
+    found = find_cases(data, 3)
+    content = tiny_content()
+    content["package"]["preprocess"] = [{"orient": "RAS"}]
+    recipe = Recipe.model_validate(content)
+
+    with pytest.raises(BadData, match=r"case_01: .* zscore, minmax or rescale"):
+        prepare(found.cases, found.values, recipe, tmp_path / "cache", lambda done: None)
 
 
 @pytest.mark.parametrize("center", [(0, 0, 0), (7, 7, 9), (14, 13, 17)])

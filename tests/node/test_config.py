@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from node.cli.main import app
 from node.config.default import default_config
 from node.config.file import Config, check, load
 from node.config.problems import ConfigError, Problem
@@ -406,6 +408,25 @@ rules:
     priority: high
     priority: low                                # priority is here twice
 """
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("- to: PACS", "- to: NOBODY"), ("schema: 1", "schema: 1\nmodel: {}")]
+)
+def test_a_mistake_makes_no_model_unknown(tmp_path: Path, old: str, new: str) -> None:
+    package = tmp_path / "packages" / "mine"
+    package.mkdir(parents=True)
+    (package / "model.yaml").write_text("family: mine\n")
+    text = GOOD.replace("model: haemorrhage-demo", "model: mine").replace(
+        "schema: 1", "schema: 1\nmodels: { folders: [packages], trusted: {} }"
+    )
+    path = _write(tmp_path, text.replace(old, new))
+
+    done = CliRunner().invoke(app, ["config", "check", str(path)])
+
+    assert done.exit_code == 1
+    assert "'trusted'" in done.output
+    assert "is not installed" not in done.output
 
 
 def test_no_mistake_hides_another(tmp_path: Path) -> None:

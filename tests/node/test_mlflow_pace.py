@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ from node.mlflow_packages import LoggedTraining
 from node.mlflow_server import MLflowError, MLflowServer, Run
 
 
-def test_a_server_that_hangs_takes_little_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_takes_little_of_a_training() -> None:
     now, lost, steps = 1000.0, 0.0, 2000
-    monkeypatch.setattr("node.mlflow_packages.time", SimpleNamespace(monotonic=lambda: now))
 
     class Hanging:
         def log(self, *told: Any) -> None:
@@ -22,7 +20,8 @@ def test_a_server_that_hangs_takes_little_of_a_training(monkeypatch: pytest.Monk
             raise MLflowError("MLflow at nowhere does not answer.")
 
     server: Any = Hanging()
-    follow = LoggedTraining(server, Run("run", "files")).following(lambda done, note: None)
+    training = LoggedTraining(server, Run("run", "files"), clock=lambda: now)
+    follow = training.following(lambda done, note: None)
     for step in range(steps):
         now += 1.0
         follow(step / steps, f"step {step}, loss 0.5")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from models.package import load_package
+from models.architectures import build_network
+from models.package import dump_manifest, load_package
 from models.status import set_status, status_of
 from node.cli.main import app
 from tests.models.labelled import write_nnunet
-from tests.models.small import shades_volume, write_shades
+from tests.models.small import ARCHITECTURE, draft, shades_volume, write_shades
 from tests.models.tiny import edit_manifest
 
 
@@ -88,6 +93,131 @@ def test_verify_tells_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> Non
         "files.weights: must be a .safetensors file",
     ):
         assert wanted in told
+
+
+def write_untrained(folder: Path) -> Path:
+    """A draft with weights by chance."""
+    folder.mkdir()
+    (folder / "arch.json").write_text(json.dumps(ARCHITECTURE))
+    save_file(build_network(ARCHITECTURE).state_dict(), folder / "weights.safetensors")
+    dump_manifest(folder, draft())
+    return folder
+
+
+def no_numbers(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), path)
+
+
+def four_axes(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 3), np.float32), np.eye(4)), path)
+
+
+def by_half(path: Path) -> None:
+    volume, _ = shades_volume()
+    noise = np.random.default_rng(0).normal(0, 1, volume.array.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, volume.affine), path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def nowhere_in_space(path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_sform(np.diag([0.0, 1.0, 1.0, 1.0]), code=1)
+    image = nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), None, header)
+    path.write_bytes(gzip.compress(image.to_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("write", "wanted"),
+    [
+        (no_numbers, "not finite numbers"),
+        (four_axes, "has 4 axes, wanted three"),
+        (by_half, "is no whole NIfTI file (EOFError)"),
+        (nowhere_in_space, "not invertible"),
+    ],
+)
+def test_a_sample_that_cannot_be_used_ends_in_a_sentence(
+    tmp_path: Path, write: Callable[[Path], None], wanted: str
+) -> None:
+    folder = write_untrained(tmp_path / "draft")
+    sample = tmp_path / "sample.nii.gz"
+    write(sample)
+
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--sample", str(sample)])
+
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert "The sample cannot be" in done.output
+    assert wanted in " ".join(done.output.split())
+
+
+def test_a_sample_of_another_kind_ends_in_a_sentence(tmp_path: Path) -> None:
+    folder = write_untrained(tmp_path / "draft")
+    (tmp_path / "net.pth").write_bytes(b"x")
+
+    done = CliRunner().invoke(
+        app, ["models", "package", str(folder), "--sample", str(tmp_path / "net.pth")]
+    )
+
+    assert done.exit_code == 2
+    assert "net.pth is no whole NIfTI file" in done.output
+
+
+PID = """
+import os
+
+
+class Model:
+    def inference(self, *, image):
+        print("looking")
+        with open({path!r}, "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        if {ends}:
+            os._exit(7)
+        return {{"shade": image.array > 25}}
+"""
+
+
+def write_code_draft(folder: Path, noted: Path, *, ends: bool = False) -> Path:
+    """A draft whose code notes the process it runs in."""
+    folder.mkdir()
+    (folder / "model.py").write_text(PID.format(path=str(noted), ends=ends))
+    content = draft(
+        files={"code": ["model.py"]},
+        runtime={"kind": "python", "entry": "model:Model"},
+        input=None,
+        inputs={"image": {"modality": "CT"}},
+        outputs={"shade": {"kind": "mask", "segment": 1}},
+    )
+    left = ("preprocess", "inference", "input")
+    dump_manifest(folder, {key: value for key, value in content.items() if key not in left})
+    return folder
+
+
+@pytest.mark.parametrize("has_sample", [False, True])
+def test_code_of_a_package_runs_in_a_process_of_its_own(tmp_path: Path, has_sample: bool) -> None:
+    folder = write_code_draft(tmp_path / "coded", tmp_path / "pids")
+    volume, _ = shades_volume()
+    nib.save(nib.Nifti1Image(volume.array, volume.affine), tmp_path / "image.nii.gz")
+    sample = ["--sample", str(tmp_path / "image.nii.gz")] if has_sample else []
+
+    untrusted = CliRunner().invoke(app, ["models", "package", str(folder), *sample])
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--trust-code", *sample])
+
+    assert untrusted.exit_code == 1
+    assert "say --trust-code" in untrusted.output
+    assert done.exit_code == 0, done.output
+    assert load_package(folder).identity.sha256 in done.output.replace("\n", "")
+    assert str(os.getpid()) not in (tmp_path / "pids").read_text().split()
+    with np.load(folder / "test_vector.npz") as vector:
+        assert vector["array"].shape == (volume.array.shape if has_sample else (48, 44, 40))
+
+
+def test_code_that_ends_its_process_ends_in_a_sentence(tmp_path: Path) -> None:
+    folder = write_code_draft(tmp_path / "coded", tmp_path / "pids", ends=True)
+
+    done = CliRunner().invoke(app, ["models", "package", str(folder), "--trust-code"])
+
+    assert done.exit_code == 1
+    assert "Loading ended its process (7)." in done.output
 
 
 def test_a_status_changes_no_identity_and_can_be_taken_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -125,6 +127,45 @@ def test_everything_wrong_with_the_objects_is_told(tmp_path: Path) -> None:
 
     assert any("is none of the recipe: Bright ball, Dark ball" in m for m in refused.value.mistakes)
     assert str(lost[0].PatientName) not in str(refused.value)
+
+
+def other_size(ds: Dataset) -> None:
+    ds.Rows, ds.Columns = ds.Columns, ds.Rows
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda ds: delattr(ds, "SegmentSequence"), "seg0.dcm is no whole SEG"),
+        (lambda ds: delattr(ds, "PixelData"), "seg0.dcm is no whole SEG"),
+        (lambda ds: delattr(ds, "SharedFunctionalGroupsSequence"), "seg0.dcm is no whole SEG"),
+        (lambda ds: delattr(ds.SegmentSequence[0], "SegmentLabel"), "seg0.dcm is no whole SEG"),
+        (other_size, "the frames of seg0.dcm have another size than the images"),
+    ],
+    ids=["segments", "pixels", "shared", "label", "size"],
+)
+def test_a_broken_seg_is_told(
+    tmp_path: Path, spoil: Callable[[Dataset], None], wanted: str
+) -> None:
+    write_study(tmp_path / "dicom", {"Bright ball": balls()[0]})
+    path = tmp_path / "dicom" / "seg0.dcm"
+    ds = dcmread(path)
+    spoil(ds)
+    ds.save_as(path)
+
+    with pytest.raises(BadData, match=wanted):
+        write_labelled(tmp_path / "dicom", tmp_path / "files", NAMES, ignore)
+
+
+def test_a_seg_without_uid_and_reference_is_told(tmp_path: Path) -> None:
+    write_study(tmp_path / "dicom", {"Bright ball": balls()[0]})
+    path = tmp_path / "dicom" / "seg0.dcm"
+    ds = dcmread(path)
+    del ds.SOPInstanceUID, ds.ReferencedSeriesSequence
+    ds.save_as(path)
+
+    with pytest.raises(BadData, match=r"SEG seg0\.dcm refers to 0 series"):
+        write_labelled(tmp_path / "dicom", tmp_path / "files", NAMES, ignore)
 
 
 def test_segments_that_overlap_are_refused(tmp_path: Path) -> None:
