@@ -235,8 +235,8 @@ def test_a_bad_table_is_refused_without_its_content(tmp_path: Path, text: str, t
         (("intended_use: demonstration", "intended_use: clinical"), "intended_use"),
         (("stable: sMCI", "stable: pMCI"), "are the same"),
         (("family:", "family: ["), "is not YAML"),
-        (("1.2.3", "2024-99-99"), "is not YAML"),
-        (("1.2.3", "9" * 5000), "is not YAML"),
+        (("1.2.3", "2024-99-99"), "number or date that makes no sense"),
+        (("1.2.3", "9" * 5000), "number or date that makes no sense"),
         (("1.2.3", "[" * 5000), "nested"),
         (("[0, 30]", "[30, 0]"), "features.0: .* lowest value is above the highest"),
         (
