@@ -1,7 +1,8 @@
 """Runs what CI runs: ``python -m tests.check [--quick | --static]``.
 
 Two tests run at a time, except slow ones of `ALONE`, which measure. --quick
-leaves out types, and tests that are marked slow or need servers; --static runs no test.
+leaves out types, and tests that are marked slow or need servers, and runs three at a time,
+because many wait for a peer; --static runs no test.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
-TWO = [*PYTEST, "-n", "2", "--dist", "loadfile"]
+TWO, THREE = ([*PYTEST, "-n", str(n), "--dist", "loadfile"] for n in (2, 3))
 ALONE = ["tests/attacks", "tests/benchmarks"]
 STATIC = [
     [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
@@ -26,16 +27,16 @@ STATIC = [
 
 def main(arguments: list[str]) -> int:
     """Run every command, tests last; the first failure's status."""
-    quick = [*TWO, "-m", "not slow and not services"]
+    quick = ["-m", "not slow and not services"]
     slow = [*TWO, "-m", "slow or services", *(f"--ignore={folder}" for folder in ALONE)]
     alone = [*PYTEST, "-m", "slow or services", *ALONE]
     match arguments:
         case ["--quick"]:
-            commands = [*STATIC[:-1], quick]  # types take a minute when cold
+            commands = [*STATIC[:-1], [*THREE, *quick]]  # types take a minute when cold
         case ["--static"]:
             commands = STATIC
         case _:
-            commands = [*STATIC, quick, slow, alone]
+            commands = [*STATIC, [*TWO, *quick], slow, alone]
     for command in commands:
         began = time.monotonic()
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
