@@ -11,6 +11,12 @@ from monai.networks.nets.unet import UNet
 MULTIPLE = 16
 """Columns and rows the network sees are padded to a multiple of this."""
 
+ACTIVATIONS: dict[str, str | tuple[Any, ...]] = {
+    "prelu": "prelu",
+    "relu": ("relu", {"inplace": True}),
+}
+"""As MONAI names them."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -32,6 +38,8 @@ class NetworkConfig:
     classes : int
         Background and the segments.
     residual_units : int
+    activation : str
+        ``prelu``, or ``relu``, with which a CPU trains a fifth faster.
     full_resolution : bool
         The first level keeps the size of the input, as thin sheets of blood need.
     """
@@ -44,6 +52,7 @@ class NetworkConfig:
     classes: int = 2
     residual_units: int = 1
     full_resolution: bool = False
+    activation: str = "prelu"
 
     def __post_init__(self) -> None:
         most = 1 + int(math.log2(MULTIPLE)) + int(self.full_resolution)
@@ -55,6 +64,10 @@ class NetworkConfig:
         _between("classes", self.classes, 2, 256)
         _between("residual_units", self.residual_units, 0, 8)
         _between("full_resolution", self.full_resolution, 0, 1)
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation {self.activation!r} of the network is none of {', '.join(ACTIVATIONS)}"
+            )
         for low, high in (self.window_hu, self.wide_window_hu):
             _between("width of a window", high - low, 1.0, 1e5)
 
@@ -109,4 +122,5 @@ def build(config: NetworkConfig) -> UNet:
         strides=config.strides,
         num_res_units=config.residual_units,
         norm="batch",
+        act=ACTIVATIONS[config.activation],
     )

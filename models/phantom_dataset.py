@@ -11,7 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from models.phantom_ct import KINDS, make_head_ct
+from models.base import Volume
+from models.phantom_ct import BONE_SHARED_HU, KINDS, HeadPhantom, make_head_ct
 
 LEAST_PHANTOMS = 30
 """With fewer, no head without blood is in some fold, and a kind is hardly seen."""
@@ -19,6 +20,9 @@ SLICES_MM = (5.0, 2.5, 4.0)
 THICKER = (1.0, 1.0, 1.0, 2.0)
 """Thickness in slice distances, in turn: of slices as they are, and of interpolated ones."""
 THICKEST_MM = 8.0
+APART_MM = (0.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 5.5, 0.0, 0.0)
+"""Slices of some were so far apart, in turn, and are interpolated, as a converter does with unequal
+steps: between two of them bone and brain mix in a ring. 0: they are as far apart as they were."""
 TILTS = (0.0, 0.0, 12.0, 0.0, -8.0, 20.0, 0.0)
 """Of the gantry, degrees, in turn."""
 BLOOD_KINDS = tuple(kind for kind in KINDS if kind != "none")
@@ -94,17 +98,48 @@ def kind_of(i: int) -> str:
     return BLOOD_KINDS[(i - i // 5) % len(BLOOD_KINDS)]
 
 
+def interpolated(phantom: HeadPhantom, step_mm: float) -> HeadPhantom:
+    """Bring the slices of a phantom nearer to each other, linearly.
+
+    Parameters
+    ----------
+    phantom : HeadPhantom
+        Of at least two slices.
+    step_mm : float
+        Wanted distance, smaller than that of its slices.
+
+    Returns
+    -------
+    HeadPhantom
+        Blood is where it is in the nearer of two slices, but where bone of the other is mixed in.
+    """
+    volume, count = phantom.volume, phantom.volume.array.shape[2]
+    apart = float(volume.spacing[2])
+    at = np.arange(int((count - 1) * apart / step_mm) + 1) * step_mm / apart
+    below = np.minimum(at.astype(int), count - 2)
+    part = (at - below).astype(np.float32)
+    array = (1 - part) * volume.array[:, :, below] + part * volume.array[:, :, below + 1]
+    told = (array < BONE_SHARED_HU) | (part == 0)
+    labels = phantom.labels[:, :, np.rint(at).astype(int)] * told
+    affine = volume.affine.copy()
+    affine[:3, 2] *= step_mm / apart
+    return HeadPhantom(Volume(array, affine, facts=volume.facts), labels, phantom.kind)
+
+
 def _label_path(folder: Path, i: int) -> Path:
     return folder / "labelsTr" / f"head_{i:05d}.nii"
 
 
 def _make_one(task: tuple[int, str, tuple[float, float, float], Path, int]) -> None:
     """Write one phantom; its label map last, so that it stands for both."""
-    seed, kind, spacing, folder, i = task
-    thickness = max(min(THICKER[i % len(THICKER)] * spacing[2], THICKEST_MM), spacing[2])
+    seed, kind, (column, row, step), folder, i = task
+    apart = max(APART_MM[i % len(APART_MM)], step)
+    thickness = max(min(THICKER[i % len(THICKER)] * apart, THICKEST_MM), apart)
     phantom = make_head_ct(
-        seed, kind, spacing=spacing, tilt=TILTS[i % len(TILTS)], thickness=thickness
+        seed, kind, spacing=(column, row, apart), tilt=TILTS[i % len(TILTS)], thickness=thickness
     )
+    if apart > step:
+        phantom = interpolated(phantom, step)
     volume = phantom.volume
     array = np.round(volume.array).astype(np.int16)
     nib.save(nib.Nifti1Image(array, volume.affine), folder / "imagesTr" / f"head_{i:05d}_0000.nii")

@@ -391,6 +391,8 @@ def test_every_file_of_the_manifest_is_verified() -> None:
         ({"window_hu": [80.0, 80.0]}, "do not fit"),
         ({"window_hu": [80.0]}, "do not fit"),
         ({"residual_units": 99}, "do not fit"),
+        ({"activation": "sin"}, "do not fit"),
+        ({"activation": ["relu"]}, "do not fit"),
         ({"hook": "os.system"}, "do not fit"),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",

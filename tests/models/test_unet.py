@@ -105,6 +105,15 @@ def test_at_full_resolution_the_first_level_sees_every_pixel(full: bool) -> None
     assert sizes[0] == ((48, 64) if full else (24, 32))
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("prelu", torch.nn.PReLU), ("relu", torch.nn.ReLU)])
+def test_the_activation_is_that_of_the_configuration(name: str, wanted: type) -> None:
+    config = NetworkConfig.from_json({"channels": [8, 16], "activation": name})
+    found = {type(part) for part in build(config).modules() if "ReLU" in type(part).__name__}
+
+    assert found == {wanted}
+    assert config.to_json()["activation"] == name
+
+
 def test_a_network_has_no_more_levels_than_its_input_can_be_halved() -> None:
     six = (4, 4, 4, 4, 4, 4)
 
