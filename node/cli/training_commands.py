@@ -77,7 +77,7 @@ def train_segmentation(
 @train_app.command("haemorrhage")
 def train_haemorrhage(
     out: OutOption,
-    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 120,
+    phantoms: Annotated[int, typer.Option(min=30, help="How many head CT phantoms.")] = 300,
     steps: Annotated[int, typer.Option(min=0, help="Training steps; 0: as the recipe says.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed trains the same weights.")] = 1,
     as_json: JsonOption = False,
