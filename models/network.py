@@ -38,10 +38,10 @@ class NetworkConfig:
     classes : int
         Background and the segments.
     residual_units : int
-    activation : str
-        ``prelu``, or ``relu``, with which a CPU trains a fifth faster.
     full_resolution : bool
         The first level keeps the size of the input, as thin sheets of blood need.
+    activation : str
+        ``prelu``, or ``relu``, with which a CPU trains a fifth faster.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
