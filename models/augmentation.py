@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.recipe import Augmentation, Recipe
+from models.training_cases import argmax_of
 
 AXES = ("right", "anterior", "superior")
 KNOTS = 4
@@ -36,10 +37,9 @@ def augmented(
     grid = _grid(tuple(inputs.shape[2:]), inputs.shape[0], rules, random)
     outside = -1.0 if inputs.ndim == 4 else 0.0  # what padding is, in either network
     inputs = F.grid_sample(inputs - outside, grid, align_corners=False) + outside
-    shares = F.one_hot(truth, classes).movedim(-1, 1).float()
-    moved = F.grid_sample(shares[:, 1:], grid, align_corners=False)
-    background = 1 - moved.sum(1, keepdim=True)
-    truth = torch.cat([background, moved], 1).argmax(1, keepdim=True)
+    shares = torch.stack([truth == number for number in range(1, classes)], 1).float()
+    moved = F.grid_sample(shares, grid, align_corners=False)
+    truth = argmax_of(moved.movedim(1, 0))[:, None]
     return _intensities(inputs, rules, random), truth
 
 
@@ -112,7 +112,8 @@ def _intensities(
     gain = torch.tensor(random.normal(1.0, rules.gain, one), dtype=torch.float32)
     bias = torch.tensor(random.normal(0.0, rules.bias, one), dtype=torch.float32)
     noise = torch.tensor(random.uniform(0.0, rules.noise, one), dtype=torch.float32)
-    drawn = torch.from_numpy(random.standard_normal(tuple(inputs.shape), dtype=np.float32))
+    generator = torch.Generator().manual_seed(int(random.integers(2**63)))  # faster than numpy's
+    drawn = torch.randn(inputs.shape, generator=generator)
     return inputs * gain + bias + noise * drawn
 
 

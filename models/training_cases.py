@@ -141,9 +141,16 @@ def _in_slices(volume: Volume, array: Voxels, config: NetworkConfig) -> torch.Te
 
 
 def argmax_of(shares: torch.Tensor) -> torch.Tensor:
-    """Class of each voxel from the share of each class but the background, (classes - 1, ...)."""
-    background = 1 - shares.sum(0, keepdim=True)
-    return torch.cat([background, shares]).argmax(0)
+    """Class of each voxel from the share of each class but the background, (classes - 1, ...).
+
+    The first of equal shares, as `torch.argmax` would; that takes ten times as long on a CPU.
+    """
+    most = 1 - shares.sum(0)
+    found = torch.zeros(most.shape, dtype=torch.int64, device=shares.device)
+    for number, share in enumerate(shares, start=1):
+        found.masked_fill_(share > most, number)
+        most = torch.maximum(most, share)
+    return found
 
 
 def _write(

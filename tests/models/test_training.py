@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A package trained once, and its metrics."""
     out = tmp_path_factory.mktemp("trained") / "balls"
-    return out, train_segmentation(data, tiny_recipe(steps=60), out, ignore, fold=0)
+    return out, train_segmentation(data, tiny_recipe(steps=90), out, ignore, fold=0)
 
 
 def ignore(done: float, what: str) -> None:

@@ -17,7 +17,7 @@ from models.folds import folds_of
 from models.labelled_cases import BadData, find_cases
 from models.recipe import BadRecipe, Recipe, load_recipe, recipe_path
 from models.sampling import Batches
-from models.training_cases import PreparedCase, cut, prepare
+from models.training_cases import PreparedCase, argmax_of, cut, prepare
 from tests.models.labelled import flat_content, tiny_content, tiny_recipe, write_nnunet
 
 STILL = {
@@ -221,6 +221,20 @@ def test_image_and_labels_move_together(size: tuple[int, ...]) -> None:
         assert (bright == (labels[0, 0] > 0)).float().mean() > 0.995
         sizes.append(int(bright.sum()))
     assert max(sizes) > 1.1 * min(sizes)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_class_of_a_voxel_is_that_of_its_largest_share_the_first_of_equal_ones(
+    classes: int,
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    quarters = torch.randint(0, 5, (classes - 1, 7, 11, 13), generator=random) / 4
+
+    found = argmax_of(quarters)
+
+    every = torch.cat([1 - quarters.sum(0, keepdim=True), quarters])
+    assert torch.equal(found, every.argmax(0))
+    assert set(found.flatten().tolist()) == set(range(classes))
 
 
 def test_a_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
