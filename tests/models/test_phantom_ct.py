@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from models.anatomy import load_anatomy
 from models.phantom_blood import draw_blood
-from models.phantom_ct import BONE_SHARED_HU, KINDS, HeadPhantom, make_head_ct
+from models.phantom_ct import BONE_SHARED_HU, KINDS, HeadPhantom, Points, make_head_ct
 from models.phantom_head import STEP_MM, draw_head, load_atlas
 
 pytestmark = pytest.mark.slow
@@ -24,6 +24,20 @@ BLEEDS = KINDS[1:]
 @pytest.fixture(scope="module")
 def heads() -> dict[str, HeadPhantom]:
     return {kind: make_head_ct(5, kind, COARSE, noise=0.0) for kind in KINDS}
+
+
+def test_maps_are_looked_up_as_scipy_does_and_outside_at_their_border() -> None:
+    random = np.random.default_rng(3)
+    field = random.normal(0, 100, (7, 11, 5)).astype(np.float32)
+    voxels = random.uniform(-3, 13, (3, 40, 50)).astype(np.float32)
+    voxels[:, 0, :3] = ((0, 6, 5.9999), (0, 10, 2), (0, 4, 4))  # corners, and just inside
+    chosen = random.random((40, 50)) < 0.5
+
+    points = Points(voxels, field.shape)
+
+    wanted = ndimage.map_coordinates(field, voxels, order=1, mode="nearest")
+    assert np.abs(points.of(field) - wanted).max() < 1e-3
+    assert np.array_equal(points.only(chosen).of(field), points.of(field)[chosen])
 
 
 def test_the_maps_lie_where_mni_space_has_them() -> None:
