@@ -29,7 +29,7 @@ from models.loading import load_predictor
 from models.package import load_package
 from models.recipe import Recipe
 from models.segmentation_metrics import summary
-from models.training_cases import PreparedCase, prepare
+from models.training_cases import LAYOUT, PreparedCase, prepare
 from models.training_package import write_card, write_package
 from models.training_pictures import draw_cases, draw_curve
 from models.unet import deterministic
@@ -207,7 +207,7 @@ def _prepared(
 def _digest(fingerprint: str, recipe: Recipe) -> str:
     seen = recipe.slices.to_json() if recipe.slices else None
     steps = [step.model_dump(mode="json") for step in recipe.package.preprocess]
-    told = [fingerprint, recipe.classes, seen, steps]
+    told = [LAYOUT, fingerprint, recipe.classes, seen, steps]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +29,9 @@ from models.unet import channels_of, resampled
 PLACES_A_SLICE = 16
 """So many voxels of each class are remembered of each slice, so that small slices count too."""
 
-IMAGE, TRUTH, FACTS = "image.npy", "truth.npy", "case.json"
+IMAGE, TRUTH, PLAIN, FACTS = "image.npy", "truth.npy", "plain.npy", "case.json"
+LAYOUT = 2
+"""Of the files of a case; a training that was begun with others prepares its cases anew."""
 Cut = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -41,29 +45,32 @@ class PreparedCase:
     kind : str
     labelled_ml : float
         Of all structures.
-    shape : tuple of int
-        Of `truth`.
+    shape, image_shape : tuple of int
+        Of `truth` and of `image`.
     places : tuple of NDArray[np.int32]
         For each class but the background, voxels that have it, shape (n, 3).
+    plain : NDArray[np.int32]
+        Voxels of the background that the narrow window tells apart, which air and bone are not;
+        none where the network has no window.
     """
 
     folder: Path
     kind: str
     labelled_ml: float
     shape: tuple[int, ...]
+    image_shape: tuple[int, ...]
     places: tuple[NDArray[np.int32], ...]
+    plain: NDArray[np.int32]
 
     @property
     def image(self) -> NDArray[np.float16]:
         """Mapped. 2.5-D: (slices, right, anterior), HU; else (channels, x, y, z)."""
-        mapped: NDArray[np.float16] = np.load(self.folder / IMAGE, mmap_mode="r")
-        return mapped
+        return _mapped(self.folder / IMAGE, np.dtype(np.float16), self.image_shape)
 
     @property
     def truth(self) -> NDArray[np.uint8]:
         """Mapped; classes, the image's shape without channels."""
-        mapped: NDArray[np.uint8] = np.load(self.folder / TRUTH, mmap_mode="r")
-        return mapped
+        return _mapped(self.folder / TRUTH, np.dtype(np.uint8), self.shape)
 
 
 def prepare(
@@ -164,12 +171,29 @@ def _write(
     along = 0 if recipe.slices else 2
     for number in range(1, recipe.classes):
         _save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
+    _save(folder / PLAIN, _places(_plain(image, truth, recipe.slices), along))
     labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
-    told = {"name": case.name, "labelled_ml": labelled_ml, "shape": list(truth.shape)}
+    told = {
+        "name": case.name,
+        "labelled_ml": labelled_ml,
+        "shape": list(truth.shape),
+        "image_shape": list(image.shape),
+    }
     part = folder / f".{FACTS}.part"
     part.write_text(json.dumps(told))
     part.replace(folder / FACTS)
     return told
+
+
+def _plain(
+    image: torch.Tensor, truth: torch.Tensor, config: NetworkConfig | None
+) -> NDArray[np.bool_]:
+    """Find background with values inside of the narrow window."""
+    if config is None:
+        return np.zeros(truth.shape, bool)
+    low, high = config.window_hu
+    found: NDArray[np.bool_] = ((image > low) & (image < high) & (truth == 0)).numpy()
+    return found
 
 
 def _halved(image: NDArray[np.float32], case: LabelledCase) -> NDArray[np.float16]:
@@ -186,7 +210,7 @@ def _halved(image: NDArray[np.float32], case: LabelledCase) -> NDArray[np.float1
 def _save(path: Path, array: NDArray[Any]) -> None:
     """Write an array; numpy does not say of a file that was not written whole why."""
     try:
-        np.save(path, array)
+        np.save(path, np.ascontiguousarray(array))
     except OSError as error:
         code = error.errno or errno.ENOSPC
         raise OSError(code, os.strerror(code), str(path)) from error
@@ -204,9 +228,9 @@ def _told(folder: Path) -> Mapping[str, Any] | None:
 def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
     """Up to `PLACES_A_SLICE` voxels of each slice along one axis, evenly picked."""
     found = np.argwhere(mask).astype(np.int32)
+    found = found[np.argsort(found[:, along], kind="stable")]
     kept = [np.empty((0, 3), np.int32)]
-    for z in np.unique(found[:, along]):
-        inside = found[found[:, along] == z]
+    for inside in np.split(found, np.flatnonzero(np.diff(found[:, along])) + 1):
         step = max(len(inside) // PLACES_A_SLICE, 1)
         kept.append(inside[step // 2 :: step][:PLACES_A_SLICE])
     return np.concatenate(kept)
@@ -214,7 +238,17 @@ def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
 
 def _open(folder: Path, told: Mapping[str, Any], kind: str, classes: int) -> PreparedCase:
     places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
-    return PreparedCase(folder, kind, told["labelled_ml"], tuple(told["shape"]), places)
+    plain = np.load(folder / PLAIN)
+    shapes = tuple(told["shape"]), tuple(told["image_shape"])
+    return PreparedCase(folder, kind, told["labelled_ml"], *shapes, places, plain)
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a .npy of known shape: `np.load` takes so long that it is felt in every batch."""
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header = len(data) - math.prod(shape) * dtype.itemsize
+    return np.frombuffer(data, dtype, offset=header).reshape(shape)
 
 
 def patch_of(recipe: Recipe) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -77,9 +78,19 @@ def test_fewer_patients_than_folds_are_refused() -> None:
         folds_of(["a", "a", "b"], ["", "", ""], np.ones(3), 5, seed=1)
 
 
+def memory_of(array: np.ndarray) -> object:
+    """Where the values of an array that is a view are."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base.obj if isinstance(base, memoryview) else base
+
+
 def test_prepared_cases_are_mapped_from_disk(cases: list[PreparedCase]) -> None:
     for case in cases:
-        assert isinstance(case.image, np.memmap)
+        for name, found in (("image", case.image), ("truth", case.truth)):
+            assert isinstance(memory_of(found), mmap.mmap)
+            assert np.array_equal(found, np.load(case.folder / f"{name}.npy"))
         assert case.image.shape == (1, 15, 14, 18)
         assert case.truth.shape == (15, 14, 18)
         for number, places in enumerate(case.places, start=1):
@@ -138,6 +149,29 @@ def test_a_batch_is_known_from_its_number(cases: list[PreparedCase]) -> None:
     assert torch.equal(one[7][1], again[7][1])
     assert not torch.equal(one[7][0], one[8][0])
     assert not torch.equal(one[7][0], Batches(cases, recipe, rank=1)[7][0])
+
+
+def test_patches_of_slices_that_are_not_around_a_label_are_around_tissue(tmp_path: Path) -> None:
+    """Heads of 22 mm: one half of each, from right to left, is air here."""
+    content = flat_content(batch=8, foreground=0.0, steps=20) | {"augmentation": STILL}
+    content["network"] = {"spacing_mm": 1.0}
+    recipe = Recipe.model_validate(content)
+    found = find_cases(write_nnunet(tmp_path / "data", 3), 3)
+    for given in found.cases:
+        image = nib.Nifti1Image.from_filename(given.image)
+        array = np.where(np.arange(image.shape[0])[:, None, None] < 7, -1000, 30)
+        array = np.broadcast_to(array, image.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(array, image.affine), given.image)
+    made = prepare(found.cases, found.values, recipe, tmp_path / "cache", lambda done: None)
+
+    for case in made:
+        values = case.image[tuple(case.plain.T)]
+        assert len(values) > 20
+        assert set(values.tolist()) == {30.0}
+        assert not case.truth[tuple(case.plain.T)].any()
+    batches = Batches(made, recipe)
+    drawn = torch.cat([batches[step][0][:, 1] for step in range(20)])  # the middle slice
+    assert (drawn[:, 8, 8] > -1).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
