@@ -121,6 +121,10 @@ class Training(_Closed):
         Highest of a one-cycle schedule.
     foreground : float
         Share of patches that are drawn around a labelled voxel, classes and kinds as often.
+    alike : tuple of float or None
+        Values that may be mistaken for what is labelled, HU in 2.5-D, else those of the first
+        channel after preprocessing: the other patches are around unlabelled voxels that have them.
+        None: they are anywhere.
     kinds : mapping
         How many times as often as others a kind is drawn, for kinds that are hard to learn.
     cross_entropy : float
@@ -137,6 +141,7 @@ class Training(_Closed):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     clip_gradient: Annotated[float, Field(gt=0)] = 5.0
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alike: tuple[float, float] | None = None
     kinds: Mapping[str, Annotated[int, Field(ge=1, le=10)]] = Field(default_factory=dict)
     cross_entropy: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
@@ -197,6 +202,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     is_flat = recipe.architecture == "monai-unet-2.5d"
     if len(patch) != (2 if is_flat else 3) or any(size % MULTIPLE for size in patch):
         yield f"training.patch has {2 if is_flat else 3} sizes, multiples of {MULTIPLE}"
+    low, high = recipe.training.alike or (0.0, 1.0)
+    if not low < high:
+        yield "training.alike is a range, the smaller value first"
     if is_flat:
         if "classes" in recipe.network:
             yield "network.classes is not written: it is the number of segments + 1"

@@ -69,8 +69,8 @@ class Batches(Dataset[Cut]):
             center = center + [int(random.integers(-r, r + 1)) for r in reach]
         else:
             case = self._cases[int(random.integers(len(self._cases)))]
-            if len(case.plain):
-                center = case.plain[random.integers(len(case.plain))].astype(np.int64)
+            if len(case.alike):
+                center = case.alike[random.integers(len(case.alike))].astype(np.int64)
             else:
                 center = np.array([random.integers(n) for n in case.shape])
         return cut(case, center, self._patch, self._recipe)

@@ -207,7 +207,7 @@ def _prepared(
 def _digest(fingerprint: str, recipe: Recipe) -> str:
     seen = recipe.slices.to_json() if recipe.slices else None
     steps = [step.model_dump(mode="json") for step in recipe.package.preprocess]
-    told = [LAYOUT, fingerprint, recipe.classes, seen, steps]
+    told = [LAYOUT, fingerprint, recipe.classes, recipe.training.alike, seen, steps]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 

@@ -29,7 +29,7 @@ from models.unet import channels_of, resampled
 PLACES_A_SLICE = 16
 """So many voxels of each class are remembered of each slice, so that small slices count too."""
 
-IMAGE, TRUTH, PLAIN, FACTS = "image.npy", "truth.npy", "plain.npy", "case.json"
+IMAGE, TRUTH, ALIKE, FACTS = "image.npy", "truth.npy", "alike.npy", "case.json"
 LAYOUT = 2
 """Of the files of a case; a training that was begun with others prepares its cases anew."""
 Cut = tuple[torch.Tensor, torch.Tensor]
@@ -49,9 +49,9 @@ class PreparedCase:
         Of `truth` and of `image`.
     places : tuple of NDArray[np.int32]
         For each class but the background, voxels that have it, shape (n, 3).
-    plain : NDArray[np.int32]
-        Voxels of the background that the narrow window tells apart, which air and bone are not;
-        none where the network has no window.
+    alike : NDArray[np.int32]
+        Voxels of the background with values that the recipe calls alike; none where it says
+        nothing.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class PreparedCase:
     shape: tuple[int, ...]
     image_shape: tuple[int, ...]
     places: tuple[NDArray[np.int32], ...]
-    plain: NDArray[np.int32]
+    alike: NDArray[np.int32]
 
     @property
     def image(self) -> NDArray[np.float16]:
@@ -171,7 +171,7 @@ def _write(
     along = 0 if recipe.slices else 2
     for number in range(1, recipe.classes):
         _save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
-    _save(folder / PLAIN, _places(_plain(image, truth, recipe.slices), along))
+    _save(folder / ALIKE, _places(_alike(image, truth, recipe), along))
     labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
     told = {
         "name": case.name,
@@ -185,14 +185,13 @@ def _write(
     return told
 
 
-def _plain(
-    image: torch.Tensor, truth: torch.Tensor, config: NetworkConfig | None
-) -> NDArray[np.bool_]:
-    """Find background with values inside of the narrow window."""
-    if config is None:
+def _alike(image: torch.Tensor, truth: torch.Tensor, recipe: Recipe) -> NDArray[np.bool_]:
+    """Find background that may be mistaken for what is labelled."""
+    if recipe.training.alike is None:
         return np.zeros(truth.shape, bool)
-    low, high = config.window_hu
-    found: NDArray[np.bool_] = ((image > low) & (image < high) & (truth == 0)).numpy()
+    low, high = recipe.training.alike
+    values = image if recipe.slices else image[0]
+    found: NDArray[np.bool_] = ((values > low) & (values < high) & (truth == 0)).numpy()
     return found
 
 
@@ -238,9 +237,9 @@ def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
 
 def _open(folder: Path, told: Mapping[str, Any], kind: str, classes: int) -> PreparedCase:
     places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
-    plain = np.load(folder / PLAIN)
+    alike = np.load(folder / ALIKE)
     shapes = tuple(told["shape"]), tuple(told["image_shape"])
-    return PreparedCase(folder, kind, told["labelled_ml"], *shapes, places, plain)
+    return PreparedCase(folder, kind, told["labelled_ml"], *shapes, places, alike)
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

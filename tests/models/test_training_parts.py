@@ -151,27 +151,32 @@ def test_a_batch_is_known_from_its_number(cases: list[PreparedCase]) -> None:
     assert not torch.equal(one[7][0], Batches(cases, recipe, rank=1)[7][0])
 
 
-def test_patches_of_slices_that_are_not_around_a_label_are_around_tissue(tmp_path: Path) -> None:
-    """Heads of 22 mm: one half of each, from right to left, is air here."""
-    content = flat_content(batch=8, foreground=0.0, steps=20) | {"augmentation": STILL}
+def test_patches_without_a_label_are_around_what_looks_alike(tmp_path: Path) -> None:
+    """The lower half of each is air here."""
+    content = flat_content(batch=8, foreground=0.0, steps=20, alike=[20, 40])
+    content["augmentation"] = STILL
     content["network"] = {"spacing_mm": 1.0}
     recipe = Recipe.model_validate(content)
     found = find_cases(write_nnunet(tmp_path / "data", 3), 3)
     for given in found.cases:
         image = nib.Nifti1Image.from_filename(given.image)
-        array = np.where(np.arange(image.shape[0])[:, None, None] < 7, -1000, 30)
+        array = np.where(np.arange(image.shape[2]) < image.shape[2] // 2, -1000, 30)
         array = np.broadcast_to(array, image.shape).astype(np.float32)
         nib.save(nib.Nifti1Image(array, image.affine), given.image)
     made = prepare(found.cases, found.values, recipe, tmp_path / "cache", lambda done: None)
 
     for case in made:
-        values = case.image[tuple(case.plain.T)]
+        values = case.image[tuple(case.alike.T)]
         assert len(values) > 20
         assert set(values.tolist()) == {30.0}
-        assert not case.truth[tuple(case.plain.T)].any()
+        assert not case.truth[tuple(case.alike.T)].any()
     batches = Batches(made, recipe)
     drawn = torch.cat([batches[step][0][:, 1] for step in range(20)])  # the middle slice
-    assert (drawn[:, 8, 8] > -1).all()
+    assert (drawn.flatten(1).amax(1) > -1).all()
+    anywhere = Recipe.model_validate(content | {"training": {**content["training"], "alike": None}})
+    batches = Batches([replace(case, alike=case.alike[:0]) for case in made], anywhere)
+    drawn = torch.cat([batches[step][0][:, 1] for step in range(20)])
+    assert 0.3 < (drawn.flatten(1).amax(1) > -1).float().mean() < 0.7
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -318,6 +323,11 @@ def test_the_recipes_that_ship_can_be_used(name: str) -> None:
     assert recipe.classes == len(recipe.names) + 1
     assert (recipe.slices is not None) == (name == "haemorrhage")
     assert recipe.package.data or name == "haemorrhage"
+
+
+def test_values_that_look_alike_are_a_range() -> None:
+    with pytest.raises(ValueError, match=r"training\.alike is a range"):
+        Recipe.model_validate(flat_content(alike=[40, 20]))
 
 
 def test_a_recipe_tells_all_its_mistakes(tmp_path: Path) -> None:
