@@ -194,8 +194,9 @@ class Fit:
             return
         if found.progressed.fingerprint != self._fingerprint:
             raise ValueError(
-                f"{self._path} belongs to another training: its recipe, its data, its fold or the "
-                f"number of processes was different. Remove {self._path.parent} to begin anew."
+                f"{self._path} belongs to another training: its recipe, its data, its fold, the "
+                "number of processes or the version of scorenode was different. "
+                f"Remove {self._path.parent} to begin anew."
             )
         self._losses = list(found.progressed.losses)
         self._watched = list(found.progressed.watched)

@@ -123,8 +123,8 @@ class Training(_Closed):
         Share of patches that are drawn around a labelled voxel, classes and kinds as often.
     alike : tuple of float or None
         Values that may be mistaken for what is labelled, HU in 2.5-D, else those of the first
-        channel after preprocessing: the other patches are around unlabelled voxels that have them.
-        None: they are anywhere.
+        channel after preprocessing: the other patches are around unlabelled voxels between the two.
+        None, and in cases without such a voxel: they are anywhere.
     kinds : mapping
         How many times as often as others a kind is drawn, for kinds that are hard to learn.
     cross_entropy : float

@@ -246,11 +246,17 @@ def _fit(
     split: Split,
     fold: int | None,
 ) -> Fit:
-    told = [found.fingerprint, recipe.model_dump(mode="json"), fold, processes.count]
+    told = [LAYOUT, found.fingerprint, recipe.model_dump(mode="json"), fold, processes.count]
     fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     training = [cases[i] for i in split.training]
     if not any(len(places) for case in training for places in case.places):
         raise BadData(found.folder, ["no case that is trained on has a labelled voxel"])
+    if (alike := recipe.training.alike) and not any(len(case.alike) for case in training):
+        sentence = (
+            f"training.alike: no case has a voxel without a label between {alike[0]:g} and "
+            f"{alike[1]:g}; meant are HU in 2.5-D, else values after package.preprocess"
+        )
+        raise BadData(found.folder, [sentence])
     try:
         return Fit(recipe, training, processes, work / "checkpoint.safetensors", fingerprint)
     except ValueError as error:  # BrokenPackage is one: the network is not known

@@ -31,7 +31,8 @@ PLACES_A_SLICE = 16
 
 IMAGE, TRUTH, ALIKE, FACTS = "image.npy", "truth.npy", "alike.npy", "case.json"
 LAYOUT = 2
-"""Of the files of a case; a training that was begun with others prepares its cases anew."""
+"""Of the files of a case, and of how batches are drawn; a training that was begun with another
+release does not go on."""
 Cut = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -47,6 +48,8 @@ class PreparedCase:
         Of all structures.
     shape, image_shape : tuple of int
         Of `truth` and of `image`.
+    offset, image_offset : int
+        Where their voxels begin in their files.
     places : tuple of NDArray[np.int32]
         For each class but the background, voxels that have it, shape (n, 3).
     alike : NDArray[np.int32]
@@ -59,18 +62,20 @@ class PreparedCase:
     labelled_ml: float
     shape: tuple[int, ...]
     image_shape: tuple[int, ...]
+    offset: int
+    image_offset: int
     places: tuple[NDArray[np.int32], ...]
     alike: NDArray[np.int32]
 
     @property
     def image(self) -> NDArray[np.float16]:
         """Mapped. 2.5-D: (slices, right, anterior), HU; else (channels, x, y, z)."""
-        return _mapped(self.folder / IMAGE, np.dtype(np.float16), self.image_shape)
+        return _mapped(self.folder / IMAGE, np.float16, self.image_shape, self.image_offset)
 
     @property
     def truth(self) -> NDArray[np.uint8]:
         """Mapped; classes, the image's shape without channels."""
-        return _mapped(self.folder / TRUTH, np.dtype(np.uint8), self.shape)
+        return _mapped(self.folder / TRUTH, np.uint8, self.shape, self.offset)
 
 
 def prepare(
@@ -103,10 +108,13 @@ def prepare(
     found = []
     for number, case in enumerate(cases):
         folder = cache / f"{number:05d}"
-        told = _told(folder)
-        if told is None:
-            told = _write(folder, case, values, recipe)
-        found.append(_open(folder, told, case.kind, recipe.classes))
+        made = _open(folder, case.kind, recipe.classes)
+        if made is None:
+            _write(folder, case, values, recipe)
+            made = _open(folder, case.kind, recipe.classes)
+        if made is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+        found.append(made)
         progress((number + 1) / len(cases))
     return found
 
@@ -160,9 +168,7 @@ def argmax_of(shares: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _write(
-    folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe
-) -> Mapping[str, Any]:
+def _write(folder: Path, case: LabelledCase, values: Mapping[int, int], recipe: Recipe) -> None:
     volume, labels = read_case(case, values)
     image, truth = seen_case(volume, labels, recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,16 +179,10 @@ def _write(
         _save(folder / f"places_{number}.npy", _places(truth.numpy() == number, along))
     _save(folder / ALIKE, _places(_alike(image, truth, recipe), along))
     labelled_ml = float(np.count_nonzero(labels)) * volume.voxel_ml
-    told = {
-        "name": case.name,
-        "labelled_ml": labelled_ml,
-        "shape": list(truth.shape),
-        "image_shape": list(image.shape),
-    }
+    told = {"name": case.name, "labelled_ml": labelled_ml}
     part = folder / f".{FACTS}.part"
     part.write_text(json.dumps(told))
     part.replace(folder / FACTS)
-    return told
 
 
 def _alike(image: torch.Tensor, truth: torch.Tensor, recipe: Recipe) -> NDArray[np.bool_]:
@@ -215,39 +215,37 @@ def _save(path: Path, array: NDArray[Any]) -> None:
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def _told(folder: Path) -> Mapping[str, Any] | None:
-    """Read the facts of a case that was made whole."""
-    try:
-        found: Mapping[str, Any] = json.loads((folder / FACTS).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found
-
-
 def _places(mask: NDArray[np.bool_], along: int) -> NDArray[np.int32]:
     """Up to `PLACES_A_SLICE` voxels of each slice along one axis, evenly picked."""
-    found = np.argwhere(mask).astype(np.int32)
-    found = found[np.argsort(found[:, along], kind="stable")]
     kept = [np.empty((0, 3), np.int32)]
-    for inside in np.split(found, np.flatnonzero(np.diff(found[:, along])) + 1):
+    for z in range(mask.shape[along]):
+        inside = np.argwhere(mask.take(z, along))
         step = max(len(inside) // PLACES_A_SLICE, 1)
-        kept.append(inside[step // 2 :: step][:PLACES_A_SLICE])
+        picked = inside[step // 2 :: step][:PLACES_A_SLICE]
+        kept.append(np.insert(picked, along, z, axis=1).astype(np.int32))
     return np.concatenate(kept)
 
 
-def _open(folder: Path, told: Mapping[str, Any], kind: str, classes: int) -> PreparedCase:
-    places = tuple(np.load(folder / f"places_{number}.npy") for number in range(1, classes))
-    alike = np.load(folder / ALIKE)
-    shapes = tuple(told["shape"]), tuple(told["image_shape"])
-    return PreparedCase(folder, kind, told["labelled_ml"], *shapes, places, alike)
+def _open(folder: Path, kind: str, classes: int) -> PreparedCase | None:
+    """Read what there is of a case; None: it was not made whole, or lost something since."""
+    try:
+        told: Mapping[str, Any] = json.loads((folder / FACTS).read_text())
+        image, truth = (np.load(folder / name, mmap_mode="r") for name in (IMAGE, TRUTH))
+        places = [np.load(folder / f"places_{number}.npy") for number in range(1, classes)]
+        alike = np.load(folder / ALIKE)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    shapes, offsets = (truth.shape, image.shape), (truth.offset, image.offset)
+    return PreparedCase(folder, kind, told["labelled_ml"], *shapes, *offsets, tuple(places), alike)
 
 
-def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map a .npy of known shape: `np.load` takes so long that it is felt in every batch."""
+def _mapped(
+    path: Path, dtype: type[np.generic], shape: tuple[int, ...], offset: int
+) -> NDArray[Any]:
+    """Map a .npy whose header is known: reading it again would be felt in every batch."""
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    header = len(data) - math.prod(shape) * dtype.itemsize
-    return np.frombuffer(data, dtype, offset=header).reshape(shape)
+    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
 
 
 def patch_of(recipe: Recipe) -> tuple[int, ...]:

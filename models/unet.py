@@ -273,7 +273,8 @@ def deterministic() -> Iterator[None]:
 
     TensorFloat-32 is off: it would move probabilities in the third decimal between machines. New
     memory is not filled either, which torch does then for programs that read what they did not
-    write, and which takes a quarter of a training step on a CPU.
+    write, and which takes a quarter of a training step on a CPU. These are settings of the whole
+    process: one thread at a time.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -33,7 +33,7 @@ def test_maps_are_looked_up_as_scipy_does_and_outside_at_their_border() -> None:
     voxels[:, 0, :3] = ((0, 6, 5.9999), (0, 10, 2), (0, 4, 4))  # corners, and just inside
     chosen = random.random((40, 50)) < 0.5
 
-    points = Points(voxels, field.shape)
+    points = Points.among(voxels, field.shape)
 
     wanted = ndimage.map_coordinates(field, voxels, order=1, mode="nearest")
     assert np.abs(points.of(field) - wanted).max() < 1e-3

@@ -98,6 +98,24 @@ def test_prepared_cases_are_mapped_from_disk(cases: list[PreparedCase]) -> None:
             assert {int(case.truth[tuple(place)]) for place in places} == {number}
 
 
+@pytest.mark.parametrize("lost", ["image.npy", "truth.npy", "places_1.npy", "alike.npy"])
+def test_a_case_that_lost_its_last_bytes_is_made_anew(tmp_path: Path, lost: str) -> None:
+    """As after a power cut."""
+    recipe = Recipe.model_validate(tiny_content(alike=[-1, 1]))
+    found = find_cases(write_nnunet(tmp_path / "data", 2), 3)
+    given = found.cases, found.values, recipe, tmp_path / "cache", lambda done: None
+    (made, _) = prepare(*given)
+    image, alike = np.array(made.image), made.alike
+    path = made.folder / lost
+    path.write_bytes(path.read_bytes()[:-2])
+
+    (again, _) = prepare(*given)
+
+    assert np.array_equal(again.image, image)
+    assert np.array_equal(again.alike, alike)
+    assert len(alike)
+
+
 def test_a_case_that_was_made_by_half_is_made_anew(tmp_path: Path) -> None:
     found = find_cases(write_nnunet(tmp_path / "data", 2), 3)
     given = found.cases, found.values, tiny_recipe(), tmp_path / "cache", lambda done: None
