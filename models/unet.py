@@ -271,24 +271,18 @@ def _findings(
 def deterministic() -> Iterator[None]:
     """Ask for the same bits every time; what cannot give them goes on all the same.
 
-    TensorFloat-32 is off: it would move probabilities in the third decimal between machines. New
-    memory is not filled either, which torch does then for programs that read what they did not
-    write, and which takes a quarter of a training step on a CPU. These are settings of the whole
-    process: one thread at a time.
+    TensorFloat-32 is off: it would move probabilities in the third decimal between machines. These
+    are settings of the whole process: one thread at a time.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory = torch.utils.deterministic
-    filled = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
-    memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
             yield
     finally:
-        memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
