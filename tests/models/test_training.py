@@ -162,7 +162,6 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(
     assert load_package(out).manifest.training["steps"] == 8
 
 
-@pytest.mark.timeout(1200)
 def test_values_that_look_alike_and_that_nothing_has_are_told(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(alike=[45, 100])
 
@@ -170,6 +169,7 @@ def test_values_that_look_alike_and_that_nothing_has_are_told(data: Path, tmp_pa
         train_segmentation(data, recipe, tmp_path / "out", ignore, fold=0)
 
 
+@pytest.mark.timeout(1200)
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     """As ``torchrun`` starts them, over gloo."""
     out = tmp_path / "out"
